@@ -1,0 +1,3 @@
+//! Diptych: a replicated wide-column store.
+
+fn main() {}

@@ -1,0 +1,41 @@
+//! The words of the house: what a row, a tablet, an epoch and a moment are.
+//!
+//! ```text
+//!   Table ──slices──▶ Tablet ──Configuration(epoch)──▶ primary, secondaries
+//!     │                  │
+//!  families           rows: key ─▶ family:qualifier ─▶ timestamp ─▶ value
+//! ```
+//!
+//! Everything here is a plain value. The crate is `no_std`, so that nothing in it can read a clock, draw a random
+//! number or open a file; whoever needs those gets them as arguments.
+
+#![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+extern crate alloc;
+
+pub mod group;
+pub mod ids;
+pub mod limits;
+pub mod mutation;
+pub mod random;
+pub mod read;
+pub mod refusal;
+pub mod request;
+pub mod row;
+pub mod schema;
+pub mod slice;
+pub mod text;
+pub mod time;
+
+pub use bytes::Bytes;
+pub use group::{Assignment, Configuration, Tablet};
+pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};
+pub use mutation::{Change, Command, Condition, Mutation, Outcome};
+pub use read::{ColumnFilter, ReadOptions, RowRange};
+pub use refusal::Refusal;
+pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};
+pub use row::{Cell, Row};
+pub use schema::{Family, Partition, Retention, Schema};
+pub use slice::Slice;
+pub use time::{Instant, Timestamp};

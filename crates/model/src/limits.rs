@@ -1,0 +1,110 @@
+//! What is too large. Each limit is named in the message that enforces it.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::{Change, Condition, Mutation};
+
+/// Bytes of a row key.
+pub const ROW_KEY: usize = 4 << 10;
+/// Bytes of a qualifier.
+pub const QUALIFIER: usize = 16 << 10;
+/// Bytes of a cell value.
+pub const VALUE: usize = 100 << 20;
+/// Bytes of a row's cells as one answer.
+pub const ROW: usize = 256 << 20;
+/// Characters of a table name.
+pub const TABLE_NAME: usize = 50;
+/// Characters of a family name.
+pub const FAMILY_NAME: usize = 64;
+/// Families of a table.
+pub const FAMILIES: usize = 100;
+/// Changes in one mutation.
+pub const CHANGES: usize = 100_000;
+/// Tablets of a table when it is created.
+pub const TABLETS: usize = 1_024;
+
+/// Every limit with its unit, for `diptych limits` and the documentation.
+pub const ALL: &[(&str, usize, &str)] = &[
+    ("row key", ROW_KEY, "bytes"),
+    ("qualifier", QUALIFIER, "bytes"),
+    ("cell value", VALUE, "bytes"),
+    ("row", ROW, "bytes"),
+    ("table name", TABLE_NAME, "characters"),
+    ("family name", FAMILY_NAME, "characters"),
+    ("families per table", FAMILIES, ""),
+    ("changes per mutation", CHANGES, ""),
+    ("tablets per new table", TABLETS, ""),
+];
+
+/// Says what is wrong with a row key, if anything.
+pub fn check_row_key(row: &[u8]) -> Result<(), String> {
+    match row.len() {
+        0 => Err(String::from("the row key is empty; a row key has at least one byte")),
+        len if len > ROW_KEY => Err(format!("the row key has {len} bytes; the limit is {ROW_KEY}")),
+        _ => Ok(()),
+    }
+}
+
+/// Says what is wrong with a mutation's sizes, if anything.
+pub fn check_mutation<F>(mutation: &Mutation<F>) -> Result<(), String> {
+    check_row_key(&mutation.row)?;
+    if mutation.changes.is_empty() {
+        return Err(String::from("the mutation changes nothing; give at least one change"));
+    }
+    if mutation.changes.len() > CHANGES {
+        return Err(format!("the mutation has {} changes; the limit is {CHANGES}", mutation.changes.len()));
+    }
+    if let Some(Condition { qualifier, .. }) = &mutation.condition {
+        check_qualifier(qualifier)?;
+    }
+    for change in &mutation.changes {
+        match change {
+            Change::Put { qualifier, value, timestamp, .. } => {
+                check_qualifier(qualifier)?;
+                if value.len() > VALUE {
+                    return Err(format!("a value has {} bytes; the limit is {VALUE}", value.len()));
+                }
+                if timestamp.0 < -1 {
+                    return Err(format!("the timestamp {timestamp} is negative; give microseconds since 1970"));
+                }
+            }
+            Change::DeleteCell { qualifier, .. } | Change::DeleteColumn { qualifier, .. } => {
+                check_qualifier(qualifier)?;
+            }
+            Change::DeleteFamily { .. } | Change::DeleteRow => {}
+        }
+    }
+    let weight: usize = mutation.changes.iter().map(Change::weight).sum();
+    if weight > ROW {
+        return Err(format!("the mutation has {weight} bytes; the limit for a row is {ROW}"));
+    }
+    Ok(())
+}
+
+fn check_qualifier(qualifier: &[u8]) -> Result<(), String> {
+    if qualifier.len() > QUALIFIER {
+        return Err(format!("a qualifier has {} bytes; the limit is {QUALIFIER}", qualifier.len()));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a table's name, if anything.
+pub fn check_table_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > TABLE_NAME || !name.chars().all(good) || name.starts_with(['-', '.', '_']) {
+        return Err(format!(
+            "{name:?} is no table name; use 1 to {TABLE_NAME} of a-z A-Z 0-9 - _ . with a letter or digit first"
+        ));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a family's name, if anything.
+pub fn check_family_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > FAMILY_NAME || !name.chars().all(good) {
+        return Err(format!("{name:?} is no family name; use 1 to {FAMILY_NAME} of a-z A-Z 0-9 - _ ."));
+    }
+    Ok(())
+}

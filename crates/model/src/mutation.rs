@@ -1,0 +1,122 @@
+//! What a client may do to a row, and what the log keeps of it.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{Cell, FamilyId, RequestId, Timestamp};
+
+/// One change of a row. `F` names the family: by id in the log, by name in a request that nobody has checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change<F = FamilyId> {
+    /// Sets a version of a column. The same version again replaces the value.
+    Put {
+        /// Family of the column.
+        family: F,
+        /// The column within it.
+        qualifier: Bytes,
+        /// The version; [`Timestamp::SERVER`] in a request lets the primary choose.
+        timestamp: Timestamp,
+        /// The new value.
+        value: Bytes,
+    },
+    /// Deletes one version of a column.
+    DeleteCell {
+        /// Family of the column.
+        family: F,
+        /// The column within it.
+        qualifier: Bytes,
+        /// Which version.
+        timestamp: Timestamp,
+    },
+    /// Deletes every version of a column.
+    DeleteColumn {
+        /// Family of the column.
+        family: F,
+        /// The column within it.
+        qualifier: Bytes,
+    },
+    /// Deletes every cell of a family.
+    DeleteFamily {
+        /// Which.
+        family: F,
+    },
+    /// Deletes every cell of the row.
+    DeleteRow,
+}
+
+impl<F> Change<F> {
+    /// The same change with its family named in another way, or the first family that `rename` does not know.
+    pub fn try_rename<G, E>(self, rename: impl FnOnce(F) -> Result<G, E>) -> Result<Change<G>, E> {
+        Ok(match self {
+            Change::Put { family, qualifier, timestamp, value } => {
+                Change::Put { family: rename(family)?, qualifier, timestamp, value }
+            }
+            Change::DeleteCell { family, qualifier, timestamp } => {
+                Change::DeleteCell { family: rename(family)?, qualifier, timestamp }
+            }
+            Change::DeleteColumn { family, qualifier } => Change::DeleteColumn { family: rename(family)?, qualifier },
+            Change::DeleteFamily { family } => Change::DeleteFamily { family: rename(family)? },
+            Change::DeleteRow => Change::DeleteRow,
+        })
+    }
+
+    /// Bytes of qualifier and value, for limits.
+    pub fn weight(&self) -> usize {
+        match self {
+            Change::Put { qualifier, value, .. } => qualifier.len() + value.len() + 16,
+            Change::DeleteCell { qualifier, .. } | Change::DeleteColumn { qualifier, .. } => qualifier.len() + 16,
+            Change::DeleteFamily { .. } | Change::DeleteRow => 16,
+        }
+    }
+}
+
+/// Changes of one row that happen together or not at all. They apply in order: a later one sees the earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mutation<F = FamilyId> {
+    /// Which row.
+    pub row: Bytes,
+    /// Applied only if the row is like this (cput).
+    pub condition: Option<Condition<F>>,
+    /// What happens to it.
+    pub changes: Vec<Change<F>>,
+}
+
+/// What a conditional put expects of a column's newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition<F = FamilyId> {
+    /// Family of the column.
+    pub family: F,
+    /// The column within it.
+    pub qualifier: Bytes,
+    /// The expected value; `None` expects that the column has no version.
+    pub expect: Option<Bytes>,
+}
+
+/// What the primary writes into the log: complete, so that every replica that applies it gets the same row and the
+/// same outcome without a clock, chance or a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Whose request it is: a second record with the same id changes nothing.
+    pub request: RequestId,
+    /// The primary's choice: the version of whatever asked for [`Timestamp::SERVER`], and the time by which
+    /// retention judges. Rises from record to record, also across primaries.
+    pub version: Timestamp,
+    /// What to do.
+    pub mutation: Mutation,
+}
+
+/// What became of a [`Command`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is in the table.
+    Applied {
+        /// The version that the primary chose.
+        version: Timestamp,
+    },
+    /// The condition did not hold, and nothing changed.
+    Differs {
+        /// What the column holds instead; `None` if nothing.
+        present: Option<Cell>,
+    },
+}

@@ -1,0 +1,95 @@
+//! Why a request is not served. A refusal is an answer of the protocol, not a fault: it says where to go instead.
+
+use alloc::string::String;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+use crate::{Configuration, NodeId, TabletId};
+
+/// A refused request. Unless it says otherwise, nothing has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The node does not keep the tablet.
+    NoSuchTablet(TabletId),
+    /// The node follows another configuration than the request was routed by, or is not its primary.
+    WrongEpoch {
+        /// The tablet.
+        tablet: TabletId,
+        /// The configuration that the node follows.
+        current: Configuration,
+    },
+    /// The node is primary, but may not serve now: leases lapsed, or the group is being reconfigured. Try again soon.
+    NotReady(TabletId),
+    /// The request may or may not have been carried out: the node ceased to be primary while it waited. Sending it
+    /// again with the same request id is safe.
+    Unknown(TabletId),
+    /// Fewer replicas than the table's `min_replicas` exist.
+    TooFewReplicas {
+        /// Members of the present configuration.
+        have: u32,
+        /// What the table demands.
+        need: u32,
+    },
+    /// A replica's disk is full. Reads go on; writes resume when there is room.
+    DiskFull(NodeId),
+    /// Too much is waiting already. Try again after a pause.
+    Overloaded,
+    /// No such table.
+    NoSuchTable(String),
+    /// No such family in the table.
+    NoSuchFamily {
+        /// What was asked for.
+        family: String,
+        /// What there is.
+        have: String,
+    },
+    /// The thing exists already.
+    Exists(String),
+    /// The request breaks a rule or a limit.
+    Invalid(String),
+    /// A file failed its checksum; the data is not returned.
+    Corrupt(String),
+    /// The master cannot be reached or does not lead.
+    NoMaster,
+}
+
+impl Refusal {
+    /// May the same request succeed at another node or a little later?
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Refusal::NoSuchTablet(_)
+                | Refusal::WrongEpoch { .. }
+                | Refusal::NotReady(_)
+                | Refusal::Unknown(_)
+                | Refusal::Overloaded
+                | Refusal::NoMaster
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoSuchTablet(tablet) => write!(f, "this node does not keep tablet {tablet}"),
+            Refusal::WrongEpoch { tablet, current } => {
+                write!(f, "tablet {tablet} is in another configuration: {current:?}")
+            }
+            Refusal::NotReady(tablet) => write!(f, "tablet {tablet} is being reconfigured"),
+            Refusal::Unknown(tablet) => {
+                write!(f, "tablet {tablet} lost its primary while the request waited; it may have been carried out")
+            }
+            Refusal::TooFewReplicas { have, need } => {
+                write!(f, "{have} replicas are alive and the table needs {need} to accept writes")
+            }
+            Refusal::DiskFull(node) => write!(f, "the disk of node {node} is full; writes resume when there is room"),
+            Refusal::Overloaded => write!(f, "too many requests are waiting"),
+            Refusal::NoSuchTable(name) => write!(f, "no table {name:?}"),
+            Refusal::NoSuchFamily { family, have } => write!(f, "no family {family:?}; the table has: {have}"),
+            Refusal::Exists(what) => write!(f, "{what} exists already"),
+            Refusal::Invalid(what) => write!(f, "{what}"),
+            Refusal::Corrupt(what) => write!(f, "damaged data: {what}"),
+            Refusal::NoMaster => write!(f, "the master cannot be reached"),
+        }
+    }
+}

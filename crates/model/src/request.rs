@@ -1,0 +1,205 @@
+//! What clients ask of nodes and of the master, and what they hear.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Assignment, ClusterId, Epoch, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, RequestId,
+    Retention, Row, RowRange, Schema, TabletId,
+};
+
+/// Names a request within one host, so that its answer finds the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A request for one tablet, routed by what the client believes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which tablet.
+    pub tablet: TabletId,
+    /// The configuration that the client knows; an older one than the node's is refused with the present one.
+    pub epoch: Epoch,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What a client can do with the rows of a tablet. Families go by name until the node has looked them up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Changes a row; answered by [`Reply::Written`].
+    Write {
+        /// The same for every repetition.
+        request: RequestId,
+        /// What to change.
+        mutation: Mutation<String>,
+    },
+    /// Reads a row; answered by [`Reply::Row`].
+    Get {
+        /// Which.
+        row: Bytes,
+        /// Which cells of it.
+        options: ReadOptions<String>,
+    },
+    /// Reads rows in key order, a page at a time; answered by [`Reply::Rows`].
+    Scan {
+        /// Which rows; those of other tablets are passed over.
+        range: RowRange,
+        /// Which cells of them.
+        options: ReadOptions<String>,
+        /// Rows on a page, at least 1; the node may give fewer.
+        rows: u32,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The write is on the disk of every member of the group, or its condition did not hold.
+    Written(Outcome),
+    /// The row, or `None` if it has no such cell.
+    Row(Option<Row>, Arc<Schema>),
+    /// A page of rows.
+    Rows {
+        /// In key order.
+        rows: Vec<Row>,
+        /// Where the next page begins; `None` after the last.
+        resume: Option<Bytes>,
+        /// By which the cells' families have names.
+        schema: Arc<Schema>,
+    },
+}
+
+/// What clients ask of the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminRequest {
+    /// Makes a table with its tablets; answered by [`AdminReply::Table`].
+    CreateTable(NewTable),
+    /// Removes a table and its data; answered by [`AdminReply::Table`].
+    DropTable(String),
+    /// Changes families; answered by [`AdminReply::Table`].
+    AlterTable {
+        /// Which table.
+        table: String,
+        /// New families, or new rules for families that exist.
+        set: Vec<(String, Retention)>,
+        /// Families to drop, with their data.
+        drop: Vec<String>,
+    },
+    /// Tables, tablets, who keeps them and where those live; answered by [`AdminReply::Map`].
+    Map,
+    /// All that is known of the cluster; answered by [`AdminReply::Status`].
+    Status,
+}
+
+/// A table to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTable {
+    /// Its name.
+    pub name: String,
+    /// Families with their rules; at least one.
+    pub families: Vec<(String, Retention)>,
+    /// How it is cut.
+    pub partition: Partition,
+    /// Replicas of each tablet; `None` takes the cluster's default.
+    pub replicas: Option<u8>,
+    /// Fewest replicas that accept writes; `None` takes the cluster's default.
+    pub min_replicas: Option<u8>,
+}
+
+/// The answer to an [`AdminRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminReply {
+    /// The table as it is now, or was when it was dropped.
+    Table(Schema),
+    /// Where everything is.
+    Map(ClusterMap),
+    /// How everything is.
+    Status(ClusterStatus),
+}
+
+/// Where everything is: what a client needs to route. It may be old; nodes say so by refusing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// Index of the master's log that it reflects.
+    pub version: u64,
+    /// Nodes with the addresses at which they serve gRPC, `host:port`.
+    pub nodes: Vec<(NodeId, String)>,
+    /// Tablets of all tables, by table and slice.
+    pub tablets: Vec<Assignment>,
+}
+
+/// How everything is, as the leading master has heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// All nodes that ever joined.
+    pub nodes: Vec<NodeStatus>,
+    /// All tablets.
+    pub tablets: Vec<TabletStatus>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Where it serves gRPC.
+    pub address: String,
+    /// Has it been heard within the session time?
+    pub alive: bool,
+    /// Its present or last life.
+    pub incarnation: Incarnation,
+    /// Milliseconds since it was heard; `None` if not since this master leads.
+    pub heard_ms_ago: Option<u64>,
+    /// Is its disk full?
+    pub disk_full: bool,
+}
+
+/// One tablet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TabletStatus {
+    /// What the master decided.
+    pub assignment: Assignment,
+    /// What its replicas last reported.
+    pub replicas: Vec<(NodeId, ReplicaReport)>,
+}
+
+/// What a node reports of a replica with every heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// Which tablet.
+    pub tablet: TabletId,
+    /// The configuration it follows.
+    pub epoch: Epoch,
+    /// Version of the schema it has.
+    pub schema: u32,
+    /// The learner it knows of.
+    pub learner: Option<NodeId>,
+    /// What it does.
+    pub role: Role,
+    /// Last record that its disk holds.
+    pub durable: Lsn,
+    /// Last record that it knows to be committed.
+    pub committed: Lsn,
+    /// A primary whose leases are live, or a secondary that hears its primary.
+    pub steady: bool,
+    /// Bytes of the tablet's tables and memtables.
+    pub bytes: u64,
+}
+
+/// What a replica does in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Orders the writes.
+    Primary,
+    /// Follows.
+    Secondary,
+    /// Catches up, and counts for nothing yet.
+    Learner,
+    /// Was a member once and is not wanted any more.
+    Spare,
+}

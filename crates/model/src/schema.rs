@@ -1,0 +1,140 @@
+//! What a table is: its families, how it is cut into tablets, how many replicas keep it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+use crate::{FamilyId, TableId, Timestamp};
+
+/// A table's schema. The master owns it; nodes keep the copy that came with their tablets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// The table.
+    pub table: TableId,
+    /// Its name: `[a-zA-Z0-9][-_.a-zA-Z0-9]*`, at most 50 characters.
+    pub name: String,
+    /// Rises by one with every change.
+    pub version: u32,
+    /// In the order in which they were created.
+    pub families: Vec<Family>,
+    /// The id that the next family gets.
+    pub next_family: FamilyId,
+    /// How rows find their tablet.
+    pub partition: Partition,
+    /// How many replicas each tablet should have.
+    pub replicas: u8,
+    /// Below this many replicas writes are refused.
+    pub min_replicas: u8,
+}
+
+/// A column family: the unit of retention, and of much else later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Family {
+    /// Its number within the table.
+    pub id: FamilyId,
+    /// `[-_.a-zA-Z0-9]+`, at most 64 characters.
+    pub name: String,
+    /// Which versions may go.
+    pub retention: Retention,
+}
+
+/// How a table's rows are spread over tablets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Partition {
+    /// By the hash of the row key, modulo `tablets`.
+    Hash {
+        /// How many tablets, for ever.
+        tablets: u32,
+    },
+    /// By ranges of the row key; `splits` are the first keys of all tablets but the first, ascending.
+    Range {
+        /// Where one tablet ends and the next begins.
+        splits: Vec<Bytes>,
+    },
+}
+
+/// Which versions of a column may be collected. Reads apply it at once, compaction later (Bigtable, 2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retention {
+    /// None.
+    #[default]
+    Keep,
+    /// All but the newest `n`.
+    Versions(u32),
+    /// Those older than this.
+    Age(Duration),
+    /// Those that any of these gives up.
+    Any(Vec<Retention>),
+    /// Those that all of these give up.
+    All(Vec<Retention>),
+}
+
+impl Retention {
+    /// May the version go that is the `rank`-th newest of its column (from 0) and was made at `timestamp`?
+    pub fn gives_up(&self, rank: u32, timestamp: Timestamp, now: Timestamp) -> bool {
+        match self {
+            Retention::Keep => false,
+            Retention::Versions(most) => rank >= *most,
+            Retention::Age(age) => timestamp < now.minus(*age),
+            Retention::Any(rules) => rules.iter().any(|rule| rule.gives_up(rank, timestamp, now)),
+            Retention::All(rules) => !rules.is_empty() && rules.iter().all(|rule| rule.gives_up(rank, timestamp, now)),
+        }
+    }
+}
+
+impl Schema {
+    /// The family of that name.
+    pub fn family(&self, name: &str) -> Option<&Family> {
+        self.families.iter().find(|family| family.name == name)
+    }
+
+    /// The family of that id; `None` when it was dropped.
+    pub fn family_by_id(&self, id: FamilyId) -> Option<&Family> {
+        self.families.iter().find(|family| family.id == id)
+    }
+
+    /// Names of the families, for messages to people.
+    pub fn family_names(&self) -> String {
+        let names: Vec<&str> = self.families.iter().map(|family| family.name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+impl Partition {
+    /// The slices of a table that is cut this way, in order. Together they hold every key once.
+    pub fn slices(&self) -> Vec<crate::Slice> {
+        match self {
+            Partition::Hash { tablets } => {
+                (0..*tablets).map(|bucket| crate::Slice::Hash { bucket, of: *tablets }).collect()
+            }
+            Partition::Range { splits } => {
+                let starts = core::iter::once(Bytes::new()).chain(splits.iter().cloned());
+                let ends = splits.iter().cloned().map(Some).chain(core::iter::once(None));
+                starts.zip(ends).map(|(start, end)| crate::Slice::Rows { start, end }).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// Bigtable 2: "only the last n versions" and "only new-enough versions" combine.
+    #[test]
+    fn union_gives_up_what_any_rule_gives_up() {
+        let day = Duration::from_secs(86_400);
+        let now = Timestamp(day.as_micros() as i64 * 10);
+        let rules = vec![Retention::Versions(2), Retention::Age(day)];
+        let old = now.minus(day * 2);
+        assert!(Retention::Any(rules.clone()).gives_up(0, old, now));
+        assert!(Retention::Any(rules.clone()).gives_up(2, now, now));
+        assert!(!Retention::Any(rules.clone()).gives_up(1, now, now));
+        assert!(Retention::All(rules.clone()).gives_up(2, old, now));
+        assert!(!Retention::All(rules).gives_up(0, old, now));
+        assert!(!Retention::All(vec![]).gives_up(9, old, now));
+    }
+}

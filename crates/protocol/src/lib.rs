@@ -1,0 +1,1 @@
+//! The cores: what machines agree on.

@@ -1,0 +1,1 @@
+//! The engine: shared log, memtables, sorted tables, manifest.
