@@ -1,1 +1,282 @@
-//! The Rust client library.
+//! The Rust client library: asks primaries directly, and keeps asking while that makes sense.
+//!
+//! ```text
+//!   Client ── routing: which node? (pure) ── channels: one connection a node
+//!     │          ▲ refusals, maps                │
+//!     ├── call: one operation, attempt by attempt┤
+//!     ├── scan: pages of all tablets, merged     ├──▶ nodes
+//!     ├── pipeline: many operations on a stream ─┘
+//!     └── master: the map, tables, status ──────────▶ any node's Admin service, or the process's own way
+//! ```
+//!
+//! Always: a mutating request has the same id on every attempt, so it happens once however often it is sent; every
+//! operation ends by its deadline; an old map is good until a node refuses it, so nobody needs the master to read or
+//! write. Needs a tokio runtime.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the client is a host: it reads the clock and starts tasks"
+)]
+
+mod call;
+mod channels;
+mod error;
+mod master;
+mod pipeline;
+mod routing;
+mod scan;
+mod sequence;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::random::Random;
+use model::request::ClusterMap;
+use model::{AdminReply, AdminRequest, ClientId, Mutation, NodeId, Operation, ReadOptions, Refusal, RequestId, Schema};
+use parking_lot::{Mutex, RwLock};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::channels::Channels;
+use crate::routing::{Place, Routing, Seek};
+use crate::sequence::Sequences;
+
+pub use crate::error::Error;
+pub use crate::master::Master;
+pub use crate::pipeline::{Pending, Pipeline};
+pub use crate::scan::Rows;
+pub use wire::v1::NodeAction;
+pub use wire::{Answer, NamedCell, NamedRow, Present, Written};
+
+/// How patient a client is.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// An operation that has no answer by then fails with [`Error::Deadline`].
+    pub deadline: Duration,
+    /// The first attempt has no answer by then: look for another primary and try again. Doubles with every attempt
+    /// that ends so, for answers that take long because they are large.
+    pub attempt: Duration,
+    /// An endpoint that has never answered is given up after this.
+    pub first_contact: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            deadline: Duration::from_secs(10),
+            attempt: Duration::from_secs(1),
+            first_contact: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A client of one cluster. Clones share connections, the map and the client id.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    endpoint: Option<Arc<str>>,
+    master: Arc<dyn Master>,
+    channels: Arc<Channels>,
+    routing: RwLock<Routing>,
+    /// The last fetch of the map: when it began, and what became of it. Locked while one is under way.
+    fetched: tokio::sync::Mutex<Option<(Instant, Result<(), Error>)>>,
+    /// Is a fetch under way that nobody waits for?
+    fetching: AtomicBool,
+    sequences: Arc<Sequences>,
+    random: Mutex<Random>,
+}
+
+/// Between the beginnings of two fetches of the map.
+const FETCH_PAUSE: Duration = Duration::from_millis(50);
+/// A fetch has ended by then: long enough to ask a few nodes one after another.
+const FETCH_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// A client of the cluster to which the node at `endpoint` (`host:port`) belongs. Connects when it is first used.
+    pub fn connect(endpoint: &str, options: Options) -> Result<Client, Error> {
+        let endpoint = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
+        channels::endpoint(endpoint)?;
+        let (endpoint, channels) = (Arc::<str>::from(endpoint), Arc::new(Channels::default()));
+        let master = Arc::new(master::Gateway::new(Arc::clone(&endpoint), Arc::clone(&channels)));
+        Ok(Client::new(Some(endpoint), master, channels, options))
+    }
+
+    /// A client inside a process of the cluster, which has its own way to the master.
+    pub fn with_master(master: Arc<dyn Master>, options: Options) -> Client {
+        Client::new(None, master, Arc::new(Channels::default()), options)
+    }
+
+    fn new(endpoint: Option<Arc<str>>, master: Arc<dyn Master>, channels: Arc<Channels>, options: Options) -> Client {
+        let inner = Inner {
+            options,
+            endpoint,
+            master,
+            channels,
+            routing: RwLock::default(),
+            fetched: tokio::sync::Mutex::default(),
+            fetching: AtomicBool::new(false),
+            sequences: Sequences::new(ClientId(sequence::chance())),
+            random: Mutex::new(Random::new(sequence::chance())),
+        };
+        Client { inner: Arc::new(inner) }
+    }
+
+    /// Changes a row, atomically. Applied once, however often it had to be sent.
+    pub async fn mutate(&self, table: &str, mutation: Mutation<String>) -> Result<Written, Error> {
+        self.write(table, RequestId::default(), mutation).await
+    }
+
+    /// Reads a row; `None` if it has no such cell.
+    pub async fn get(&self, table: &str, row: Bytes, options: ReadOptions<String>) -> Result<Option<NamedRow>, Error> {
+        self.read(table, row, options).await
+    }
+
+    /// Carries out an operation as a gateway does for others. A write that has no request id (sequence 0) gets one.
+    /// Not for scans: they are [`Client::scan`].
+    pub async fn execute(&self, table: &str, operation: Operation) -> Result<Answer, Error> {
+        match operation {
+            Operation::Write { request, mutation } => self.write(table, request, mutation).await.map(Answer::Written),
+            Operation::Get { row, options } => self.read(table, row, options).await.map(Answer::Row),
+            Operation::Scan { .. } => {
+                Err(Error::Refused(Refusal::Invalid(String::from("a scan is a stream of pages, not one operation"))))
+            }
+        }
+    }
+
+    /// Asks the master. Repeated on passing refusals, and after lost answers if it changes nothing.
+    pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        let asks = matches!(request, AdminRequest::Map | AdminRequest::Status);
+        let (begun, mut course) = (Instant::now(), routing::Course::default());
+        let deadline = begun + self.inner.options.deadline;
+        loop {
+            let attempt = self.inner.master.ask(request.clone());
+            let error = match timeout_at(deadline, attempt).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => error,
+                Err(_) => Error::lost("the master", "none before the deadline"),
+            };
+            if !error.is_passing() || (!asks && matches!(error, Error::Lost { .. })) || self.never_met(&error, begun) {
+                return Err(error);
+            }
+            let pause = self.pause(&mut course);
+            if Instant::now() + pause >= deadline {
+                return Err(Error::Deadline { after: begun.elapsed(), last: Box::new(error) });
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Where everything is.
+    pub async fn map(&self) -> Result<ClusterMap, Error> {
+        match self.admin(AdminRequest::Map).await? {
+            AdminReply::Map(map) => Ok(map),
+            reply => Err(Error::Protocol(format!("asked for the map, got {reply:?}"))),
+        }
+    }
+
+    /// All tables, by name.
+    pub async fn tables(&self) -> Result<Vec<Schema>, Error> {
+        Ok(wire::admin::tables(&self.map().await?))
+    }
+
+    /// One table.
+    pub async fn table(&self, name: &str) -> Result<Schema, Error> {
+        let found = self.tables().await?.into_iter().find(|schema| schema.name == name);
+        found.ok_or_else(|| Refusal::NoSuchTable(String::from(name)).into())
+    }
+
+    /// Suspends, resumes, kills or restarts the process of a node. Only the endpoint of `diptych up` does that.
+    pub async fn control_node(&self, node: NodeId, action: NodeAction) -> Result<(), Error> {
+        let Some(endpoint) = &self.inner.endpoint else {
+            return Err(Refusal::Invalid(String::from("processes are controlled through `diptych up` only")).into());
+        };
+        let request = wire::v1::ControlNodeRequest { node: node.0, action: action.into() };
+        let mut admin = self.inner.channels.admin(endpoint)?;
+        match timeout(self.inner.options.deadline, admin.control_node(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+                let what = format!("{endpoint} does not control processes; ask the endpoint of `diptych up`");
+                Err(Refusal::Invalid(what).into())
+            }
+            Ok(Err(status)) => Err(Error::from_status(endpoint, &status)),
+            Err(_) => Err(Error::lost(endpoint, "none before the deadline")),
+        }
+    }
+
+    /// Many operations under way at once, at most `in_flight`.
+    pub fn pipeline(&self, in_flight: usize) -> Pipeline {
+        Pipeline::new(self.clone(), in_flight)
+    }
+
+    /// Where to ask; fetches the map if the one we have does not say.
+    async fn place(&self, table: &str, seek: Seek<'_>, detour: usize) -> Result<Place, Error> {
+        if let Ok(place) = self.inner.routing.read().locate(table, seek, detour) {
+            return Ok(place);
+        }
+        self.fetch_map(Instant::now()).await?;
+        self.inner.routing.read().locate(table, seek, detour).map_err(|unknown| unknown.into_error(table))
+    }
+
+    /// Sees to it that the map was fetched no earlier than `asked`. One fetch at a time serves all who wait for it.
+    async fn fetch_map(&self, asked: Instant) -> Result<(), Error> {
+        let mut fetched = self.inner.fetched.lock().await;
+        if let Some((begun, result)) = &*fetched {
+            if *begun >= asked {
+                return result.clone();
+            }
+            sleep_until(*begun + FETCH_PAUSE).await;
+        }
+        let begun = Instant::now();
+        let result = match timeout(FETCH_PATIENCE, self.inner.master.ask(AdminRequest::Map)).await {
+            Ok(Ok(AdminReply::Map(map))) => {
+                self.inner.routing.write().replace(map);
+                self.close_unneeded();
+                Ok(())
+            }
+            Ok(Ok(reply)) => Err(Error::Protocol(format!("asked for the map, got {reply:?}"))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::lost("the master", format!("none within {FETCH_PATIENCE:?}"))),
+        };
+        *fetched = Some((begun, result.clone()));
+        result
+    }
+
+    /// Fetches the map while the caller does something else. If the master is away, the old map goes on to serve.
+    fn fetch_map_soon(&self) {
+        if !self.inner.fetching.swap(true, Ordering::AcqRel) {
+            let client = self.clone();
+            tokio::spawn(async move {
+                // What became of it is kept in `fetched` for whoever needs the map.
+                let _ = client.fetch_map(Instant::now()).await;
+                client.inner.fetching.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    fn close_unneeded(&self) {
+        let routing = self.inner.routing.read();
+        let needed = |address: &str| {
+            self.inner.endpoint.as_deref() == Some(address) || routing.addresses().any(|known| &**known == address)
+        };
+        self.inner.channels.keep(needed);
+    }
+
+    fn pause(&self, course: &mut routing::Course) -> Duration {
+        course.pause(&mut self.inner.random.lock())
+    }
+
+    /// Has nobody ever answered at the endpoint, for so long that probably nobody is there?
+    fn never_met(&self, error: &Error, begun: Instant) -> bool {
+        matches!(error, Error::Unreachable { .. })
+            && begun.elapsed() >= self.inner.options.first_contact
+            && !self.inner.routing.read().is_loaded()
+    }
+}

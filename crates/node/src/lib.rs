@@ -1,1 +1,29 @@
-//! A storage node as one machine.
+//! A storage node as one machine: it routes inputs to its tablets and gathers what they want done.
+//!
+//! ```text
+//!   requests ──▶ serve ──▶ hosted tablet ── replica ──▶ Log, Send
+//!   peers    ──▶ beacons        │             │ commit
+//!   master   ──▶ assign         │           apply ──▶ engine (memtable, tables) ──▶ Reply
+//!   disk     ──▶ durable        └─ catch_up: brings learners up to date
+//! ```
+//!
+//! Like every core it takes the time and one input and gives effects; it starts no thread, opens no socket and waits
+//! for nothing. Only [`open`] touches the disk. The same machine runs in the server and in the simulator.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod completions;
+pub mod read;
+
+mod beacons;
+mod catch_up;
+mod hosted;
+mod identity;
+mod machine;
+mod recovery;
+mod serve;
+
+pub use api::{Effect, Event, Input};
+pub use machine::{FlushOptions, Node, Options};
+pub use recovery::{Hands, open};

@@ -1,0 +1,311 @@
+//! Rows of a whole table in key order, page by page.
+//!
+//! ```text
+//!   range:  tablet 0 ─▶ tablet 1 ─▶ …  one walk along the keys
+//!   hash:   walk of bucket 0 ─┐
+//!           walk of bucket 1 ─┼─ merge by key ─▶
+//!           walk of bucket n ─┘
+//! ```
+//!
+//! Each walk fetches a page ahead and stops when nobody takes it, so memory is bounded by a few pages a tablet. A page
+//! is retried like any read; after a failover the walk goes on where the last page ended.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, try_unfold};
+use model::{ReadOptions, RowRange};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use tonic::transport::Channel;
+use wire::v1::kv_client::KvClient;
+use wire::{Answer, NamedRow, Scan};
+
+use crate::call::Journey;
+use crate::routing::Seek;
+use crate::{Client, Error};
+
+/// Rows of a scan, in key order. Ends after the first error; the rows before it are good.
+pub type Rows = BoxStream<'static, Result<NamedRow, Error>>;
+
+/// Rows that all walks together may hold on their current pages.
+const ROWS_AHEAD: u32 = 4_096;
+/// Pages that one scan fetches at the same time.
+const FETCHES: usize = 16;
+
+impl Client {
+    /// The rows of `range`, in key order, each with the cells of `options`; at most `limit` rows.
+    ///
+    /// Each page is from one moment, the whole is not.
+    pub fn scan(&self, table: &str, range: RowRange, options: ReadOptions<String>, limit: Option<u64>) -> Rows {
+        let wanted = Wanted { client: self.clone(), table: table.into(), range, options };
+        let scanner = Scanner { wanted: Some(wanted), left: limit.unwrap_or(u64::MAX), ..Scanner::default() };
+        Box::pin(try_unfold(scanner, |mut scanner| async move {
+            let row = scanner.next().await?;
+            Ok(row.map(|row| (row, scanner)))
+        }))
+    }
+}
+
+/// What a scan is about, also for its walks.
+#[derive(Clone)]
+struct Wanted {
+    client: Client,
+    table: Arc<str>,
+    range: RowRange,
+    options: ReadOptions<String>,
+}
+
+/// A page of a walk, and whether it was the last.
+type Page = (Vec<NamedRow>, bool);
+
+#[derive(Default)]
+struct Scanner {
+    /// Until the walks have begun.
+    wanted: Option<Wanted>,
+    /// Rows still to be given.
+    left: u64,
+    pages: Vec<mpsc::Receiver<Result<Page, Error>>>,
+    merge: Merge,
+    /// Ends the walks when the scan is dropped.
+    walks: JoinSet<()>,
+}
+
+impl Scanner {
+    async fn next(&mut self) -> Result<Option<NamedRow>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if let Some(wanted) = self.wanted.take() {
+            self.begin(wanted).await?;
+        }
+        loop {
+            match self.merge.pop() {
+                Popped::Row(row) => {
+                    self.left -= 1;
+                    return Ok(Some(row));
+                }
+                Popped::Starved(source) => match self.pages[source].recv().await {
+                    Some(Ok((rows, last))) => self.merge.offer(source, rows, last),
+                    Some(Err(error)) => return Err(error),
+                    None => return Err(Error::Protocol(String::from("the scan was cut off"))),
+                },
+                Popped::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    async fn begin(&mut self, wanted: Wanted) -> Result<(), Error> {
+        if wanted.range.end.as_ref().is_some_and(|end| *end <= wanted.range.start) {
+            return Ok(());
+        }
+        let buckets = wanted.client.buckets(&wanted.table).await?;
+        let sources = buckets.unwrap_or(1).max(1);
+        let rows = (ROWS_AHEAD / sources).clamp(16, Scan::PAGE);
+        let rows = u32::try_from(self.left).unwrap_or(u32::MAX).min(rows);
+        let gate = Arc::new(Semaphore::new(FETCHES));
+        for source in 0..sources {
+            // One page waits in the channel, one more in the hands of the walk.
+            let (sender, receiver) = mpsc::channel(1);
+            let walk = Walk {
+                cursor: wanted.range.start.clone(),
+                bucket: buckets.map(|_| source),
+                wanted: wanted.clone(),
+                rows,
+                left: self.left,
+            };
+            self.walks.spawn(walk.run(Arc::clone(&gate), sender));
+            self.pages.push(receiver);
+        }
+        self.merge = Merge::new(self.pages.len());
+        Ok(())
+    }
+}
+
+/// Goes through one bucket, or through all tablets of a range.
+struct Walk {
+    wanted: Wanted,
+    bucket: Option<u32>,
+    /// Where the next page begins.
+    cursor: Bytes,
+    /// On a page.
+    rows: u32,
+    /// Rows after which nobody wants more.
+    left: u64,
+}
+
+impl Walk {
+    async fn run(mut self, gate: Arc<Semaphore>, pages: mpsc::Sender<Result<Page, Error>>) {
+        loop {
+            // The gate is never closed; if it were, the page would be fetched all the same.
+            let turn = gate.acquire().await;
+            let page = self.step().await;
+            drop(turn);
+            let goes_on = matches!(page, Ok((_, false)));
+            if pages.send(page).await.is_err() || !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Fetches a page and moves behind it.
+    async fn step(&mut self) -> Result<Page, Error> {
+        let Wanted { client, table, range, options } = &self.wanted;
+        let seek = match self.bucket {
+            Some(bucket) => Seek::Bucket(bucket),
+            None => Seek::Row(&self.cursor),
+        };
+        let wanted = RowRange { start: self.cursor.clone(), end: range.end.clone() };
+        let rows = u64::from(self.rows).min(self.left);
+        let ask = |mut kv: KvClient<Channel>, route| {
+            let scan = Scan {
+                table: String::from(&**table),
+                route: Some(route),
+                range: wanted.clone(),
+                options: options.clone(),
+                limit: Some(rows),
+            };
+            async move {
+                let page = kv.scan(wire::v1::ScanRequest::from(scan)).await?.into_inner().message().await?;
+                page.ok_or_else(|| Status::unavailable("the stream ended before the page"))
+            }
+        };
+        let (page, place) = client.routed(table, seek, ask).await?;
+        let Answer::Rows { rows, resume } = Answer::from(page) else {
+            return Err(Error::Protocol(String::from("a scan was answered by something else")));
+        };
+        if !rows.is_sorted_by(|a, b| a.key < b.key) || !rows.iter().all(|row| wanted.covers(&row.key)) {
+            return Err(Error::Protocol(format!("{} sent rows out of order", place.address)));
+        }
+        let next = resume.or(place.end).filter(|next| range.end.as_ref().is_none_or(|end| next < end));
+        if next.as_ref().is_some_and(|next| *next <= self.cursor || rows.last().is_some_and(|row| row.key >= *next)) {
+            return Err(Error::Protocol(format!("{} sent a page that goes backwards", place.address)));
+        }
+        self.left = self.left.saturating_sub(rows.len() as u64);
+        let last = next.is_none() || self.left == 0;
+        self.cursor = next.unwrap_or_default();
+        Ok((rows, last))
+    }
+}
+
+impl Client {
+    /// Into how many hash tablets the table is cut; `None` if by ranges.
+    async fn buckets(&self, table: &str) -> Result<Option<u32>, Error> {
+        let mut journey = Journey::new(&self.inner.options);
+        loop {
+            let unknown = match self.inner.routing.read().buckets(table) {
+                Ok(buckets) => return Ok(buckets),
+                Err(unknown) => unknown,
+            };
+            let error = match self.fetch_map(Instant::now()).await {
+                Ok(()) if self.inner.routing.read().buckets(table) != Err(unknown) => continue,
+                Ok(()) => unknown.into_error(table),
+                Err(error) => error,
+            };
+            sleep(journey.after(self, None, error)?).await;
+        }
+    }
+}
+
+/// Rows of several sources, each in key order, become one sequence in key order.
+#[derive(Default)]
+struct Merge {
+    sources: Vec<Source>,
+    /// First key of every source that has rows.
+    heads: BTreeSet<(Bytes, usize)>,
+    /// Sources that have none, and are not at their end.
+    starved: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Source {
+    rows: VecDeque<NamedRow>,
+    ended: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Popped {
+    Row(NamedRow),
+    /// The next row may be this source's: its next page is needed.
+    Starved(usize),
+    Nothing,
+}
+
+impl Merge {
+    fn new(sources: usize) -> Merge {
+        Merge {
+            sources: (0..sources).map(|_| Source::default()).collect(),
+            heads: BTreeSet::new(),
+            starved: (0..sources).rev().collect(),
+        }
+    }
+
+    /// Takes the next page of a source that is starved.
+    fn offer(&mut self, source: usize, rows: Vec<NamedRow>, last: bool) {
+        self.sources[source] = Source { rows: rows.into(), ended: last };
+        self.starved.retain(|&starved| starved != source);
+        self.line_up(source);
+    }
+
+    fn pop(&mut self) -> Popped {
+        if let Some(&source) = self.starved.last() {
+            return Popped::Starved(source);
+        }
+        let Some((_, source)) = self.heads.pop_first() else { return Popped::Nothing };
+        let row = self.sources[source].rows.pop_front().expect("a head is the key of a row");
+        self.line_up(source);
+        Popped::Row(row)
+    }
+
+    fn line_up(&mut self, source: usize) {
+        let Source { rows, ended } = &self.sources[source];
+        match rows.front() {
+            Some(row) => {
+                self.heads.insert((row.key.clone(), source));
+            }
+            None if !ended => self.starved.push(source),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::random::Random;
+
+    fn row(key: u64) -> NamedRow {
+        NamedRow { key: Bytes::copy_from_slice(&key.to_be_bytes()), cells: Vec::new() }
+    }
+
+    /// Whatever the sizes of the pages, the merge is the sorted whole, and no source is asked before it is needed.
+    #[test]
+    fn a_merge_is_the_sorted_whole() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let count = random.between(1, 6) as usize;
+            let mut sources: Vec<VecDeque<u64>> = vec![VecDeque::new(); count];
+            let total = random.below(60);
+            for key in 0..total {
+                sources[random.below(count as u64) as usize].push_back(key);
+            }
+            let (mut merge, mut merged) = (Merge::new(count), Vec::new());
+            loop {
+                match merge.pop() {
+                    Popped::Row(row) => merged.push(row),
+                    Popped::Starved(source) => {
+                        assert!(merge.sources[source].rows.is_empty(), "seed {seed}");
+                        let size = (random.below(4) as usize).min(sources[source].len());
+                        let page = sources[source].drain(..size).map(row).collect();
+                        merge.offer(source, page, sources[source].is_empty());
+                    }
+                    Popped::Nothing => break,
+                }
+            }
+            assert_eq!(merged, (0..total).map(row).collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! The client against a small fake cluster: real sockets on a port that the system chose, rows in memory.
+//!
+//! The fake nodes check routes like real ones and do what a script says; time is real, but nothing waits for it
+//! except where a node is silent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use model::request::ClusterMap;
+use model::{
+    AdminReply, AdminRequest, Assignment, Change, Condition, Configuration, Epoch, Family, FamilyId, Mutation, NodeId,
+    Operation, Partition, ReadOptions, Refusal, RequestId, Retention, RowRange, Schema, TableId, Tablet, TabletId,
+    Timestamp,
+};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+use wire::v1::admin_server::{Admin, AdminServer};
+use wire::v1::kv_server::{Kv, KvServer};
+use wire::{Answer, Call, NamedCell, NamedRow, Present, Scan, Written, convert, status, v1};
+
+use crate::{Client, Error, Options};
+
+/// Given a cluster, whatever is written is read back, by tablet and by table.
+#[tokio::test]
+async fn what_is_written_is_read() {
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 }).await;
+    let client = cluster.client();
+    for key in 0..20 {
+        assert_eq!(client.mutate("t", put(key)).await, Ok(APPLIED));
+    }
+    for key in 0..20 {
+        assert_eq!(client.get("t", name(key), ReadOptions::default()).await, Ok(Some(row(key))));
+    }
+    assert_eq!(client.get("t", name(99), ReadOptions::default()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_failed_condition_tells_what_is_there() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let client = cluster.client();
+    let absent = Condition { family: "f".into(), qualifier: Bytes::new(), expect: None };
+    let cput = Mutation { condition: Some(absent), ..put(1) };
+    assert_eq!(client.mutate("t", cput.clone()).await, Ok(APPLIED));
+    let present = Some(Present { timestamp: Timestamp(1), value: name(1) });
+    assert_eq!(client.mutate("t", cput).await, Ok(Written::Differs { present }));
+}
+
+/// PacificA 2.2, RIFL 3.1: the refusal says where to go, and the request keeps its id.
+#[tokio::test]
+async fn a_wrong_epoch_leads_to_the_new_primary() {
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let client = cluster.client();
+    client.mutate("t", put(1)).await.unwrap();
+    let fetches = cluster.fetches();
+    cluster.promote(0, 2);
+    client.mutate("t", put(2)).await.unwrap();
+    assert_eq!(cluster.fetches(), fetches, "the refusal was enough");
+    let ids = cluster.world.lock().ids.clone();
+    assert_eq!(ids.iter().map(|(node, id)| (node.0, id.sequence)).collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 2)]);
+}
+
+/// RIFL 3.2: an operation that is sent again after its answer was lost happens once.
+#[tokio::test]
+async fn a_lost_answer_is_no_second_write() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let client = cluster.client();
+    cluster.script(1, [Said::DoneButSilent, Said::Refuse(Refusal::NotReady(TabletId(0)))]);
+    assert_eq!(client.mutate("t", put(1)).await, Ok(APPLIED));
+    let world = cluster.world.lock();
+    assert_eq!((world.ids.len(), world.applied), (3, 1));
+    assert!(world.ids.iter().all(|(_, id)| *id == world.ids[0].1));
+}
+
+/// A primary that is gone is replaced by the master: the map says by whom.
+#[tokio::test]
+async fn after_a_crash_the_map_leads_to_the_heir() {
+    let mut cluster = Cluster::start(3, Partition::Hash { tablets: 1 }).await;
+    let client = Client::connect(&cluster.address(3), OPTIONS).unwrap();
+    client.mutate("t", put(1)).await.unwrap();
+    cluster.kill(1);
+    cluster.promote(0, 2);
+    assert_eq!(client.get("t", name(1), ReadOptions::default()).await, Ok(Some(row(1))));
+}
+
+/// With the master away, another member of the group knows who is primary now.
+#[tokio::test]
+async fn after_a_crash_without_a_master_the_heir_is_found() {
+    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let client = cluster.client();
+    client.mutate("t", put(1)).await.unwrap();
+    cluster.world.lock().master_away = true;
+    cluster.kill(1);
+    cluster.promote(0, 2);
+    assert_eq!(client.get("t", name(1), ReadOptions::default()).await, Ok(Some(row(1))));
+}
+
+/// A suspended primary (SIGSTOP) takes connections and never answers.
+#[tokio::test]
+async fn a_silent_primary_does_not_eat_the_deadline() {
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let client = Client::connect(&cluster.address(2), OPTIONS).unwrap();
+    client.mutate("t", put(1)).await.unwrap();
+    cluster.script(1, vec![Said::Silence; 100]);
+    cluster.promote(0, 2);
+    assert_eq!(client.get("t", name(1), ReadOptions::default()).await, Ok(Some(row(1))));
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_told_at_once() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let client = cluster.client();
+    let missing = Error::from(Refusal::NoSuchTable("nix".into()));
+    assert_eq!(client.mutate("nix", put(1)).await, Err(missing.clone()));
+    assert_eq!(client.scan("nix", RowRange::default(), ReadOptions::default(), None).try_next().await, Err(missing));
+    let few = Refusal::TooFewReplicas { have: 1, need: 2 };
+    cluster.script(1, [Said::Refuse(few.clone())]);
+    assert_eq!(client.mutate("t", put(1)).await, Err(few.into()));
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_last_refusal_is_told() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let options = Options { deadline: Duration::from_millis(150), ..OPTIONS };
+    let client = Client::connect(&cluster.address(1), options).unwrap();
+    let busy = Refusal::Overloaded;
+    cluster.script(1, vec![Said::Refuse(busy.clone()); 1_000]);
+    let error = client.mutate("t", put(1)).await.unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
+    assert_eq!((error.refusal(), error.exit_code()), (Some(&busy), 3));
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_told_soon() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let options = Options { first_contact: Duration::from_millis(30), ..OPTIONS };
+    let client = Client::connect(&address, options).unwrap();
+    let errors = [
+        client.get("t", name(1), ReadOptions::default()).await.unwrap_err(),
+        client.admin(AdminRequest::Status).await.unwrap_err(),
+        client.pipeline(1).mutate(&"t".into(), put(1)).await.await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| matches!(error, Error::Unreachable { .. })), "{errors:?}");
+    assert!(Client::connect("no address", OPTIONS).is_err());
+}
+
+/// Rows of all tablets come in key order, whatever the way in which the table is cut.
+#[tokio::test]
+async fn a_scan_is_in_key_order() {
+    let splits = [30, 31, 100].map(name).to_vec();
+    for partition in [Partition::Hash { tablets: 5 }, Partition::Range { splits }] {
+        let cluster = Cluster::start(2, partition).await;
+        let client = cluster.client();
+        cluster.fill(0..300);
+        cluster.world.lock().page = 7;
+        let scan = async |range, limit| {
+            let rows = client.scan("t", range, ReadOptions::default(), limit).try_collect::<Vec<_>>().await.unwrap();
+            rows.into_iter().map(|row| row.key).collect::<Vec<_>>()
+        };
+        let names = |keys: std::ops::Range<u64>| keys.map(name).collect::<Vec<_>>();
+        assert_eq!(scan(RowRange::default(), None).await, names(0..300));
+        assert_eq!(scan(RowRange { start: name(25), end: Some(name(150)) }, None).await, names(25..150));
+        assert_eq!(scan(RowRange::prefix(b"row00"), Some(40)).await, names(0..40));
+        assert_eq!(scan(RowRange { start: name(9), end: Some(name(9)) }, None).await, names(0..0));
+        assert_eq!(scan(RowRange::default(), Some(0)).await, names(0..0));
+    }
+}
+
+/// A failover in the middle of a scan loses no row and gives none twice.
+#[tokio::test]
+async fn a_scan_goes_on_after_a_failover() {
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 2 }).await;
+    let client = cluster.client();
+    cluster.fill(0..200);
+    cluster.world.lock().page = 9;
+    let mut rows = client.scan("t", RowRange::default(), ReadOptions::default(), None);
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next().await {
+        keys.push(row.unwrap().key);
+        if keys.len() == 50 {
+            cluster.promote(0, 2);
+            cluster.promote(1, 2);
+        }
+    }
+    assert_eq!(keys, (0..200).map(name).collect::<Vec<_>>());
+}
+
+/// Many operations under way, some refused in passing, some never answered: each happens once and is answered.
+#[tokio::test]
+async fn a_pipeline_answers_everything_once() {
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 }).await;
+    let client = cluster.client();
+    let mut script = vec![Said::Serve; 900];
+    for (at, said) in script.iter_mut().enumerate() {
+        match at % 30 {
+            3 => *said = Said::Refuse(Refusal::Overloaded),
+            7 => *said = Said::Refuse(Refusal::Unknown(TabletId(0))),
+            11 if at < 100 => *said = Said::DoneButSilent,
+            13 if at < 100 => *said = Said::Silence,
+            _ => {}
+        }
+    }
+    cluster.script(1, script.clone());
+    cluster.script(2, script);
+    let (pipeline, table) = (client.pipeline(64), Arc::from("t"));
+    let mut pending = Vec::new();
+    for key in 0..1_000 {
+        if key == 500 {
+            cluster.promote(0, 2);
+        }
+        pending.push(pipeline.mutate(&table, put(key)).await);
+    }
+    for answer in pending {
+        assert_eq!(answer.await, Ok(Answer::Written(APPLIED)));
+    }
+    assert_eq!(cluster.world.lock().applied, 1_000);
+    let read = pipeline.get(&table, name(7), ReadOptions::default()).await.await;
+    assert_eq!(read, Ok(Answer::Row(Some(row(7)))));
+    let last = client.inner.sequences.open();
+    assert_eq!(last.id.first_incomplete, last.id.sequence, "nothing is left open");
+}
+
+#[tokio::test]
+async fn a_pipeline_tells_what_cannot_pass() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let pipeline = cluster.client().pipeline(2);
+    let missing = pipeline.mutate(&"nix".into(), put(1)).await;
+    let scan = Operation::Scan { range: RowRange::default(), options: ReadOptions::default(), rows: 1 };
+    let scan = pipeline.submit(&"t".into(), scan).await;
+    assert_eq!(missing.await, Err(Refusal::NoSuchTable("nix".into()).into()));
+    assert!(matches!(scan.await, Err(Error::Refused(Refusal::Invalid(_)))));
+}
+
+/// When a node dies with operations on the way, they go to its heir.
+#[tokio::test]
+async fn a_pipeline_survives_a_crash() {
+    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 2 }).await;
+    let client = Client::connect(&cluster.address(2), OPTIONS).unwrap();
+    let (pipeline, table) = (client.pipeline(1_000), Arc::from("t"));
+    pipeline.mutate(&table, put(1_000)).await.await.unwrap();
+    cluster.script(1, vec![Said::Silence; 1_000]);
+    let mut pending = Vec::new();
+    for key in 0..200 {
+        pending.push(pipeline.mutate(&table, put(key)).await);
+    }
+    cluster.kill(1);
+    cluster.promote(0, 2);
+    cluster.promote(1, 2);
+    for answer in pending {
+        assert_eq!(answer.await, Ok(Answer::Written(APPLIED)));
+    }
+    assert_eq!(cluster.world.lock().applied, 201);
+}
+
+#[tokio::test]
+async fn tables_come_from_the_master() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 3 }).await;
+    let client = cluster.client();
+    assert_eq!(client.tables().await, Ok(vec![schema(Partition::Hash { tablets: 3 })]));
+    assert_eq!(client.table("nix").await, Err(Refusal::NoSuchTable("nix".into()).into()));
+    let dropped = client.admin(AdminRequest::DropTable("t".into())).await;
+    assert_eq!(dropped, Ok(AdminReply::Table(schema(Partition::Hash { tablets: 3 }))));
+    assert_eq!(client.mutate("t", put(1)).await, Err(Refusal::NoSuchTable("t".into()).into()));
+    assert!(matches!(client.control_node(NodeId(1), crate::NodeAction::Kill).await, Err(Error::Refused(_))));
+}
+
+// The vocabulary.
+
+const OPTIONS: Options = Options {
+    deadline: Duration::from_secs(10),
+    attempt: Duration::from_millis(100),
+    first_contact: Duration::from_secs(2),
+};
+const APPLIED: Written = Written::Applied { version: Timestamp(1) };
+
+fn name(key: u64) -> Bytes {
+    Bytes::from(format!("row{key:04}"))
+}
+
+/// Writes the row's name into it.
+fn put(key: u64) -> Mutation<String> {
+    let change =
+        Change::Put { family: "f".into(), qualifier: Bytes::new(), timestamp: Timestamp::SERVER, value: name(key) };
+    Mutation { row: name(key), condition: None, changes: vec![change] }
+}
+
+fn row(key: u64) -> NamedRow {
+    named(&name(key), &name(key))
+}
+
+fn named(key: &Bytes, value: &Bytes) -> NamedRow {
+    let cell = NamedCell { family: "f".into(), qualifier: Bytes::new(), timestamp: Timestamp(1), value: value.clone() };
+    NamedRow { key: key.clone(), cells: vec![cell] }
+}
+
+fn schema(partition: Partition) -> Schema {
+    Schema {
+        table: TableId(1),
+        name: "t".into(),
+        version: 1,
+        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep }],
+        next_family: FamilyId(2),
+        partition,
+        replicas: 2,
+        min_replicas: 1,
+    }
+}
+
+/// What a fake node does with the next operation.
+#[derive(Clone, Debug)]
+enum Said {
+    Serve,
+    Refuse(Refusal),
+    Silence,
+    DoneButSilent,
+}
+
+/// What all fake nodes share: the rows, and what the master decided.
+#[derive(Default)]
+struct World {
+    map: ClusterMap,
+    master_away: bool,
+    fetches: u32,
+    rows: BTreeMap<Bytes, Bytes>,
+    /// Request ids as they came, with the node.
+    ids: Vec<(NodeId, RequestId)>,
+    done: BTreeSet<(u64, u64)>,
+    applied: u32,
+    scripts: BTreeMap<NodeId, VecDeque<Said>>,
+    /// Most rows on a page; 0 is as asked.
+    page: usize,
+}
+
+impl World {
+    /// `None` is silence.
+    fn serve(&mut self, node: NodeId, call: Call) -> Option<Result<Answer, Refusal>> {
+        if let Operation::Write { request, .. } = &call.operation {
+            self.ids.push((node, *request));
+        }
+        match self.scripts.entry(node).or_default().pop_front().unwrap_or(Said::Serve) {
+            Said::Refuse(refusal) => return Some(Err(refusal)),
+            Said::Silence => return None,
+            Said::DoneButSilent => {
+                let _ = self.carry_out(node, call);
+                return None;
+            }
+            Said::Serve => {}
+        }
+        Some(self.carry_out(node, call))
+    }
+
+    fn carry_out(&mut self, node: NodeId, call: Call) -> Result<Answer, Refusal> {
+        let route = call.route.ok_or_else(|| Refusal::Invalid("a node wants a route".into()))?;
+        let known = self.map.tablets.iter().find(|known| known.tablet.id == route.tablet);
+        let known = known.ok_or(Refusal::NoSuchTablet(route.tablet))?;
+        if known.configuration.primary != node || known.configuration.epoch != route.epoch {
+            let current = known.configuration.clone();
+            return Err(Refusal::WrongEpoch { tablet: route.tablet, current });
+        }
+        let slice = known.tablet.slice.clone();
+        Ok(match call.operation {
+            Operation::Write { request, mutation } => {
+                assert!(slice.covers(&mutation.row));
+                if let (Some(_), Some(value)) = (&mutation.condition, self.rows.get(&mutation.row)) {
+                    let present = Some(Present { timestamp: Timestamp(1), value: value.clone() });
+                    return Ok(Answer::Written(Written::Differs { present }));
+                }
+                if self.done.insert((request.client.0, request.sequence)) {
+                    self.applied += 1;
+                    self.rows.insert(mutation.row.clone(), mutation.row);
+                }
+                Answer::Written(APPLIED)
+            }
+            Operation::Get { row, .. } => {
+                assert!(slice.covers(&row));
+                Answer::Row(self.rows.get(&row).map(|value| named(&row, value)))
+            }
+            Operation::Scan { range, rows, .. } => {
+                let most = if self.page == 0 { rows as usize } else { self.page.min(rows as usize) };
+                let mut found = self
+                    .rows
+                    .iter()
+                    .filter(|(key, _)| range.covers(key) && slice.covers(key))
+                    .map(|(key, value)| named(key, value));
+                let rows: Vec<NamedRow> = found.by_ref().take(most).collect();
+                let resume = found.next().map(|row| row.key);
+                Answer::Rows { rows, resume }
+            }
+        })
+    }
+}
+
+struct Cluster {
+    world: Arc<Mutex<World>>,
+    nodes: BTreeMap<u32, tokio::task::JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Nodes n1, n2, …; n1 is primary of all tablets.
+    async fn start(nodes: u32, partition: Partition) -> Cluster {
+        let world = Arc::new(Mutex::new(World::default()));
+        let mut cluster = Cluster { world: Arc::clone(&world), nodes: BTreeMap::new() };
+        let mut addresses = Vec::new();
+        for node in (1..=nodes).map(NodeId) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push((node, listener.local_addr().unwrap().to_string()));
+            let fake = Fake { node, world: Arc::clone(&world) };
+            let server = tonic::transport::Server::builder()
+                .add_service(KvServer::new(fake.clone()))
+                .add_service(AdminServer::new(fake))
+                .serve_with_incoming(TcpListenerStream::new(listener));
+            cluster.nodes.insert(node.0, tokio::spawn(async move { server.await.unwrap() }));
+        }
+        let assignment = |(id, slice)| Assignment {
+            tablet: Tablet { id: TabletId(id), table: TableId(1), slice },
+            schema: schema(partition.clone()),
+            configuration: Configuration::first(NodeId(1), (2..=nodes).map(NodeId)),
+            learner: None,
+        };
+        let tablets = (0..).zip(partition.slices()).map(assignment).collect();
+        world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets };
+        cluster
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.address(self.nodes.len() as u32), OPTIONS).unwrap()
+    }
+
+    fn address(&self, node: u32) -> String {
+        self.world.lock().map.nodes[node as usize - 1].1.clone()
+    }
+
+    fn script(&self, node: u32, said: impl IntoIterator<Item = Said>) {
+        self.world.lock().scripts.insert(NodeId(node), said.into_iter().collect());
+    }
+
+    /// The master makes `heir` the primary of a tablet.
+    fn promote(&self, tablet: usize, heir: u32) {
+        let mut world = self.world.lock();
+        world.map.version += 1;
+        let configuration = &mut world.map.tablets[tablet].configuration;
+        *configuration = configuration.succeeded_by(NodeId(heir));
+        assert!(configuration.epoch > Epoch(1));
+    }
+
+    fn kill(&mut self, node: u32) {
+        self.nodes.remove(&node).unwrap().abort();
+    }
+
+    fn fill(&self, keys: std::ops::Range<u64>) {
+        self.world.lock().rows.extend(keys.map(|key| (name(key), name(key))));
+    }
+
+    fn fetches(&self) -> u32 {
+        self.world.lock().fetches
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.values().for_each(|node| node.abort());
+    }
+}
+
+#[derive(Clone)]
+struct Fake {
+    node: NodeId,
+    world: Arc<Mutex<World>>,
+}
+
+impl Fake {
+    async fn answer(&self, call: Call) -> Result<Answer, Status> {
+        let said = self.world.lock().serve(self.node, call);
+        match said {
+            Some(answer) => answer.map_err(|refusal| status::to_status(&refusal)),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Fake {
+    type ScanStream = BoxStream<'static, Result<v1::ScanPage, Status>>;
+    type PipelineStream = BoxStream<'static, Result<v1::PipelineResponse, Status>>;
+
+    async fn mutate(&self, request: Request<v1::MutateRequest>) -> Result<Response<v1::MutateResponse>, Status> {
+        match self.answer(request.into_inner().try_into()?).await? {
+            Answer::Written(written) => Ok(Response::new(written.into())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        match self.answer(request.into_inner().try_into()?).await? {
+            Answer::Row(row) => Ok(Response::new(convert::get_response(row))),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let scan = Scan::try_from(request.into_inner())?;
+        let call = Call { table: scan.table.clone(), route: scan.route, operation: scan.into_page() };
+        match self.answer(call).await? {
+            Answer::Rows { rows, resume } => {
+                let page = convert::scan_page(rows, resume);
+                Ok(Response::new(futures_util::stream::iter([Ok(page)]).boxed()))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<v1::PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let fake = self.clone();
+        let responses = request.into_inner().map_ok(move |request| {
+            let result = |item: v1::PipelineItem| {
+                let answer = fake.world.lock().serve(fake.node, item.operation.try_into().unwrap())?;
+                Some(convert::pipeline_result(item.id, answer))
+            };
+            v1::PipelineResponse { results: request.items.into_iter().filter_map(result).collect() }
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Fake {
+    async fn get_map(&self, _: Request<v1::GetMapRequest>) -> Result<Response<v1::ClusterMap>, Status> {
+        let mut world = self.world.lock();
+        world.fetches += 1;
+        if world.master_away {
+            return Err(status::to_status(&Refusal::NoMaster));
+        }
+        Ok(Response::new(world.map.clone().into()))
+    }
+
+    async fn drop_table(&self, _: Request<v1::DropTableRequest>) -> Result<Response<v1::Table>, Status> {
+        let mut world = self.world.lock();
+        world.map.version += 1;
+        let tablets = std::mem::take(&mut world.map.tablets);
+        Ok(Response::new(tablets[0].schema.clone().into()))
+    }
+
+    async fn create_table(&self, _: Request<v1::CreateTableRequest>) -> Result<Response<v1::Table>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn alter_table(&self, _: Request<v1::AlterTableRequest>) -> Result<Response<v1::Table>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn get_table(&self, _: Request<v1::GetTableRequest>) -> Result<Response<v1::Table>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn control_node(
+        &self,
+        _: Request<v1::ControlNodeRequest>,
+    ) -> Result<Response<v1::ControlNodeResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+}

@@ -1,0 +1,573 @@
+//! The command line: every command, flag and default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use model::{NodeId, Retention};
+
+use super::parse::{self, Assignment, Column, Process};
+use crate::bench::Work;
+
+/// Diptych: a replicated wide-column store.
+#[derive(Debug, Parser)]
+#[command(name = "diptych", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 unavailable, 4 not found, 5 condition not met.")]
+pub struct CommandLine {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command that asks a cluster takes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Any node, or the `up` process, as host:port
+    #[arg(long, global = true, env = "DIPTYCH_ENDPOINT", default_value = "127.0.0.1:8086", value_name = "HOST:PORT")]
+    pub endpoint: String,
+    /// Write JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long a request may take with all its repetitions
+    #[arg(long, global = true, default_value = "10s", value_parser = parse::duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole local cluster: one master, several storage nodes; Ctrl-C stops it
+    Up(Up),
+    /// Run a master process
+    Master {
+        #[command(subcommand)]
+        command: MasterCommand,
+    },
+    /// Run a storage node process; or list, suspend, resume, kill, restart the nodes of a local cluster
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// Create, list, show, alter, drop tables
+    Table {
+        #[command(subcommand)]
+        command: TableCommand,
+    },
+    /// Write cells of a row, all together or not at all
+    Put(Put),
+    /// Read a row
+    Get(Get),
+    /// Change a row only if one of its columns holds what you expect (exit code 5 if not)
+    Cput(Cput),
+    /// Delete a row, or families, columns or one version of it
+    Del(Del),
+    /// Read rows in key order
+    Scan(Scan),
+    /// Write the rows of a CSV or NDJSON file; resumes where it was interrupted
+    Import(Import),
+    /// Write a table to a CSV or NDJSON file
+    Export(Export),
+    /// Show nodes and tablets: who is alive, who is primary of what, who lags
+    Status {
+        /// Folder of a local cluster whose process ids to show
+        #[arg(long, env = "DIPTYCH_DATA", default_value = "diptych-data", value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Show a table's tablets
+    Tablet {
+        #[command(subcommand)]
+        command: TabletCommand,
+    },
+    /// Measure: YCSB A to F, pure puts and gets
+    Bench(Bench),
+    /// Show every limit
+    Limits,
+    /// Write the completion script of a shell
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    /// Folder of the cluster's data, logs and cluster.json
+    #[arg(long, env = "DIPTYCH_DATA", default_value = "diptych-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Storage nodes; as many as the folder has, or 4
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub nodes: Option<u32>,
+    /// Replicas of new tables' tablets, unless the table says otherwise
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: u8,
+    /// Where to serve HTTP; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub http: SocketAddr,
+    /// Where to serve gRPC; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8086", value_name = "IP:PORT")]
+    pub grpc: SocketAddr,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// How a process logs.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Log {
+    /// How to write the log on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MasterCommand {
+    /// Run a master until SIGTERM
+    Run(MasterRun),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MasterRun {
+    /// Folder of its data
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Its number among the masters
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub id: u32,
+    /// Where to serve gRPC
+    #[arg(long, default_value = "127.0.0.1:8085", value_name = "IP:PORT")]
+    pub grpc: SocketAddr,
+    /// Where to serve HTTP, if at all
+    #[arg(long, value_name = "IP:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Replicas of new tables' tablets, unless the table says otherwise
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: u8,
+    /// Fewest replicas that accept writes, unless the table says otherwise
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub min_replicas: u8,
+    /// When to replace a missing replica by one on another node
+    #[arg(long, default_value = "5m", value_parser = parse::duration, value_name = "DURATION")]
+    pub replace_after: Duration,
+    #[command(flatten)]
+    pub log: Log,
+    /// The process that started it and without which it ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub parent: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Run a storage node until SIGTERM
+    Run(NodeRun),
+    /// List the nodes
+    List,
+    /// Stop a node's process where it stands (only under `diptych up`)
+    Suspend(NodeName),
+    /// Let a suspended node go on
+    Resume(NodeName),
+    /// End a node's process without warning
+    Kill(NodeName),
+    /// Start a node's process, and end it first if it runs
+    Restart(NodeName),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct NodeName {
+    /// n1, n2 …; m1 is the master
+    #[arg(value_parser = parse::process)]
+    pub node: Process,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NodeRun {
+    /// Folder of its data
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Its number in the cluster: n1, n2 …
+    #[arg(long, value_parser = parse::node, value_name = "ID")]
+    pub id: NodeId,
+    /// Where the masters serve gRPC; several with commas between them
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT")]
+    pub master: Vec<String>,
+    /// Where to serve gRPC
+    #[arg(long, default_value = "127.0.0.1:8086", value_name = "IP:PORT")]
+    pub grpc: SocketAddr,
+    /// Where to serve HTTP, if at all
+    #[arg(long, value_name = "IP:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Where others reach its gRPC, if not at --grpc
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    #[command(flatten)]
+    pub log: Log,
+    /// The process that started it and without which it ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub parent: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// Create a table
+    Create(TableCreate),
+    /// List the tables
+    List,
+    /// Show a table's families and tablets
+    Show {
+        /// The table
+        #[arg(value_parser = parse::table)]
+        table: String,
+    },
+    /// Add families, change the rules of families, drop families with their data
+    Alter(TableAlter),
+    /// Drop a table with its data
+    Drop {
+        /// The table
+        #[arg(value_parser = parse::table)]
+        table: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TableCreate {
+    /// Its name
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// A family, with what it keeps: NAME, NAME:versions=3, NAME:age=30d, NAME:versions=3,age=30d
+    #[arg(long, required = true, value_parser = parse::family_rule, value_name = "FAMILY")]
+    pub family: Vec<(String, Retention)>,
+    /// How rows find their tablet: hash:N for N tablets, or range
+    #[arg(long, default_value = "hash:2", value_name = "PARTITION")]
+    pub partition: String,
+    /// With --partition range: a key at which a new tablet begins
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub split: Vec<Bytes>,
+    /// Replicas of each tablet; the cluster's default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: Option<u8>,
+    /// Fewest replicas that accept writes; the cluster's default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub min_replicas: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "alteration", required = true, multiple = true, args = ["family", "drop_family"])]
+pub struct TableAlter {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// A new family, or a new rule for one that is there: NAME, NAME:versions=3, NAME:age=30d
+    #[arg(long, value_parser = parse::family_rule, value_name = "FAMILY")]
+    pub family: Vec<(String, Retention)>,
+    /// A family to drop with its data
+    #[arg(long, value_parser = parse::family, value_name = "NAME")]
+    pub drop_family: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TabletCommand {
+    /// List a table's tablets, or all
+    List {
+        /// The table
+        #[arg(value_parser = parse::table)]
+        table: Option<String>,
+    },
+}
+
+/// The row that a command is about.
+#[derive(Clone, Debug, Args)]
+pub struct RowName {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// The row key; \xNN is the byte NN
+    #[arg(value_parser = parse::row_key)]
+    pub row: Bytes,
+}
+
+#[derive(Debug, Args)]
+pub struct Put {
+    #[command(flatten)]
+    pub at: RowName,
+    /// family:qualifier=value
+    #[arg(required = true, value_parser = parse::assignment, value_name = "COLUMN=VALUE")]
+    pub cells: Vec<Assignment>,
+    /// The version, in microseconds since 1970; the primary's time
+    #[arg(long, value_name = "MICROS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub timestamp: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    #[command(flatten)]
+    pub at: RowName,
+    /// Only these: family:qualifier, or family
+    #[arg(value_parser = parse::column, value_name = "COLUMN")]
+    pub columns: Vec<Column>,
+    /// Versions of each column
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub versions: u32,
+    /// Only the bytes of the values, with a newline between two of them
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "expectation", required = true, args = ["expect", "expect_absent"])]
+#[group(id = "change", required = true, multiple = true, args = ["put", "set", "delete"])]
+pub struct Cput {
+    #[command(flatten)]
+    pub at: RowName,
+    /// The column to look at: family:qualifier
+    #[arg(value_parser = parse::one_column)]
+    pub column: Column,
+    /// The value that it must have
+    #[arg(long, value_parser = parse::value, value_name = "VALUE", allow_hyphen_values = true)]
+    pub expect: Option<Bytes>,
+    /// It must have no value
+    #[arg(long)]
+    pub expect_absent: bool,
+    /// The value that it gets
+    #[arg(long, value_parser = parse::value, value_name = "VALUE", allow_hyphen_values = true)]
+    pub put: Option<Bytes>,
+    /// A further cell of the row to write: family:qualifier=value
+    #[arg(long, value_parser = parse::assignment, value_name = "COLUMN=VALUE")]
+    pub set: Vec<Assignment>,
+    /// A column or a family of the row to delete
+    #[arg(long, value_parser = parse::column, value_name = "COLUMN")]
+    pub delete: Vec<Column>,
+    /// The version, in microseconds since 1970; the primary's time
+    #[arg(long, value_name = "MICROS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub timestamp: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Del {
+    #[command(flatten)]
+    pub at: RowName,
+    /// Only these: family:qualifier, or family
+    #[arg(value_parser = parse::column, value_name = "COLUMN")]
+    pub columns: Vec<Column>,
+    /// Only this version of the columns
+    #[arg(long, value_name = "MICROS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub timestamp: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Scan {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// Only rows whose keys begin like this
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub prefix: Option<Bytes>,
+    /// From this key on
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub start: Option<Bytes>,
+    /// Up to, but without, this key
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub end: Option<Bytes>,
+    /// At most so many rows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Only this family
+    #[arg(long, value_parser = parse::family, value_name = "NAME")]
+    pub family: Vec<String>,
+    /// Only this column: family:qualifier
+    #[arg(long, value_parser = parse::one_column, value_name = "COLUMN")]
+    pub column: Vec<Column>,
+    /// Versions of each column
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub versions: u32,
+    /// Only the bytes of the values, with a newline between two of them
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+}
+
+/// How a file holds rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Values with commas between them, a line with the columns' names first
+    Csv,
+    /// The same with tabs
+    Tsv,
+    /// A JSON object a line
+    Ndjson,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDuplicate {
+    /// The last one wins, and you are told how many there were
+    Last,
+    /// Stop
+    Error,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Import {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// The file; - is stdin
+    pub file: PathBuf,
+    /// The column or field with the row key; NDJSON as `export` writes it needs none
+    #[arg(long, value_name = "COLUMN")]
+    pub key: Option<String>,
+    /// The family of columns whose names have none
+    #[arg(long, value_parser = parse::family, value_name = "NAME")]
+    pub family: Option<String>,
+    /// By the file's name: .csv, .tsv, .ndjson, .jsonl
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// When a row key comes twice
+    #[arg(long, value_enum, default_value_t = OnDuplicate::Last, value_name = "WHAT")]
+    pub on_duplicate: OnDuplicate,
+    /// The version, in microseconds since 1970; the primary's time
+    #[arg(long, value_name = "MICROS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub timestamp: Option<i64>,
+    /// Begin at the first row even if an import of this file was interrupted
+    #[arg(long)]
+    pub no_resume: bool,
+    /// Writes under way at a time
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub window: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// The file; - is stdout. It is written as FILE.part until it is complete
+    pub file: PathBuf,
+    /// By the file's name: .csv, .tsv, .ndjson, .jsonl
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Only rows whose keys begin like this
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub prefix: Option<Bytes>,
+    /// Only this family
+    #[arg(long, value_parser = parse::family, value_name = "NAME")]
+    pub family: Vec<String>,
+    /// Versions of each column; NDJSON only
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub versions: u32,
+    /// Name of the CSV column with the row key
+    #[arg(long, default_value = "row", value_name = "COLUMN")]
+    pub key: String,
+    /// Go on with a FILE.part that was interrupted
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace FILE if it is there
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub overwrite: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Bench {
+    /// What to do
+    #[arg(value_enum)]
+    pub work: Work,
+    /// Clients, each with one operation under way
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub clients: u32,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub value_bytes: u32,
+    /// Rows to begin with, and to choose from
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub records: u64,
+    /// How long
+    #[arg(long, default_value = "10s", value_parser = parse::duration, value_name = "DURATION")]
+    pub duration: Duration,
+    /// How many operations, if that comes first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub operations: Option<u64>,
+    /// Replicas of the table; the cluster's default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: Option<u8>,
+    /// Tablets of the table
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub tablets: u32,
+    /// Use this table, and make it if it is not there
+    #[arg(long, value_parser = parse::table, value_name = "NAME")]
+    pub table: Option<String>,
+    /// Do not drop the table at the end
+    #[arg(long)]
+    pub keep: bool,
+    /// Seed of the choice of rows and values
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::error::ErrorKind> {
+        CommandLine::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    /// Issue 2, "What a user can do".
+    #[test]
+    fn the_commands_of_the_story_parse() {
+        for line in [
+            "diptych up",
+            "diptych up --data d --nodes 4 --replicas 2 --http 127.0.0.1:8080 --grpc 127.0.0.1:8086",
+            "diptych table create airports --family info --partition hash:2",
+            "diptych table create users --family name --family mail:versions=3,age=30d --partition range --split g",
+            "diptych import airports airports.csv --key iata --family info",
+            "diptych get airports LAX",
+            "diptych get users alice name:first --versions 3 --raw",
+            "diptych scan airports --prefix LA --limit 5",
+            "diptych put airports LAX info:note=busy --timestamp 5",
+            "diptych cput airports LAX info:note --expect busy --put quiet",
+            "diptych cput airports LAX info:note --expect-absent --put -1",
+            "diptych del airports LAX info:note",
+            "diptych status --json",
+            "diptych node restart n2",
+            "diptych node run --data d --id n1 --master 127.0.0.1:1,127.0.0.1:2",
+            "diptych master run --data d --replace-after 30s",
+            "diptych tablet list airports",
+            "diptych bench ycsb-a --clients 8 --duration 2s",
+            "diptych --endpoint 127.0.0.1:9 completion bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "diptych tabel list",
+            "diptych get airports",
+            "diptych get airports LAX --rwa",
+            "diptych put airports LAX info:note",
+            "diptych put airports LAX info:note=x --timestamp -5",
+            "diptych cput airports LAX info:note --put x",
+            "diptych cput airports LAX info:note --expect a --expect-absent --put x",
+            "diptych cput airports LAX info:note --expect a",
+            "diptych cput airports LAX info --expect a --put x",
+            "diptych table create a",
+            "diptych table create /a --family f",
+            "diptych table alter a",
+            "diptych scan airports --limit 0",
+            "diptych node restart x",
+            "diptych bench sing",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

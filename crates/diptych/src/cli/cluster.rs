@@ -1,0 +1,215 @@
+//! `status`, `node list | suspend | resume | kill | restart`, `tablet list`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use client::{Client, NodeAction};
+use model::request::{ClusterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::{AdminReply, AdminRequest, NodeId};
+use serde_json::{Value, json};
+
+use super::args::{NodeCommand, NodeName, TabletCommand};
+use super::{Failure, Output, show, table};
+use crate::up::ClusterFile;
+
+/// Process ids of a local cluster.
+type Pids = BTreeMap<String, u32>;
+
+pub async fn status(client: &Client, data: &Path, out: &mut Output) -> Result<(), Failure> {
+    let status = fetch(client).await?;
+    let pids = local_pids(data, &status);
+    if out.json {
+        let nodes: Vec<Value> = status.nodes.iter().map(|node| node_to_json(node, &status, &pids)).collect();
+        let tablets: Vec<Value> = status.tablets.iter().map(tablet_to_json).collect();
+        return Ok(out.line(json!({"cluster": status.cluster.to_string(), "nodes": nodes, "tablets": tablets}))?);
+    }
+    let alive = status.nodes.iter().filter(|node| node.alive).count();
+    let short = status.tablets.iter().filter(|tablet| is_short(tablet)).count();
+    let tablets = match (status.tablets.len(), short) {
+        (0, _) => String::from("no tables yet"),
+        (all, 0) => format!("{all} tablets, all with their replicas"),
+        (all, short) => format!("{short} of {all} tablets have fewer replicas than they should"),
+    };
+    out.line(format!("cluster {}: {alive} of {} nodes alive; {tablets}", status.cluster, status.nodes.len()))?;
+    out.line("")?;
+    nodes_table(&status, &pids, out)?;
+    if !status.tablets.is_empty() {
+        out.line("")?;
+        tablets_table(status.tablets.iter().collect(), out)?;
+    }
+    Ok(())
+}
+
+pub async fn node(client: &Client, command: NodeCommand, out: &mut Output) -> Result<(), Failure> {
+    let (NodeName { node }, action, done) = match command {
+        NodeCommand::List => {
+            let status = fetch(client).await?;
+            let pids = Pids::new();
+            if out.json {
+                let nodes: Vec<Value> = status.nodes.iter().map(|node| node_to_json(node, &status, &pids)).collect();
+                return Ok(out.line(json!({"nodes": nodes}))?);
+            }
+            return nodes_table(&status, &pids, out);
+        }
+        NodeCommand::Suspend(name) => (name, NodeAction::Suspend, "suspended"),
+        NodeCommand::Resume(name) => (name, NodeAction::Resume, "resumed"),
+        NodeCommand::Kill(name) => (name, NodeAction::Kill, "killed"),
+        NodeCommand::Restart(name) => (name, NodeAction::Restart, "restarted"),
+        NodeCommand::Run(_) => unreachable!("`cli::run` carries it out"),
+    };
+    client.control_node(node.0, action).await?;
+    Ok(out.say(json!({"node": node.to_string(), "done": done}), format!("{done} {node}"))?)
+}
+
+pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -> Result<(), Failure> {
+    let TabletCommand::List { table } = command;
+    let status = fetch(client).await?;
+    let wanted = |tablet: &&TabletStatus| table.as_ref().is_none_or(|table| tablet.assignment.schema.name == *table);
+    let tablets: Vec<&TabletStatus> = status.tablets.iter().filter(wanted).collect();
+    if let (true, Some(table)) = (tablets.is_empty(), table) {
+        return Err(client::Error::from(model::Refusal::NoSuchTable(table)).into());
+    }
+    if out.json {
+        let tablets: Vec<Value> = tablets.into_iter().map(tablet_to_json).collect();
+        return Ok(out.line(json!({"tablets": tablets}))?);
+    }
+    tablets_table(tablets, out)
+}
+
+async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {
+    match client.admin(AdminRequest::Status).await? {
+        AdminReply::Status(status) => Ok(status),
+        other => Err(client::Error::Protocol(format!("asked for the status, got {other:?}")).into()),
+    }
+}
+
+/// Process ids, if the folder's cluster is the one that answers.
+fn local_pids(data: &Path, status: &ClusterStatus) -> Pids {
+    match ClusterFile::read(data) {
+        Ok(Some(file)) if file.cluster == status.cluster.to_string() => {
+            file.processes.into_iter().filter_map(|process| Some((process.id, process.pid?))).collect()
+        }
+        _ => Pids::new(),
+    }
+}
+
+fn nodes_table(status: &ClusterStatus, pids: &Pids, out: &mut Output) -> Result<(), Failure> {
+    let row = |node: &NodeStatus| {
+        let (primaries, secondaries) = roles(node.node, status);
+        let state = match (node.alive, node.disk_full) {
+            (true, false) => "alive",
+            (true, true) => "disk full",
+            (false, _) => "down",
+        };
+        let heard = node.heard_ms_ago.map_or_else(|| String::from("never"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
+        let pid = pids.get(&node.node.to_string()).map_or_else(|| String::from("-"), ToString::to_string);
+        let id = node.node.to_string();
+        vec![id, state.into(), heard, primaries.to_string(), secondaries.to_string(), node.address.clone(), pid]
+    };
+    let names = ["node", "state", "heard", "primary of#", "secondary of#", "address", "pid"];
+    let shown = if pids.is_empty() { names.len() - 1 } else { names.len() };
+    let mut rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
+    rows.iter_mut().for_each(|row| row.truncate(shown));
+    Ok(out.table(&names[..shown], rows)?)
+}
+
+fn tablets_table(tablets: Vec<&TabletStatus>, out: &mut Output) -> Result<(), Failure> {
+    let row = |tablet: &TabletStatus| {
+        let assignment = &tablet.assignment;
+        let configuration = &assignment.configuration;
+        let lag = lag(tablet);
+        let follower = |node: NodeId| match lag.get(&node) {
+            Some(0) => node.to_string(),
+            Some(behind) => format!("{node} (-{})", show::count(*behind)),
+            None => format!("{node} (?)"),
+        };
+        let mut followers: Vec<String> = configuration.secondaries.iter().map(|&node| follower(node)).collect();
+        followers.extend(assignment.learner.map(|node| format!("{} learns", follower(node))));
+        let primary = report(tablet, configuration.primary);
+        vec![
+            assignment.tablet.id.to_string(),
+            assignment.schema.name.clone(),
+            assignment.tablet.slice.to_string(),
+            configuration.epoch.to_string(),
+            match primary.is_some_and(|report| report.steady && report.role == Role::Primary) {
+                true => configuration.primary.to_string(),
+                false => format!("{} (not ready)", configuration.primary),
+            },
+            followers.join(", "),
+            primary.map_or_else(|| String::from("?"), |report| show::count(report.committed.0)),
+            primary.map_or_else(|| String::from("?"), |report| show::size(report.bytes)),
+        ]
+    };
+    let names = ["tablet", "table", "rows", "epoch", "primary", "secondaries", "committed#", "size#"];
+    Ok(out.table(&names, tablets.into_iter().map(row).collect())?)
+}
+
+fn report(tablet: &TabletStatus, node: NodeId) -> Option<&ReplicaReport> {
+    tablet.replicas.iter().find(|(at, _)| *at == node).map(|(_, report)| report)
+}
+
+/// How many records each follower's disk lacks of what the primary has committed, as last reported by both.
+fn lag(tablet: &TabletStatus) -> BTreeMap<NodeId, u64> {
+    let Some(primary) = report(tablet, tablet.assignment.configuration.primary) else { return BTreeMap::new() };
+    let behind = |report: &ReplicaReport| primary.committed.0.saturating_sub(report.durable.0);
+    tablet.replicas.iter().map(|(node, report)| (*node, behind(report))).collect()
+}
+
+fn is_short(tablet: &TabletStatus) -> bool {
+    tablet.assignment.configuration.size() < usize::from(tablet.assignment.schema.replicas)
+}
+
+fn roles(node: NodeId, status: &ClusterStatus) -> (usize, usize) {
+    let configurations = || status.tablets.iter().map(|tablet| &tablet.assignment.configuration);
+    let primaries = configurations().filter(|configuration| configuration.primary == node).count();
+    let secondaries = configurations().filter(|configuration| configuration.secondaries.contains(&node)).count();
+    (primaries, secondaries)
+}
+
+fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> Value {
+    let (primaries, secondaries) = roles(node.node, status);
+    let mut value = json!({
+        "id": node.node.to_string(),
+        "address": node.address,
+        "alive": node.alive,
+        "incarnation": node.incarnation.0,
+        "heard_ms_ago": node.heard_ms_ago,
+        "disk_full": node.disk_full,
+        "primary_of": primaries,
+        "secondary_of": secondaries,
+    });
+    if let Some(pid) = pids.get(&node.node.to_string()) {
+        value["pid"] = json!(pid);
+    }
+    value
+}
+
+fn tablet_to_json(tablet: &TabletStatus) -> Value {
+    let lag = lag(tablet);
+    let replica = |(node, report): &(NodeId, ReplicaReport)| {
+        json!({
+            "node": node.to_string(),
+            "role": match report.role {
+                Role::Primary => "primary",
+                Role::Secondary => "secondary",
+                Role::Learner => "learner",
+                Role::Spare => "spare",
+            },
+            "epoch": report.epoch.0,
+            "durable": report.durable.0,
+            "committed": report.committed.0,
+            "lag": lag.get(node),
+            "steady": report.steady,
+            "bytes": report.bytes,
+        })
+    };
+    let mut value = table::assignment_to_json(&tablet.assignment);
+    value["replicas"] = tablet.replicas.iter().map(replica).collect();
+    value
+}
+
+impl std::fmt::Display for super::parse::Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == super::parse::MASTER { f.write_str("m1") } else { self.0.fmt(f) }
+    }
+}

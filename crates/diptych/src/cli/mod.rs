@@ -1,0 +1,164 @@
+//! The command line: reads it, does what it says, and tells how it ended.
+//!
+//! ```text
+//!   args (clap) ──▶ run ──▶ host::run_node, host::run_master     the processes
+//!                      ├──▶ up::run                              all of them at once
+//!                      └──▶ table, rows, cluster, import, export, bench ──▶ client
+//! ```
+//!
+//! What a command answers goes to stdout, all else to stderr. A failure is one line and a hint ([`Failure`]).
+
+mod args;
+mod cluster;
+mod csv;
+mod export;
+pub mod failure;
+mod file;
+mod import;
+pub mod parse;
+mod rows;
+pub mod show;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use client::{Client, Options};
+use model::limits;
+use protocol::Timing;
+use serde_json::json;
+
+pub use args::{Bench, Common, LogFormat, Up};
+use args::{Command, CommandLine, MasterCommand, MasterRun, NodeCommand, NodeRun};
+pub use failure::{Exit, Failure};
+pub use show::Output;
+
+use crate::{bench, host, telemetry, up};
+
+/// Carries out the command line of this process.
+pub fn main() -> ExitCode {
+    let CommandLine { common, command } = CommandLine::parse();
+    match run(&common, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(common.json);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(common: &Common, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Master { command: MasterCommand::Run(args) } => run_master(args),
+        Command::Node { command: NodeCommand::Run(args) } => run_node(args),
+        Command::Limits => limits(common),
+        Command::Completion { shell } => completion(shell),
+        Command::Bench(args) => runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))?.block_on(async {
+            let client = connect(common)?;
+            with_output(common, async |out| bench::run(&client, &args, out).await).await
+        }),
+        command => runtime(&mut tokio::runtime::Builder::new_current_thread())?.block_on(async {
+            let client = connect(common)?;
+            with_output(common, async |out| ask(&client, command, out).await).await
+        }),
+    }
+}
+
+/// The commands that ask a cluster.
+async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Table { command } => table::run(client, command, out).await,
+        Command::Put(args) => rows::put(client, args, out).await,
+        Command::Get(args) => rows::get(client, args, out).await,
+        Command::Cput(args) => rows::cput(client, args, out).await,
+        Command::Del(args) => rows::del(client, args, out).await,
+        Command::Scan(args) => rows::scan(client, args, out).await,
+        Command::Import(args) => import::run(client, &args, out).await,
+        Command::Export(args) => export::run(client, &args, out).await,
+        Command::Status { data } => cluster::status(client, &data, out).await,
+        Command::Node { command } => cluster::node(client, command, out).await,
+        Command::Tablet { command } => cluster::tablet(client, command, out).await,
+        Command::Up(_) | Command::Master { .. } | Command::Bench(_) | Command::Limits | Command::Completion { .. } => {
+            unreachable!("`run` carries them out")
+        }
+    }
+}
+
+async fn with_output(
+    common: &Common,
+    body: impl AsyncFnOnce(&mut Output) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut out = Output::new(common.json);
+    let result = body(&mut out).await;
+    // What came before a failure is good.
+    let flushed = out.flush();
+    result?;
+    Ok(flushed?)
+}
+
+fn connect(common: &Common) -> Result<Client, Failure> {
+    Ok(Client::connect(&common.endpoint, Options { deadline: common.timeout, ..Options::default() })?)
+}
+
+fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {
+    builder.enable_all().build().map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Failure {
+        let exit = match error.exit_code() {
+            3 => Exit::Unavailable,
+            4 => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::failed(format!("{error:#}"))
+    }
+}
+
+fn run_node(args: NodeRun) -> Result<(), Failure> {
+    telemetry::init(args.log.log_format.into());
+    up::die_with(args.parent)?;
+    let NodeRun { data, id, master: masters, grpc, http, advertise, .. } = args;
+    Ok(host::run_node(host::NodeArgs { data, id, grpc, http, advertise, masters, timing: Timing::default() })?)
+}
+
+fn run_master(args: MasterRun) -> Result<(), Failure> {
+    if args.min_replicas > args.replicas {
+        return Err(Failure::usage("--min-replicas is more than --replicas; no write could ever succeed"));
+    }
+    telemetry::init(args.log.log_format.into());
+    up::die_with(args.parent)?;
+    let timing = Timing { replace_after: args.replace_after, ..Timing::default() };
+    let MasterRun { data, id, grpc, http, replicas, min_replicas, .. } = args;
+    Ok(host::run_master(host::MasterArgs { data, id, grpc, http, replicas, min_replicas, timing })?)
+}
+
+fn limits(common: &Common) -> Result<(), Failure> {
+    let mut out = Output::new(common.json);
+    if out.json {
+        let all: serde_json::Map<_, _> =
+            limits::ALL.iter().map(|(name, limit, _)| (name.replace(' ', "_"), json!(limit))).collect();
+        out.line(json!(all))?;
+    } else {
+        let row = |(name, limit, unit): &(&str, usize, &str)| {
+            vec![name.to_string(), show::count(*limit as u64), unit.to_string()]
+        };
+        out.table(&["what", "limit#", "unit"], limits::ALL.iter().map(row).collect())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "diptych", &mut script);
+    let mut out = Output::new(false);
+    out.raw(&script)?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,65 @@
+//! The hosts: what gives the pure machines a clock, a disk, threads and a network.
+//!
+//! ```text
+//!   rpc, http ──requests──▶ node: shard thread ──▶ log thread, readers, jobs
+//!   peers, session ◀─────────────┘    ▲ answers straight to whoever waits
+//!   master: thread of the master ◀──▶ consensus
+//! ```
+//!
+//! A host decides nothing: it drains what came in, steps the machine, and carries its effects out in their order.
+
+pub mod consensus;
+pub mod inbox;
+pub mod lifecycle;
+pub mod master;
+pub mod node;
+pub mod peers;
+pub mod session;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use model::NodeId;
+use protocol::Timing;
+
+pub use lifecycle::{Health, Shutdown, announce, bind};
+pub use master::run_master;
+pub use node::run_node;
+
+/// What the process of a storage node needs to know.
+#[derive(Clone, Debug)]
+pub struct NodeArgs {
+    /// Folder of its data.
+    pub data: PathBuf,
+    /// Who it is.
+    pub id: NodeId,
+    /// Where it serves gRPC; port 0 takes a free one.
+    pub grpc: SocketAddr,
+    /// Where it serves HTTP, if at all.
+    pub http: Option<SocketAddr>,
+    /// `host:port` at which others reach its gRPC, if not at `grpc`.
+    pub advertise: Option<String>,
+    /// `host:port` of the masters' gRPC.
+    pub masters: Vec<String>,
+    /// Periods of the protocol; the same for all processes of a cluster.
+    pub timing: Timing,
+}
+
+/// What the process of a master needs to know.
+#[derive(Clone, Debug)]
+pub struct MasterArgs {
+    /// Folder of its data.
+    pub data: PathBuf,
+    /// Its number in the group of masters.
+    pub id: u32,
+    /// Where it serves gRPC; port 0 takes a free one.
+    pub grpc: SocketAddr,
+    /// Where it serves HTTP, if at all.
+    pub http: Option<SocketAddr>,
+    /// Replicas of a new table's tablets, unless the table says otherwise.
+    pub replicas: u8,
+    /// Fewest replicas that accept writes, likewise.
+    pub min_replicas: u8,
+    /// Periods of the protocol, `replace_after` among them.
+    pub timing: Timing,
+}

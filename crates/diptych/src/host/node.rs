@@ -1,0 +1,159 @@
+//! The host of a storage node: its threads, its streams and its services, put together.
+//!
+//! ```text
+//!   Kv, HTTP ─▶ Local ─┐                        ┌─▶ log thread ──Durable──┐
+//!   Peer.Link ─────────┼─▶ Inbox ─▶ shard ──────┼─▶ readers, workers ─────┼─▶ (back into the inbox)
+//!   session ───────────┘             │          └─▶ peers, session        │
+//!                                    └─▶ answers, straight to whoever waits
+//! ```
+
+pub mod local;
+mod pulse;
+pub mod shard;
+pub(super) mod threads;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use disk::{Disk, KernelDisk};
+use node::{FlushOptions, Hands, Options};
+use protocol::Core;
+
+use self::local::Local;
+use self::pulse::Pulse;
+use self::shard::{Clock, Outlets, Shard};
+use self::threads::{LogThread, spawn};
+use super::inbox::Inbox;
+use super::peers::Peers;
+use super::session::{Reports, Session};
+use super::{Health, NodeArgs, Shutdown, announce, bind};
+use crate::gateway::Gateway;
+use crate::{http, rpc};
+
+/// Threads that read rows and old log entries, and threads that flush, merge and copy.
+const READERS: usize = 2;
+const WORKERS: usize = 2;
+/// A thread that has been at one piece of work for so long is stuck, most likely on the disk.
+const STALL: Duration = Duration::from_secs(3);
+
+/// Runs a storage node until the process is asked to stop.
+pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
+    ensure!(!args.masters.is_empty(), "a node needs the address of a master; give --master HOST:PORT");
+    ensure!(args.timing.is_safe(), "the grace period must outlast the lease: {:?}", args.timing);
+    let shutdown = Shutdown::on_signals()?;
+    let grpc = bind(args.grpc, "--grpc").await?;
+    let web = match args.http {
+        Some(address) => Some(bind(address, "--http").await?),
+        None => None,
+    };
+    let grpc_address = grpc.local_addr()?;
+    let web_address = web.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
+    let address = args.advertise.clone().unwrap_or_else(|| grpc_address.to_string());
+
+    let (health, clock) = (Health::default(), Clock::start());
+    let (node, hands) = open(&args, address.clone(), clock).await?;
+    health.set("master", Err(String::from("no master has been heard yet")));
+    let peers = Peers::new(args.id, address, node.cluster());
+    let reports = Arc::<Reports>::default();
+    let inbox = Arc::<Inbox<_>>::default();
+    let local = Local::new(args.id, Arc::clone(&inbox));
+    let session = Session {
+        node: args.id,
+        masters: args.masters.clone(),
+        silence: (args.timing.heartbeat * 4).max(Duration::from_secs(2)),
+        reports: Arc::clone(&reports),
+        shard: Arc::clone(&inbox),
+        peers: peers.clone(),
+        health: health.clone(),
+    };
+    let machine = Machine { node, hands, clock, peers: peers.clone(), reports, health: health.clone() };
+    let pulses = machine.start(inbox);
+    let gateway = Gateway::new(args.masters).with_local(local.clone());
+    tokio::spawn(session.keep());
+    tokio::spawn(watch(pulses, health.clone()));
+
+    announce(grpc_address, web_address);
+    let services = rpc::serve_node(grpc, gateway.clone(), local, peers, health.clone(), shutdown.clone());
+    match web {
+        Some(web) => tokio::try_join!(services, http::serve(web, gateway, health, shutdown)).map(|_| ()),
+        None => services.await,
+    }
+}
+
+/// Recovers what the node's folder holds. Blocks a while, if there is much.
+async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<(node::Node, Hands)> {
+    let data = args.data.clone();
+    let options = Options {
+        id: args.id,
+        address,
+        timing: args.timing.clone(),
+        seed: RandomState::new().hash_one(std::process::id()),
+        flush: FlushOptions::default(),
+        log: store::log::Options::default(),
+    };
+    let opening = tokio::task::spawn_blocking(move || {
+        let disk = KernelDisk::open(&data).with_context(|| format!("cannot open the data in {}", data.display()))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        node::open(disk, options, clock.now())
+            .with_context(|| format!("cannot recover the data in {}", data.display()))
+    });
+    let (node, hands) = opening.await.context("recovery met a bug in Diptych")??;
+    for note in &hands.notes {
+        tracing::warn!(event = "recovery_note", "{note}");
+    }
+    tracing::info!(event = "node_opened", node = %args.id, tablets = node.replicas().count(), "recovered");
+    Ok((node, hands))
+}
+
+/// A node with all that its threads need.
+struct Machine {
+    node: node::Node,
+    hands: Hands,
+    clock: Clock,
+    peers: Peers,
+    reports: Arc<Reports>,
+    health: Health,
+}
+
+impl Machine {
+    /// Starts the threads; they live as long as the process. Gives what shows that they are alive.
+    fn start(self, inbox: Arc<Inbox<shard::Arrival>>) -> Vec<(&'static str, Arc<Pulse>)> {
+        let Hands { log, reader, keeper, .. } = self.hands;
+        let (log_pulse, shard_pulse) = (Arc::<Pulse>::default(), Arc::<Pulse>::default());
+        let outlets = Outlets {
+            log: Arc::default(),
+            readers: Arc::default(),
+            jobs: Arc::default(),
+            peers: self.peers,
+            reports: self.reports,
+        };
+        let log = LogThread::new(log, Arc::clone(&outlets.log), Arc::clone(&inbox), Arc::clone(&log_pulse));
+        spawn("log", move || log.run());
+        for number in 0..READERS {
+            let (reader, work, shard) = (reader.clone(), Arc::clone(&outlets.readers), Arc::clone(&inbox));
+            spawn(&format!("reader-{number}"), move || threads::read(&reader, &work, &shard));
+        }
+        for number in 0..WORKERS {
+            let (keeper, jobs, shard) = (Arc::clone(&keeper), Arc::clone(&outlets.jobs), Arc::clone(&inbox));
+            spawn(&format!("worker-{number}"), move || threads::work(&keeper, &jobs, &shard));
+        }
+        let shard = Shard::new(self.node, self.clock, inbox, outlets, self.health, Arc::clone(&shard_pulse));
+        spawn("shard", move || shard.run());
+        vec![("log", log_pulse), ("shard", shard_pulse)]
+    }
+}
+
+/// Reports threads that are stuck.
+async fn watch(pulses: Vec<(&'static str, Arc<Pulse>)>, health: Health) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        ticks.tick().await;
+        for (thread, pulse) in &pulses {
+            let busy = pulse.busy_for();
+            let stuck = || format!("the {thread} thread has been at one piece of work for {} s", busy.as_secs());
+            health.set(thread, if busy < STALL { Ok(()) } else { Err(stuck()) });
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The shard: the one thread that steps the node.
+//!
+//! ```text
+//!   Inbox<Arrival> ──all there is──▶ Node::step … step(Settle) ──effects──▶ log, readers, jobs, peers, session, waiters
+//!                                        ▲───── reads that touch no file ─────┘
+//! ```
+//!
+//! A batch of inputs becomes one batch of effects: its records go to the log thread together, its messages to a peer
+//! together. Nothing here waits for a disk or a socket.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use metrics::{counter, gauge};
+use model::request::{ReplicaReport, Request, Role};
+use model::{Instant, NodeId, Ticket, Timestamp};
+use node::Node;
+use node::api::{Effect, Event, Input};
+use protocol::{Core, FromMaster, NodeMessage};
+use store::{Job, log::Record};
+
+use super::local::{Answered, FramePermit, Waiter};
+use super::pulse::Pulse;
+use super::threads::{LogWork, Reading, die};
+use crate::host::Health;
+use crate::host::inbox::Inbox;
+use crate::host::peers::Peers;
+use crate::host::session::Reports;
+
+/// Metrics are refreshed this often.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// What comes to the shard.
+pub enum Arrival {
+    /// A client's request.
+    Request(Request, Waiter),
+    /// Those of a pipeline.
+    Requests(Vec<(Request, Waiter)>),
+    /// What another node said; the permit goes when it has been looked at.
+    Frame(NodeId, Vec<NodeMessage>, FramePermit),
+    /// What the master said.
+    Order(FromMaster),
+    /// What came of some work.
+    Core(Input),
+}
+
+/// The process's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: std::time::Instant,
+}
+
+impl Clock {
+    /// Starts at zero.
+    pub fn start() -> Clock {
+        Clock { start: std::time::Instant::now() }
+    }
+
+    /// Monotonic time since the start.
+    pub fn now(&self) -> Instant {
+        Instant::ZERO + self.start.elapsed()
+    }
+
+    /// When that is for the standard library.
+    pub fn at(&self, instant: Instant) -> std::time::Instant {
+        self.start + instant.since(Instant::ZERO)
+    }
+
+    /// The date.
+    pub fn wall() -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Where the effects go.
+pub struct Outlets {
+    /// The log thread's.
+    pub log: Arc<Inbox<LogWork>>,
+    /// The readers'.
+    pub readers: Arc<Inbox<Reading>>,
+    /// The workers'.
+    pub jobs: Arc<Inbox<(u64, Job)>>,
+    /// Other nodes.
+    pub peers: Peers,
+    /// The master.
+    pub reports: Arc<Reports>,
+}
+
+/// The shard and what it needs from batch to batch.
+pub struct Shard {
+    node: Node,
+    clock: Clock,
+    inbox: Arc<Inbox<Arrival>>,
+    outlets: Outlets,
+    health: Health,
+    pulse: Arc<Pulse>,
+    waiters: Waiters,
+    effects: Vec<Effect>,
+    records: Vec<Record>,
+    letters: BTreeMap<NodeId, Vec<NodeMessage>>,
+    /// Results of reads that were done on the spot.
+    again: Vec<Input>,
+    gauges_due: Instant,
+}
+
+impl Shard {
+    /// Drives `node` with what comes into `inbox`.
+    pub fn new(
+        node: Node,
+        clock: Clock,
+        inbox: Arc<Inbox<Arrival>>,
+        outlets: Outlets,
+        health: Health,
+        pulse: Arc<Pulse>,
+    ) -> Shard {
+        Shard {
+            node,
+            clock,
+            inbox,
+            outlets,
+            health,
+            pulse,
+            waiters: Waiters::default(),
+            effects: Vec::new(),
+            records: Vec::new(),
+            letters: BTreeMap::new(),
+            again: Vec::new(),
+            gauges_due: Instant::ZERO,
+        }
+    }
+
+    /// Works until the inbox is closed.
+    pub fn run(mut self) {
+        let mut batch = VecDeque::new();
+        loop {
+            self.pulse.end();
+            let until = self.node.deadline().map_or(self.gauges_due, |deadline| deadline.min(self.gauges_due));
+            if !self.inbox.drain(&mut batch, Some(self.clock.at(until))) {
+                return;
+            }
+            self.pulse.begin();
+            let now = self.clock.now();
+            self.take_in(now, &mut batch);
+            if self.node.deadline().is_some_and(|deadline| deadline <= now) {
+                self.node.step(now, Input::Tick, &mut self.effects);
+            }
+            self.settle(now);
+            if self.gauges_due <= now {
+                self.gauges_due = now + GAUGES;
+                publish(&self.node, now);
+            }
+        }
+    }
+
+    fn take_in(&mut self, now: Instant, batch: &mut VecDeque<Arrival>) {
+        let wall = Clock::wall();
+        for arrival in batch.drain(..) {
+            match arrival {
+                Arrival::Request(request, waiter) => self.ask(now, wall, request, waiter),
+                Arrival::Requests(requests) => {
+                    for (request, waiter) in requests {
+                        self.ask(now, wall, request, waiter);
+                    }
+                }
+                Arrival::Frame(from, messages, _permit) => {
+                    for message in messages {
+                        self.node.step(now, Input::FromNode(from, message), &mut self.effects);
+                    }
+                }
+                Arrival::Order(order) => self.node.step(now, Input::FromMaster(order), &mut self.effects),
+                Arrival::Core(input) => {
+                    if let Input::Room(room) = input {
+                        let full = || String::from("the disk is full; writes resume when there is room");
+                        self.health.set("disk", if room { Ok(()) } else { Err(full()) });
+                    }
+                    self.node.step(now, input, &mut self.effects);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
+        let ticket = self.waiters.add(waiter);
+        self.node.step(now, Input::Request { ticket, wall, request }, &mut self.effects);
+    }
+
+    /// Carries the effects out, and those that follow from what could be read on the spot.
+    fn settle(&mut self, mut now: Instant) {
+        loop {
+            self.node.step(now, Input::Settle, &mut self.effects);
+            self.carry_out();
+            if self.again.is_empty() {
+                return;
+            }
+            // The lease is checked after the read: by the time that it is then.
+            now = self.clock.now();
+            for input in self.again.drain(..) {
+                self.node.step(now, input, &mut self.effects);
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Log(records) if self.records.is_empty() => self.records = records,
+                Effect::Log(records) => self.records.extend(records),
+                Effect::Send(to, message) => self.letters.entry(to).or_default().push(message),
+                Effect::Report(report) => self.outlets.reports.push(report),
+                Effect::Read(id, read) if read.touches_files() => self.outlets.readers.push(Reading::Rows(id, read)),
+                Effect::Read(id, read) => self.again.push(Input::ReadDone(id, read.run())),
+                Effect::ReadLog { id, tablet, from, max_bytes } => {
+                    self.outlets.readers.push(Reading::Log { id, tablet, from, max_bytes });
+                }
+                Effect::Run(id, job) => self.outlets.jobs.push((id, job)),
+                Effect::Trim(floors) => self.outlets.log.push(LogWork::Trim(floors)),
+                Effect::Reply(ticket, reply) => self.waiters.answer(ticket, Ok(reply)),
+                Effect::Refuse(ticket, refusal) => self.waiters.answer(ticket, Err(refusal)),
+                Effect::Event(event) => tell(&event),
+                Effect::Stop(why) => die(&why),
+            }
+        }
+        if !self.records.is_empty() {
+            self.outlets.log.push(LogWork::Append(std::mem::take(&mut self.records)));
+        }
+        while let Some((to, messages)) = self.letters.pop_first() {
+            self.outlets.peers.send(to, messages);
+        }
+    }
+}
+
+fn tell(event: &Event) {
+    counter!("diptych_events_total", "event" => event.name).increment(1);
+    match event.tablet {
+        Some(tablet) => tracing::info!(event = event.name, %tablet, "{}", event.what),
+        None => tracing::info!(event = event.name, "{}", event.what),
+    }
+}
+
+/// Gauges of the node's replicas.
+fn publish(node: &Node, now: Instant) {
+    let reports = node.reports(now);
+    let count = |role: Role, steady: bool| {
+        let matching = |report: &&ReplicaReport| report.role == role && report.steady == steady;
+        reports.iter().filter(matching).count() as f64
+    };
+    let roles = [
+        (Role::Primary, "primary"),
+        (Role::Secondary, "secondary"),
+        (Role::Learner, "learner"),
+        (Role::Spare, "spare"),
+    ];
+    for (role, name) in roles {
+        gauge!("diptych_tablets", "role" => name, "state" => "steady").set(count(role, true));
+        gauge!("diptych_tablets", "role" => name, "state" => "unsteady").set(count(role, false));
+    }
+    gauge!("diptych_tablet_bytes").set(reports.iter().map(|report| report.bytes).sum::<u64>() as f64);
+    gauge!("diptych_wal_bytes").set(node.log_bytes() as f64);
+}
+
+/// Who waits, by ticket. A ticket's low half is a place in `places`, its high half counts how often that place was
+/// given away, so that an old ticket finds nobody.
+#[derive(Default)]
+struct Waiters {
+    places: Vec<(u32, Option<Waiter>)>,
+    free: Vec<u32>,
+}
+
+impl Waiters {
+    fn add(&mut self, waiter: Waiter) -> Ticket {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            u32::try_from(self.places.len() - 1).expect("admission lets far fewer in")
+        });
+        let (turn, seat) = &mut self.places[place as usize];
+        *seat = Some(waiter);
+        Ticket(u64::from(*turn) << 32 | u64::from(place))
+    }
+
+    fn answer(&mut self, Ticket(ticket): Ticket, answer: Answered) {
+        let place = ticket as u32;
+        let Some((turn, seat)) = self.places.get_mut(place as usize) else { return };
+        if u64::from(*turn) != ticket >> 32 {
+            return;
+        }
+        if let Some(waiter) = seat.take() {
+            *turn = turn.wrapping_add(1);
+            self.free.push(place);
+            waiter.answer(answer);
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! The leading master: hears nodes and clients, proposes, and tells everyone what was decided.
+
+use bytes::Bytes;
+use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::{
+    AdminReply, AdminRequest, ClusterId, Instant, NodeId, Partition, Refusal, Retention, TabletId, Ticket, limits,
+};
+use protocol::{Core, FromMaster, Timing, ToMaster};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::{Effect, Input};
+use crate::placement::Load;
+use crate::state::{Changed, Command, Error, State};
+
+/// Replicas that one node may be learning at a time.
+const CLONES_PER_NODE: usize = 2;
+
+/// What a master must be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The protocol's periods.
+    pub timing: Timing,
+    /// Chance: the id of a cluster that is founded here.
+    pub seed: u64,
+    /// Replicas of a new table that does not say.
+    pub replicas: u8,
+    /// Fewest replicas for writes of a new table that does not say.
+    pub min_replicas: u8,
+}
+
+/// A command on its way through consensus, with a number by which its proposer knows it again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Envelope {
+    nonce: u64,
+    command: Command,
+}
+
+/// What was heard of a node.
+#[derive(Clone, Debug)]
+struct Heard {
+    at: Instant,
+    disk_full: bool,
+    replicas: BTreeMap<TabletId, ReplicaReport>,
+}
+
+/// A master.
+#[derive(Debug)]
+pub struct Master {
+    options: Options,
+    state: State,
+    /// Since when this master leads, and in which term.
+    leading: Option<(Instant, u64)>,
+    proposed: u64,
+    /// Clients that wait for a command.
+    waiting: BTreeMap<u64, (Ticket, Instant)>,
+    heard: BTreeMap<NodeId, Heard>,
+    /// Since when a tablet lacks replicas.
+    lacking: BTreeMap<TabletId, Instant>,
+    /// When something was last asked of consensus for this tablet.
+    asked: BTreeMap<TabletId, Instant>,
+    next_tick: Instant,
+}
+
+impl Master {
+    /// A master that knows nothing yet.
+    pub fn new(options: Options) -> Master {
+        Master {
+            options,
+            state: State::default(),
+            leading: None,
+            proposed: 0,
+            waiting: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            lacking: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next_tick: Instant::ZERO,
+        }
+    }
+
+    /// All that it knows by its log.
+    pub fn snapshot(&self) -> Bytes {
+        self.state.to_bytes()
+    }
+
+    /// Takes another master's knowledge over.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), Error> {
+        self.state = State::from_bytes(snapshot)?;
+        Ok(())
+    }
+
+    /// Index of the last command that it has applied.
+    pub fn applied(&self) -> u64 {
+        self.state.applied
+    }
+
+    /// What all masters agree on. For checkers and tests.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The cluster's id, once it is founded.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.state.cluster
+    }
+
+    fn propose(&mut self, command: Command, out: &mut Vec<Effect>) -> u64 {
+        let term = self.leading.map_or(0, |(_, term)| term);
+        self.proposed += 1;
+        let nonce = (term << 32) | self.proposed;
+        let form = postcard::to_allocvec(&Envelope { nonce, command }).expect("plain values have a form in bytes");
+        out.push(Effect::Propose(Bytes::from(form)));
+        nonce
+    }
+
+    fn is_alive(&self, now: Instant, node: NodeId) -> bool {
+        self.heard.get(&node).is_some_and(|heard| now.since(heard.at) < self.options.timing.session)
+    }
+
+    fn on_committed(&mut self, now: Instant, index: u64, command: &[u8], out: &mut Vec<Effect>) {
+        if index <= self.state.applied {
+            return;
+        }
+        let Envelope { nonce, command } = match postcard::from_bytes(command) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                out.push(Effect::Event("command_unreadable", format!("command {index} of the log: {error}")));
+                self.state.applied = index;
+                return;
+            }
+        };
+        let changed = self.state.apply(index, command);
+        let ticket = self.waiting.remove(&nonce).map(|(ticket, _)| ticket);
+        if self.leading.is_none() {
+            return;
+        }
+        match changed {
+            Ok(changed) => self.tell(now, ticket, changed, out),
+            Err(refusal) => match ticket {
+                Some(ticket) => out.push(Effect::Refuse(ticket, refusal)),
+                None => out.push(Effect::Event("command_refused", refusal.to_string())),
+            },
+        }
+    }
+
+    /// Tells everyone whom a change concerns.
+    fn tell(&mut self, now: Instant, ticket: Option<Ticket>, changed: Changed, out: &mut Vec<Effect>) {
+        match changed {
+            Changed::Nothing => {}
+            Changed::Node(node) => {
+                self.welcome(node, out);
+                self.answer_reports(now, node, out);
+                out.push(Effect::Event("node_joined", node.to_string()));
+            }
+            Changed::Table(schema, tablets) => {
+                let mut news: BTreeMap<NodeId, Vec<TabletId>> = BTreeMap::new();
+                for tablet in tablets {
+                    for node in self.state.groups[&tablet].configuration.members() {
+                        news.entry(node).or_default().push(tablet);
+                    }
+                }
+                news.into_iter().for_each(|(node, tablets)| self.assign(node, &tablets, out));
+                out.push(Effect::Event("table_changed", format!("{} version {}", schema.name, schema.version)));
+                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
+            }
+            Changed::Dropped(schema, tablets) => {
+                for (tablet, nodes) in tablets {
+                    self.lacking.remove(&tablet);
+                    self.asked.remove(&tablet);
+                    out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
+                }
+                out.push(Effect::Event("table_dropped", schema.name.clone()));
+                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
+            }
+            Changed::Group(tablet, nodes) => {
+                self.asked.remove(&tablet);
+                nodes.into_iter().for_each(|node| self.assign(node, &[tablet], out));
+                let group = &self.state.groups[&tablet];
+                let what = format!("{tablet}: {:?}, learner {:?}", group.configuration, group.learner);
+                out.push(Effect::Event("configuration_decided", what));
+            }
+        }
+    }
+
+    fn assign(&self, node: NodeId, tablets: &[TabletId], out: &mut Vec<Effect>) {
+        let assignments: Vec<_> = tablets.iter().filter_map(|&tablet| self.state.assignment(tablet)).collect();
+        if !assignments.is_empty() {
+            out.push(Effect::Send(node, FromMaster::Assignments(assignments)));
+        }
+    }
+
+    fn welcome(&self, node: NodeId, out: &mut Vec<Effect>) {
+        if let Some(cluster) = self.state.cluster {
+            out.push(Effect::Send(node, FromMaster::Welcome { cluster, directory: self.directory() }));
+        }
+    }
+
+    fn directory(&self) -> Vec<(NodeId, String)> {
+        self.state.nodes.iter().map(|(&node, known)| (node, known.address.clone())).collect()
+    }
+
+    fn on_node(&mut self, now: Instant, node: NodeId, message: ToMaster, out: &mut Vec<Effect>) {
+        if self.leading.is_none() || self.state.cluster.is_none() {
+            return;
+        }
+        match message {
+            ToMaster::Propose(tablet, configuration) => {
+                let Some(group) = self.state.groups.get(&tablet) else {
+                    out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
+                    return;
+                };
+                if configuration.epoch == group.configuration.epoch.next() {
+                    self.propose(Command::Configure { tablet, configuration, by: node }, out);
+                } else {
+                    self.assign(node, &[tablet], out);
+                }
+            }
+            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas } => {
+                if let Some(why) = self.unwelcome(node, cluster, disk) {
+                    out.push(Effect::Send(node, FromMaster::Unwelcome(why)));
+                    return;
+                }
+                let replicas = replicas.into_iter().map(|report| (report.tablet, report)).collect();
+                self.heard.insert(node, Heard { at: now, disk_full, replicas });
+                let known = self.state.nodes.get(&node);
+                if known.is_some_and(|known| known.address == address && known.incarnation == incarnation) {
+                    self.welcome(node, out);
+                    self.answer_reports(now, node, out);
+                } else {
+                    self.propose(Command::Join { node, address, disk, incarnation }, out);
+                }
+            }
+        }
+    }
+
+    /// Why the node may not join, if so.
+    fn unwelcome(&self, node: NodeId, cluster: Option<ClusterId>, disk: u64) -> Option<String> {
+        let ours = self.state.cluster?;
+        if let Some(theirs) = cluster.filter(|&theirs| theirs != ours) {
+            return Some(format!(
+                "node {node} holds data of cluster {theirs}, and this is cluster {ours}; \
+                 start it with an empty folder, or with the master of its own cluster"
+            ));
+        }
+        let known = self.state.nodes.get(&node)?;
+        (known.disk != disk).then(|| {
+            format!(
+                "node {node} belonged to this cluster with another data folder than it has now; \
+                 give it that folder back, or start this one under a new node id"
+            )
+        })
+    }
+
+    /// Compares what the node reports with what was decided, and sends what it does not know.
+    fn answer_reports(&self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
+        let Some(heard) = self.heard.get(&node) else { return };
+        let mut news = Vec::new();
+        for (&tablet, group) in &self.state.groups {
+            let wanted = group.configuration.has(node) || group.learner == Some(node);
+            let schema = self.state.tables.get(&group.tablet.table).map_or(0, |schema| schema.version);
+            let knows = match heard.replicas.get(&tablet) {
+                Some(report) => {
+                    report.epoch == group.configuration.epoch
+                        && report.schema == schema
+                        && report.learner == group.learner
+                }
+                None => !wanted,
+            };
+            if !knows {
+                news.push(tablet);
+            }
+        }
+        self.assign(node, &news, out);
+        let forget: Vec<TabletId> =
+            heard.replicas.values().filter(|report| self.is_rubbish(now, node, report)).map(|r| r.tablet).collect();
+        if !forget.is_empty() {
+            out.push(Effect::Send(node, FromMaster::Forget(forget)));
+        }
+    }
+
+    /// Is the replica of no use any more? Only if its table is gone, or its group is complete without it and lives.
+    fn is_rubbish(&self, now: Instant, node: NodeId, report: &ReplicaReport) -> bool {
+        let Some(group) = self.state.groups.get(&report.tablet) else { return true };
+        let Some(schema) = self.state.tables.get(&group.tablet.table) else { return true };
+        let wanted = group.configuration.has(node) || group.learner == Some(node);
+        let complete = group.configuration.size() >= usize::from(schema.replicas)
+            && group.configuration.members().all(|member| self.is_alive(now, member));
+        !wanted && complete && report.role == Role::Spare && report.epoch == group.configuration.epoch
+    }
+
+    fn on_admin(&mut self, now: Instant, ticket: Ticket, request: AdminRequest, out: &mut Vec<Effect>) {
+        if self.leading.is_none() || self.state.cluster.is_none() {
+            out.push(Effect::Refuse(ticket, Refusal::NoMaster));
+            return;
+        }
+        let command = match request {
+            AdminRequest::Map => {
+                out.push(Effect::Reply(ticket, AdminReply::Map(self.map())));
+                return;
+            }
+            AdminRequest::Status => {
+                out.push(Effect::Reply(ticket, AdminReply::Status(self.status(now))));
+                return;
+            }
+            AdminRequest::CreateTable(table) => self.create_table(now, table),
+            AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
+            AdminRequest::AlterTable { table, set, drop } => self
+                .check_table(&table)
+                .and_then(|()| check_families(&set))
+                .map(|()| Command::AlterTable { table, set, drop }),
+        };
+        match command {
+            Ok(command) => {
+                let nonce = self.propose(command, out);
+                self.waiting.insert(nonce, (ticket, now));
+            }
+            Err(refusal) => out.push(Effect::Refuse(ticket, refusal)),
+        }
+    }
+
+    fn check_table(&self, name: &str) -> Result<(), Refusal> {
+        self.state.table(name).map(|_| ()).ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))
+    }
+
+    /// Checks the wish and finds nodes for it.
+    fn create_table(&self, now: Instant, table: NewTable) -> Result<Command, Refusal> {
+        let NewTable { name, families, partition, replicas, min_replicas } = table;
+        limits::check_table_name(&name).map_err(Refusal::Invalid)?;
+        if self.state.table(&name).is_some() {
+            return Err(Refusal::Exists(format!("table {name:?}")));
+        }
+        if families.is_empty() || families.len() > limits::FAMILIES {
+            let most = limits::FAMILIES;
+            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", families.len())));
+        }
+        check_families(&families)?;
+        let tablets = check_partition(&partition)?;
+        let replicas = replicas.unwrap_or(self.options.replicas);
+        let min_replicas = min_replicas.unwrap_or(self.options.min_replicas).min(replicas.max(1));
+        if replicas == 0 || min_replicas == 0 {
+            return Err(Refusal::Invalid("replicas and min_replicas are at least 1".into()));
+        }
+        let able = |node: &NodeId| self.is_alive(now, *node) && !self.heard[node].disk_full;
+        let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(able));
+        if load.nodes() < usize::from(replicas) {
+            return Err(Refusal::Invalid(format!(
+                "{replicas} replicas need {replicas} nodes, and {} are alive with room on their disks; \
+                 start more nodes or ask for fewer replicas",
+                load.nodes()
+            )));
+        }
+        let placement = (0..tablets).map(|_| load.place(usize::from(replicas))).collect();
+        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement })
+    }
+
+    fn map(&self) -> ClusterMap {
+        ClusterMap {
+            version: self.state.applied,
+            nodes: self.directory(),
+            tablets: self.state.groups.keys().filter_map(|&tablet| self.state.assignment(tablet)).collect(),
+        }
+    }
+
+    fn status(&self, now: Instant) -> ClusterStatus {
+        let node = |(&node, known): (&NodeId, &crate::state::KnownNode)| {
+            let heard = self.heard.get(&node);
+            NodeStatus {
+                node,
+                address: known.address.clone(),
+                alive: self.is_alive(now, node),
+                incarnation: known.incarnation,
+                heard_ms_ago: heard.map(|heard| now.since(heard.at).as_millis() as u64),
+                disk_full: heard.is_some_and(|heard| heard.disk_full),
+            }
+        };
+        let tablet = |&tablet: &TabletId| {
+            let assignment = self.state.assignment(tablet)?;
+            let replicas = self
+                .heard
+                .iter()
+                .filter_map(|(&node, heard)| heard.replicas.get(&tablet).map(|report| (node, report.clone())));
+            Some(TabletStatus { assignment, replicas: replicas.collect() })
+        };
+        ClusterStatus {
+            cluster: self.state.cluster.unwrap_or_default(),
+            nodes: self.state.nodes.iter().map(node).collect(),
+            tablets: self.state.groups.keys().filter_map(tablet).collect(),
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.next_tick = now + self.options.timing.beacon;
+        let Some((since, _)) = self.leading else { return };
+        let patience = self.options.timing.session;
+        let late: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, (_, asked))| now.since(*asked) > patience)
+            .map(|(&nonce, _)| nonce)
+            .collect();
+        for nonce in late {
+            if let Some((ticket, _)) = self.waiting.remove(&nonce) {
+                out.push(Effect::Refuse(ticket, Refusal::NoMaster));
+            }
+        }
+        match self.state.cluster {
+            None => {
+                let id = ClusterId(self.options.seed);
+                self.propose(Command::Found(id), out);
+            }
+            // A new leader first hears who lives.
+            Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => self.heal(now, out),
+            Some(_) => {}
+        }
+    }
+
+    /// Finds learners for tablets that lack replicas: a node that comes back with the tablet's data at once, a spare
+    /// one after `replace_after`.
+    fn heal(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let mut commands = Vec::new();
+        let mut learning: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for group in self.state.groups.values() {
+            if let Some(learner) = group.learner {
+                *learning.entry(learner).or_default() += 1;
+            }
+        }
+        for (&tablet, group) in &self.state.groups {
+            let Some(schema) = self.state.tables.get(&group.tablet.table) else { continue };
+            let complete = group.configuration.size() >= usize::from(schema.replicas);
+            let since = match complete {
+                true => {
+                    self.lacking.remove(&tablet);
+                    now
+                }
+                false => *self.lacking.entry(tablet).or_insert(now),
+            };
+            let asked_lately = self.asked.get(&tablet).is_some_and(|&at| now.since(at) < self.options.timing.heartbeat);
+            if asked_lately {
+                continue;
+            }
+            let wanted = match group.learner {
+                Some(learner) if complete || !self.is_alive(now, learner) => None,
+                Some(learner) => Some(learner),
+                None if complete => None,
+                None => self.choose_learner(now, tablet, since, &learning),
+            };
+            if wanted != group.learner {
+                if let Some(learner) = wanted {
+                    *learning.entry(learner).or_default() += 1;
+                }
+                commands.push(Command::Learn { tablet, epoch: group.configuration.epoch, learner: wanted });
+                self.asked.insert(tablet, now);
+            }
+        }
+        for command in commands {
+            self.propose(command, out);
+        }
+    }
+
+    fn choose_learner(
+        &self,
+        now: Instant,
+        tablet: TabletId,
+        lacking_since: Instant,
+        learning: &BTreeMap<NodeId, usize>,
+    ) -> Option<NodeId> {
+        let group = self.state.groups.get(&tablet)?;
+        let able: BTreeSet<NodeId> = self
+            .heard
+            .iter()
+            .filter(|(node, heard)| {
+                self.is_alive(now, **node)
+                    && !heard.disk_full
+                    && !group.configuration.has(**node)
+                    && learning.get(node).copied().unwrap_or(0) < CLONES_PER_NODE
+            })
+            .map(|(&node, _)| node)
+            .collect();
+        let returning = able.iter().copied().find(|node| self.heard[node].replicas.contains_key(&tablet));
+        returning.or_else(|| {
+            let overdue = now.since(lacking_since) >= self.options.timing.replace_after;
+            overdue.then(|| Load::of(&self.state, able).least()).flatten()
+        })
+    }
+}
+
+fn check_families(families: &[(String, Retention)]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for (name, _) in families {
+        limits::check_family_name(name).map_err(Refusal::Invalid)?;
+        if !seen.insert(name) {
+            return Err(Refusal::Invalid(format!("family {name:?} is named twice")));
+        }
+    }
+    Ok(())
+}
+
+/// How many tablets it makes.
+fn check_partition(partition: &Partition) -> Result<usize, Refusal> {
+    let most = limits::TABLETS;
+    let tablets = match partition {
+        Partition::Hash { tablets } => *tablets as usize,
+        Partition::Range { splits } => {
+            if splits.first().is_some_and(|first| first.is_empty()) || splits.windows(2).any(|pair| pair[0] >= pair[1])
+            {
+                return Err(Refusal::Invalid("split keys must be ascending, distinct and not empty".into()));
+            }
+            for split in splits {
+                limits::check_row_key(split).map_err(Refusal::Invalid)?;
+            }
+            splits.len() + 1
+        }
+    };
+    if tablets == 0 || tablets > most {
+        return Err(Refusal::Invalid(format!("a new table has 1 to {most} tablets, not {tablets}")));
+    }
+    Ok(tablets)
+}
+
+impl Core for Master {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::FromNode(node, message) => self.on_node(now, node, message, out),
+            Input::Admin(ticket, request) => self.on_admin(now, ticket, request, out),
+            Input::Committed(index, command) => self.on_committed(now, index, &command, out),
+            Input::Leading(term) => {
+                self.leading = Some((now, term));
+                self.on_tick(now, out);
+            }
+            Input::Following => {
+                self.leading = None;
+                self.heard.clear();
+                self.lacking.clear();
+                self.asked.clear();
+                let waiting = core::mem::take(&mut self.waiting);
+                out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));
+            }
+            Input::Tick => self.on_tick(now, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.leading.map(|_| self.next_tick)
+    }
+}
+
+#[cfg(test)]
+mod tests;

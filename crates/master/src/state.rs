@@ -1,0 +1,314 @@
+//! What all masters agree on, and the commands that change it.
+
+use bytes::Bytes;
+use model::{
+    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, NodeId, Partition, Refusal, Retention,
+    Schema, TableId, Tablet, TabletId, limits,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A change of the state. Commands are judged when they are applied, in the order of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Names the cluster, once.
+    Found(ClusterId),
+    /// A node has started.
+    Join {
+        /// Which.
+        node: NodeId,
+        /// Where it serves.
+        address: String,
+        /// Its disk.
+        disk: u64,
+        /// Its life.
+        incarnation: Incarnation,
+    },
+    /// A new table.
+    CreateTable {
+        /// Its name.
+        name: String,
+        /// Its families.
+        families: Vec<(String, Retention)>,
+        /// How it is cut.
+        partition: Partition,
+        /// Wanted replicas.
+        replicas: u8,
+        /// Fewest replicas for writes.
+        min_replicas: u8,
+        /// Who keeps each of its tablets, the primary first.
+        placement: Vec<Vec<NodeId>>,
+    },
+    /// A table less.
+    DropTable(String),
+    /// Other families.
+    AlterTable {
+        /// Of this table.
+        table: String,
+        /// New ones, and new rules.
+        set: Vec<(String, Retention)>,
+        /// Those to drop.
+        drop: Vec<String>,
+    },
+    /// A new configuration, if it is the successor of the present one (PacificA, 2.4).
+    Configure {
+        /// Whose.
+        tablet: TabletId,
+        /// Which.
+        configuration: Configuration,
+        /// Who asked.
+        by: NodeId,
+    },
+    /// A node shall learn the tablet, or no one, if the epoch is still this one.
+    Learn {
+        /// Which tablet.
+        tablet: TabletId,
+        /// As of which epoch this was decided.
+        epoch: Epoch,
+        /// Who.
+        learner: Option<NodeId>,
+    },
+}
+
+/// What a command has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// This node joined.
+    Node(NodeId),
+    /// This table and these tablets.
+    Table(Schema, Vec<TabletId>),
+    /// The table went, and these tablets with it, which these nodes kept.
+    Dropped(Schema, Vec<(TabletId, Vec<NodeId>)>),
+    /// This tablet's group; those who should hear of it.
+    Group(TabletId, BTreeSet<NodeId>),
+}
+
+/// A node as the masters know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownNode {
+    /// Where it serves gRPC.
+    pub address: String,
+    /// Its disk; another one would not hold what it was given.
+    pub disk: u64,
+    /// Its last life.
+    pub incarnation: Incarnation,
+}
+
+/// A tablet and who keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The tablet.
+    pub tablet: Tablet,
+    /// Who keeps it.
+    pub configuration: Configuration,
+    /// Who shall keep it too.
+    pub learner: Option<NodeId>,
+}
+
+/// A snapshot that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not the bytes of a state.
+    #[error("the master's snapshot cannot be read: {0}")]
+    Snapshot(String),
+}
+
+/// What all masters agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Index of the last command.
+    pub applied: u64,
+    /// The cluster's id, once it is founded.
+    pub cluster: Option<ClusterId>,
+    /// Nodes that ever joined.
+    pub nodes: BTreeMap<NodeId, KnownNode>,
+    /// Tables that exist.
+    pub tables: BTreeMap<TableId, Schema>,
+    /// Their tablets.
+    pub groups: BTreeMap<TabletId, Group>,
+    last_table: TableId,
+    last_tablet: TabletId,
+}
+
+impl State {
+    const VERSION: u8 = 1;
+
+    /// The whole as bytes: a version byte, then postcard.
+    pub fn to_bytes(&self) -> Bytes {
+        let form = postcard::to_extend(self, vec![Self::VERSION]).expect("plain values have a form in bytes");
+        Bytes::from(form)
+    }
+
+    /// The whole from bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<State, Error> {
+        match bytes.split_first() {
+            Some((&Self::VERSION, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| Error::Snapshot(error.to_string()))
+            }
+            Some((version, _)) => Err(Error::Snapshot(format!("version {version} is not known"))),
+            None => Err(Error::Snapshot("it is empty".into())),
+        }
+    }
+
+    /// The table of that name.
+    pub fn table(&self, name: &str) -> Option<&Schema> {
+        self.tables.values().find(|schema| schema.name == name)
+    }
+
+    /// What nodes are told of a tablet.
+    pub fn assignment(&self, tablet: TabletId) -> Option<Assignment> {
+        let group = self.groups.get(&tablet)?;
+        let schema = self.tables.get(&group.tablet.table)?.clone();
+        Some(Assignment {
+            tablet: group.tablet.clone(),
+            schema,
+            configuration: group.configuration.clone(),
+            learner: group.learner,
+        })
+    }
+
+    /// Applies the command at `index`.
+    pub fn apply(&mut self, index: u64, command: Command) -> Result<Changed, Refusal> {
+        self.applied = index;
+        match command {
+            Command::Found(cluster) => {
+                self.cluster.get_or_insert(cluster);
+                Ok(Changed::Nothing)
+            }
+            Command::Join { node, address, disk, incarnation } => self.join(node, address, disk, incarnation),
+            Command::CreateTable { name, families, partition, replicas, min_replicas, placement } => {
+                self.create_table(name, families, partition, replicas, min_replicas, placement)
+            }
+            Command::DropTable(name) => self.drop_table(&name),
+            Command::AlterTable { table, set, drop } => self.alter_table(&table, set, &drop),
+            Command::Configure { tablet, configuration, by } => self.configure(tablet, configuration, by),
+            Command::Learn { tablet, epoch, learner } => self.learn(tablet, epoch, learner),
+        }
+    }
+
+    fn join(&mut self, node: NodeId, address: String, disk: u64, incarnation: Incarnation) -> Result<Changed, Refusal> {
+        let known = self.nodes.entry(node).or_insert_with(|| KnownNode { address: String::new(), disk, incarnation });
+        if known.disk != disk || incarnation < known.incarnation {
+            return Err(Refusal::Invalid(format!("node {node} is known with another disk or a later life")));
+        }
+        known.address = address;
+        known.incarnation = incarnation;
+        Ok(Changed::Node(node))
+    }
+
+    fn create_table(
+        &mut self,
+        name: String,
+        families: Vec<(String, Retention)>,
+        partition: Partition,
+        replicas: u8,
+        min_replicas: u8,
+        placement: Vec<Vec<NodeId>>,
+    ) -> Result<Changed, Refusal> {
+        if self.table(&name).is_some() {
+            return Err(Refusal::Exists(format!("table {name:?}")));
+        }
+        self.last_table.0 += 1;
+        let table = self.last_table;
+        let mut schema = Schema {
+            table,
+            name,
+            version: 1,
+            families: Vec::new(),
+            next_family: FamilyId(1),
+            partition,
+            replicas,
+            min_replicas,
+        };
+        set_families(&mut schema, families);
+        let mut tablets = Vec::new();
+        for (slice, nodes) in schema.partition.slices().into_iter().zip(placement) {
+            let Some((&primary, secondaries)) = nodes.split_first() else { continue };
+            self.last_tablet.0 += 1;
+            let tablet = Tablet { id: self.last_tablet, table, slice };
+            tablets.push(tablet.id);
+            let configuration = Configuration::first(primary, secondaries.iter().copied());
+            self.groups.insert(tablet.id, Group { tablet, configuration, learner: None });
+        }
+        self.tables.insert(table, schema.clone());
+        Ok(Changed::Table(schema, tablets))
+    }
+
+    fn drop_table(&mut self, name: &str) -> Result<Changed, Refusal> {
+        let schema = self.table(name).cloned().ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))?;
+        self.tables.remove(&schema.table);
+        let gone: Vec<(TabletId, Vec<NodeId>)> = self
+            .groups
+            .values()
+            .filter(|group| group.tablet.table == schema.table)
+            .map(|group| (group.tablet.id, group.configuration.members().chain(group.learner).collect()))
+            .collect();
+        gone.iter().for_each(|(tablet, _)| {
+            self.groups.remove(tablet);
+        });
+        Ok(Changed::Dropped(schema, gone))
+    }
+
+    fn alter_table(&mut self, name: &str, set: Vec<(String, Retention)>, drop: &[String]) -> Result<Changed, Refusal> {
+        let mut schema = self.table(name).cloned().ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))?;
+        if let Some(missing) = drop.iter().find(|family| schema.family(family).is_none()) {
+            return Err(Refusal::NoSuchFamily { family: missing.clone(), have: schema.family_names() });
+        }
+        schema.families.retain(|family| !drop.contains(&family.name));
+        set_families(&mut schema, set);
+        if schema.families.is_empty() || schema.families.len() > limits::FAMILIES {
+            let most = limits::FAMILIES;
+            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", schema.families.len())));
+        }
+        schema.version += 1;
+        self.tables.insert(schema.table, schema.clone());
+        let tablets = self.groups.values().filter(|group| group.tablet.table == schema.table);
+        let tablets = tablets.map(|group| group.tablet.id).collect();
+        Ok(Changed::Table(schema, tablets))
+    }
+
+    fn configure(&mut self, tablet: TabletId, configuration: Configuration, by: NodeId) -> Result<Changed, Refusal> {
+        let known = configuration.members().all(|node| self.nodes.contains_key(&node));
+        let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        let mut concerned: BTreeSet<NodeId> = [by].into();
+        // A new primary is always a member of the configuration before (PacificA, 2.4).
+        let follows = configuration.epoch == group.configuration.epoch.next()
+            && group.configuration.has(configuration.primary)
+            && known;
+        if follows {
+            concerned.extend(group.configuration.members());
+            concerned.extend(configuration.members());
+            concerned.extend(group.learner);
+            group.learner = group.learner.filter(|&learner| !configuration.has(learner));
+            group.configuration = configuration;
+        }
+        Ok(Changed::Group(tablet, concerned))
+    }
+
+    fn learn(&mut self, tablet: TabletId, epoch: Epoch, learner: Option<NodeId>) -> Result<Changed, Refusal> {
+        let known = learner.is_none_or(|node| self.nodes.contains_key(&node));
+        let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        let member = learner.is_some_and(|node| group.configuration.has(node));
+        if group.configuration.epoch != epoch || member || !known {
+            return Ok(Changed::Nothing);
+        }
+        let before = core::mem::replace(&mut group.learner, learner);
+        let concerned = group.configuration.members().chain(before).chain(learner).collect();
+        Ok(Changed::Group(tablet, concerned))
+    }
+}
+
+/// Adds families, or gives those that exist new rules.
+fn set_families(schema: &mut Schema, families: Vec<(String, Retention)>) {
+    for (name, retention) in families {
+        match schema.families.iter_mut().find(|family| family.name == name) {
+            Some(family) => family.retention = retention,
+            None => {
+                schema.families.push(Family { id: schema.next_family, name, retention });
+                schema.next_family.0 += 1;
+            }
+        }
+    }
+}

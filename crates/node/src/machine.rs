@@ -1,0 +1,680 @@
+//! The node itself: who gets which input, and what its tablets' effects become.
+
+use bytes::Bytes;
+use model::request::{ReplicaReport, Role};
+use model::{Assignment, ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, TabletId, Ticket};
+use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
+use protocol::{Core, FromMaster, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use store::log::{Kind, Record};
+use store::{Done, Error, Job};
+
+use crate::api::{Effect, Event, Input, NOTHING};
+use crate::catch_up::Giving;
+use crate::hosted::{Applied, Hosted};
+use crate::read::Found;
+
+/// The log keeps the node's own state, its cluster's id, under this number.
+pub(crate) const NODE_ITSELF: TabletId = TabletId(0);
+
+/// When a memtable goes to disk.
+#[derive(Clone, Debug)]
+pub struct FlushOptions {
+    /// At this many bytes.
+    pub bytes: usize,
+    /// At this many updates.
+    pub updates: u64,
+    /// When the log has this many bytes: then every tablet's.
+    pub log_bytes: u64,
+}
+
+impl Default for FlushOptions {
+    fn default() -> FlushOptions {
+        FlushOptions { bytes: 32 << 20, updates: 100_000, log_bytes: 4 << 30 }
+    }
+}
+
+/// What a node must be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which node.
+    pub id: NodeId,
+    /// Where others reach its gRPC port, `host:port`.
+    pub address: String,
+    /// The protocol's periods.
+    pub timing: Timing,
+    /// Chance, used once: for a new disk's id.
+    pub seed: u64,
+    /// When memtables go to disk.
+    pub flush: FlushOptions,
+    /// The shared log's options.
+    pub log: store::log::Options,
+}
+
+/// Why a read is under way.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// A client asked.
+    Request { ticket: Ticket, tablet: TabletId, epoch: Epoch },
+    /// A condition must be judged before the next entry can be applied.
+    Condition { tablet: TabletId },
+}
+
+/// What a job under way is for.
+#[derive(Debug)]
+pub(crate) enum Working {
+    Flush { tablet: TabletId },
+    Merge { tablet: TabletId },
+    Drop { tablet: TabletId },
+    Fetch { tablet: TabletId, to: NodeId, attempt: u64, file: u32, offset: u64 },
+    Receive { tablet: TabletId, attempt: u64, len: u64 },
+    Adopt { tablet: TabletId, upto: Lsn, note: Bytes },
+}
+
+/// A storage node.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) options: Options,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) disk: u64,
+    pub(crate) incarnation: Incarnation,
+
+    pub(crate) hosted: BTreeMap<TabletId, Hosted>,
+    /// Tablets whose replicas were stepped in this batch.
+    touched: BTreeSet<TabletId>,
+    /// Tablets whose files are being removed.
+    dropping: BTreeSet<TabletId>,
+    /// Tablets whose checkpoint is being put in place.
+    pub(crate) adopting: BTreeSet<TabletId>,
+
+    /// Records given to the log since the node was opened, and which replicas' marks wait for which count.
+    logged: u64,
+    unsynced: VecDeque<(u64, TabletId, u64)>,
+
+    last_id: u64,
+    pub(crate) reads: BTreeMap<u64, Reading>,
+    pub(crate) log_reads: BTreeMap<u64, (TabletId, NodeId, Option<u64>)>,
+    jobs: BTreeMap<u64, Working>,
+    pub(crate) giving: BTreeMap<(TabletId, NodeId), Giving>,
+
+    room: bool,
+    /// Nodes whose disks are full, as they say.
+    pub(crate) full_peers: BTreeSet<NodeId>,
+    log_bytes: u64,
+
+    stepped: Instant,
+    pub(crate) next_beacon: Instant,
+    reported: Instant,
+    pub(crate) ask_master: bool,
+    /// Something changed about who is who: beacons and a report are due at once.
+    changed: bool,
+}
+
+impl Node {
+    pub(crate) fn new(options: Options, identity: crate::identity::Identity, now: Instant) -> Node {
+        Node {
+            options,
+            cluster: None,
+            disk: identity.disk,
+            incarnation: identity.incarnation,
+            hosted: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            dropping: BTreeSet::new(),
+            adopting: BTreeSet::new(),
+            logged: 0,
+            unsynced: VecDeque::new(),
+            last_id: 0,
+            reads: BTreeMap::new(),
+            log_reads: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            giving: BTreeMap::new(),
+            room: true,
+            full_peers: BTreeSet::new(),
+            log_bytes: 0,
+            stepped: now,
+            next_beacon: now,
+            reported: now,
+            ask_master: true,
+            changed: true,
+        }
+    }
+
+    /// Which node this is.
+    pub fn id(&self) -> NodeId {
+        self.options.id
+    }
+
+    /// The cluster it belongs to, once it has joined one.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// Its replicas, for checkers and metrics.
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.hosted.values().map(|hosted| &hosted.replica)
+    }
+
+    /// The rows of a tablet as far as they are applied here, and up to where that is. For checkers: no lease is asked.
+    pub fn applied(&self, tablet: TabletId) -> Option<(Lsn, store::View, Arc<model::Schema>)> {
+        let hosted = self.hosted.get(&tablet)?;
+        Some((hosted.rows.applied(), hosted.rows.view(), Arc::clone(&hosted.schema)))
+    }
+
+    /// What the node reports of its replicas.
+    pub fn reports(&self, now: Instant) -> Vec<ReplicaReport> {
+        let report = |(&tablet, hosted): (&TabletId, &Hosted)| ReplicaReport {
+            tablet,
+            epoch: hosted.replica.epoch(),
+            schema: hosted.schema.version,
+            learner: hosted.replica.learner(),
+            role: hosted.replica.role(),
+            durable: hosted.replica.durable(),
+            committed: hosted.replica.committed(),
+            steady: hosted.replica.is_steady(now),
+            bytes: hosted.rows.bytes(),
+        };
+        self.hosted.iter().map(report).collect()
+    }
+
+    /// Bytes of the log, as last heard of the host.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    pub(crate) fn disk_full(&self) -> bool {
+        !self.room
+    }
+
+    pub(crate) fn draw_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(crate) fn log(&mut self, records: Vec<Record>, out: &mut Vec<Effect>) {
+        self.logged += records.len() as u64;
+        out.push(Effect::Log(records));
+    }
+
+    /// Is a job under way that changes the tablet's files? Such jobs do not overlap.
+    pub(crate) fn is_busy(&self, tablet: TabletId) -> bool {
+        self.jobs.values().any(|working| match working {
+            Working::Flush { tablet: busy }
+            | Working::Merge { tablet: busy }
+            | Working::Drop { tablet: busy }
+            | Working::Receive { tablet: busy, .. }
+            | Working::Adopt { tablet: busy, .. } => *busy == tablet,
+            Working::Fetch { .. } => false,
+        })
+    }
+
+    pub(crate) fn run(&mut self, job: Job, working: Working, out: &mut Vec<Effect>) {
+        let id = self.draw_id();
+        self.jobs.insert(id, working);
+        out.push(Effect::Run(id, job));
+    }
+
+    pub(crate) fn step_replica(&mut self, now: Instant, tablet: TabletId, input: GroupInput, out: &mut Vec<Effect>) {
+        let mut effects = Vec::new();
+        if let Some(hosted) = self.hosted.get_mut(&tablet) {
+            hosted.replica.step(now, input, &mut effects);
+            self.touched.insert(tablet);
+        }
+        self.carry_out(now, tablet, effects, out);
+    }
+
+    /// What a replica wants to happen becomes what the node wants to happen.
+    pub(crate) fn carry_out(
+        &mut self,
+        now: Instant,
+        tablet: TabletId,
+        effects: Vec<GroupEffect>,
+        out: &mut Vec<Effect>,
+    ) {
+        for effect in effects {
+            match effect {
+                GroupEffect::Append(entries) => self.append(tablet, entries, out),
+                GroupEffect::Save { .. } => self.save(tablet, out),
+                GroupEffect::Send(to, message) => out.push(Effect::Send(to, NodeMessage::Group(tablet, message))),
+                GroupEffect::ProposeConfiguration(configuration) => {
+                    out.push(Effect::Report(ToMaster::Propose(tablet, configuration)));
+                }
+                GroupEffect::AskMaster => self.ask_master = true,
+                GroupEffect::Commit(commits) => {
+                    if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                        commits.into_iter().for_each(|(entry, ticket)| hosted.enqueue(entry, ticket));
+                    }
+                    self.apply(now, tablet, out);
+                }
+                GroupEffect::Refuse(ticket, refusal) => out.push(Effect::Refuse(ticket, refusal)),
+                GroupEffect::Older { to, from, attempt } => self.on_older(tablet, to, from, attempt, out),
+                GroupEffect::Suspect(node, why) => {
+                    let what = format!("{node} {why}");
+                    out.push(Effect::Event(Event { name: "peer_suspected", tablet: Some(tablet), what }));
+                }
+                GroupEffect::Grant(..) => {}
+            }
+        }
+    }
+
+    fn append(&mut self, tablet: TabletId, entries: Vec<protocol::Entry>, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let committed = hosted.replica.committed();
+        let records: Vec<Record> = entries
+            .into_iter()
+            .map(|entry| {
+                let kind = if entry.payload.is_empty() { Kind::NoOp } else { Kind::Command };
+                Record { tablet, lsn: entry.lsn, epoch: entry.epoch, committed, kind, body: entry.payload }
+            })
+            .collect();
+        hosted.marks += 1;
+        let mark = hosted.marks;
+        self.log(records, out);
+        self.unsynced.push_back((self.logged, tablet, mark));
+    }
+
+    fn save(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        hosted.marks += 1;
+        let mark = hosted.marks;
+        let what = format!("{:?} as {:?}", hosted.replica.configuration(), hosted.replica.role());
+        let record = state_record(hosted);
+        self.log(vec![record], out);
+        self.unsynced.push_back((self.logged, tablet, mark));
+        self.changed = true;
+        out.push(Effect::Event(Event { name: "replica_configured", tablet: Some(tablet), what }));
+    }
+
+    fn on_durable(&mut self, now: Instant, upto: u64, out: &mut Vec<Effect>) {
+        let mut marks: BTreeMap<TabletId, u64> = BTreeMap::new();
+        while let Some(&(at, tablet, mark)) = self.unsynced.front() {
+            if at > upto {
+                break;
+            }
+            marks.insert(tablet, mark);
+            self.unsynced.pop_front();
+        }
+        for (tablet, mark) in marks {
+            // A tablet that was dropped and came back counts its marks anew.
+            if self.hosted.get(&tablet).is_some_and(|hosted| hosted.marks >= mark) {
+                self.step_replica(now, tablet, GroupInput::Durable(mark), out);
+            }
+        }
+    }
+
+    /// Applies what is committed, as far as that goes without reading files.
+    fn apply(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
+        let mut applied = Vec::new();
+        if let Some(hosted) = self.hosted.get_mut(&tablet) {
+            hosted.apply(&mut applied);
+        }
+        self.applied_so_far(now, tablet, applied, out);
+    }
+
+    fn applied_so_far(&mut self, now: Instant, tablet: TabletId, applied: Vec<Applied>, out: &mut Vec<Effect>) {
+        for applied in applied {
+            match applied {
+                Applied::Reply(ticket, reply) => out.push(Effect::Reply(ticket, reply)),
+                Applied::Read(read) => {
+                    let id = self.draw_id();
+                    self.reads.insert(id, Reading::Condition { tablet });
+                    if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                        hosted.judging = Some(id);
+                    }
+                    out.push(Effect::Read(id, read));
+                }
+                Applied::Broken(what) => {
+                    out.push(Effect::Stop(format!("tablet {tablet} cannot go on: {what}")));
+                }
+            }
+        }
+        self.flush_if_due(now, tablet, out);
+    }
+
+    /// Sends a memtable to disk when it is large, or when it holds the log back.
+    fn flush_if_due(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
+        let limits = &self.options.flush;
+        let log_is_long = self.log_bytes > limits.log_bytes;
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let large = hosted.rows.weight() >= limits.bytes || hosted.rows.updates() >= limits.updates;
+        if (!large && !log_is_long) || now < hosted.flush_after || self.adopting.contains(&tablet) {
+            return;
+        }
+        let note = hosted.completions.to_bytes();
+        if let Some(job) = hosted.rows.freeze(note) {
+            self.run(job, Working::Flush { tablet }, out);
+        }
+    }
+
+    fn merge_if_due(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        if self.adopting.contains(&tablet) {
+            return;
+        }
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        if let Some(job) = hosted.rows.choose(&hosted.schema) {
+            self.run(job, Working::Merge { tablet }, out);
+        }
+    }
+
+    fn on_read_done(&mut self, now: Instant, id: u64, found: Result<Found, Error>, out: &mut Vec<Effect>) {
+        match self.reads.remove(&id) {
+            Some(Reading::Request { ticket, tablet, epoch }) => {
+                self.answer_read(now, ticket, tablet, epoch, found, out);
+            }
+            Some(Reading::Condition { tablet }) => {
+                let mut applied = Vec::new();
+                if let Some(hosted) = self.hosted.get_mut(&tablet)
+                    && hosted.judging == Some(id)
+                {
+                    hosted.judge(found, &mut applied);
+                }
+                self.applied_so_far(now, tablet, applied, out);
+            }
+            None => {}
+        }
+    }
+
+    fn on_job_done(&mut self, now: Instant, id: u64, result: Result<Done, Error>, out: &mut Vec<Effect>) {
+        let Some(working) = self.jobs.remove(&id) else { return };
+        if let Err(error) = &result {
+            let what = format!("{working:?}: {error}");
+            out.push(Effect::Event(Event { name: "job_failed", tablet: None, what }));
+        }
+        match (working, result) {
+            (Working::Flush { tablet }, Ok(done)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.install(done);
+                }
+                self.trim(out);
+                self.merge_if_due(tablet, out);
+                self.flush_if_due(now, tablet, out);
+            }
+            (Working::Merge { tablet }, Ok(done)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.install(done);
+                }
+                self.merge_if_due(tablet, out);
+            }
+            (Working::Flush { tablet }, Err(_)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.failed(store::JobKind::Flush);
+                    hosted.flush_after = now + self.options.timing.session;
+                }
+            }
+            (Working::Merge { tablet }, Err(_)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.failed(store::JobKind::Merge);
+                }
+            }
+            (Working::Drop { tablet }, _) => {
+                self.dropping.remove(&tablet);
+            }
+            (Working::Fetch { tablet, to, attempt, file, offset }, result) => {
+                let bytes = match result {
+                    Ok(Done::Fetched(bytes)) => bytes,
+                    _ => NOTHING,
+                };
+                self.send_chunk(tablet, to, attempt, file, offset, bytes, out);
+            }
+            (Working::Receive { tablet, attempt, len }, result) => {
+                self.on_received(now, tablet, attempt, len, result.is_ok(), out);
+            }
+            (Working::Adopt { tablet, upto, note }, Ok(done)) => self.on_adopted(now, tablet, upto, &note, done, out),
+            (Working::Adopt { tablet, .. }, Err(_)) => {
+                self.adopting.remove(&tablet);
+            }
+        }
+    }
+
+    /// Tells the log what nobody needs any more.
+    fn trim(&mut self, out: &mut Vec<Effect>) {
+        let floor = |hosted: &Hosted| hosted.rows.flushed().min(hosted.replica.needed_after());
+        let floors = self.hosted.iter().map(|(&tablet, hosted)| (tablet, floor(hosted))).collect();
+        out.push(Effect::Trim(floors));
+    }
+
+    fn on_node_message(&mut self, now: Instant, from: NodeId, message: NodeMessage, out: &mut Vec<Effect>) {
+        match message {
+            NodeMessage::Beacon { sent, groups } => self.on_beacon(now, from, sent, groups, out),
+            NodeMessage::BeaconAck { sent, groups, disk_full } => {
+                self.on_beacon_ack(now, from, sent, groups, disk_full, out);
+            }
+            NodeMessage::Group(tablet, GroupMessage::Offer { epoch, attempt, upto, note, files }) => {
+                let current = self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.epoch() == epoch);
+                if current {
+                    self.on_offer(now, tablet, from, attempt, upto, note, files, out);
+                }
+            }
+            NodeMessage::Group(tablet, GroupMessage::Fetch { attempt, file, offset }) => {
+                self.on_fetch(tablet, from, attempt, file, offset, out);
+            }
+            NodeMessage::Group(tablet, GroupMessage::Chunk { attempt, file, offset, bytes }) => {
+                self.on_chunk(tablet, attempt, file, offset, bytes, out);
+            }
+            NodeMessage::Group(tablet, message) => {
+                self.step_replica(now, tablet, GroupInput::Receive(from, message), out);
+            }
+        }
+    }
+
+    fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
+        match message {
+            FromMaster::Welcome { cluster, .. } => self.on_welcome(cluster, out),
+            FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
+            FromMaster::Assignments(assignments) => {
+                assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));
+                self.drop_givings();
+            }
+            FromMaster::Forget(tablets) => {
+                tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
+            }
+        }
+    }
+
+    /// The first welcome binds this disk to the cluster.
+    fn on_welcome(&mut self, cluster: ClusterId, out: &mut Vec<Effect>) {
+        match self.cluster {
+            Some(known) if known == cluster => {}
+            Some(known) => out.push(Effect::Stop(format!(
+                "this folder holds data of cluster {known}, but the master belongs to cluster {cluster}; \
+                 use an empty folder, or the master of {known}"
+            ))),
+            None => {
+                self.cluster = Some(cluster);
+                let body = Bytes::copy_from_slice(&cluster.0.to_le_bytes());
+                let record = Record {
+                    tablet: NODE_ITSELF,
+                    lsn: Lsn::ZERO,
+                    epoch: Epoch(0),
+                    committed: Lsn::ZERO,
+                    kind: Kind::State,
+                    body,
+                };
+                self.log(vec![record], out);
+            }
+        }
+    }
+
+    fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
+        let (tablet, me) = (assignment.tablet.id, self.options.id);
+        let Assignment { configuration, learner, schema, .. } = &assignment;
+        if !self.hosted.contains_key(&tablet) {
+            // Nothing is here: right for a new tablet and for a learner. A member that has lost its data must not
+            // pass for one that has it.
+            let fresh = configuration.epoch == Epoch(1) && configuration.has(me);
+            if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
+                return;
+            }
+            self.hosted.insert(tablet, Hosted::new(&assignment, me, self.options.timing.clone()));
+        }
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        if schema.version > hosted.schema.version {
+            hosted.schema = Arc::new(schema.clone());
+            let record = state_record(hosted);
+            self.log(vec![record], out);
+        }
+        let before = self.role_of(tablet);
+        self.step_replica(now, tablet, GroupInput::Assign(configuration.clone(), *learner), out);
+        if before != self.role_of(tablet) {
+            self.changed = true;
+            if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                hosted.receiving = None;
+            }
+        }
+    }
+
+    fn role_of(&self, tablet: TabletId) -> Option<Role> {
+        self.hosted.get(&tablet).map(|hosted| hosted.replica.role())
+    }
+
+    fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        if self.is_busy(tablet) {
+            // The master says it again with every heartbeat.
+            return;
+        }
+        let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
+        let mut effects = Vec::new();
+        hosted.replica.retire(&mut effects);
+        for effect in effects {
+            if let GroupEffect::Refuse(ticket, _) = effect {
+                out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
+            }
+        }
+        self.giving.retain(|(given, _), _| *given != tablet);
+        let record = Record {
+            tablet,
+            lsn: Lsn::ZERO,
+            epoch: hosted.replica.epoch(),
+            committed: Lsn::ZERO,
+            kind: Kind::Dropped,
+            body: Bytes::new(),
+        };
+        self.log(vec![record], out);
+        self.dropping.insert(tablet);
+        self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+        out.push(Effect::Event(Event { name: "tablet_forgotten", tablet: Some(tablet), what: "removed".into() }));
+    }
+
+    /// The batch is over: send what has gathered.
+    fn on_settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for tablet in core::mem::take(&mut self.touched) {
+            self.step_replica(now, tablet, GroupInput::Settle, out);
+        }
+        self.touched.clear();
+        if self.changed {
+            self.changed = false;
+            self.ask_master = true;
+            self.send_beacons(now, out);
+        }
+        let soon = self.reported + self.options.timing.heartbeat / 20;
+        if self.ask_master && (now >= soon || self.reported == Instant::ZERO) {
+            self.report(now, out);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let due: Vec<TabletId> = self
+            .hosted
+            .iter()
+            .filter(|(_, hosted)| hosted.replica.deadline().is_some_and(|deadline| deadline <= now))
+            .map(|(&tablet, _)| tablet)
+            .collect();
+        for tablet in due {
+            self.step_replica(now, tablet, GroupInput::Tick, out);
+        }
+        if now >= self.next_beacon {
+            self.send_beacons(now, out);
+            self.on_catch_up_tick(now, out);
+        }
+        if now >= self.reported + self.options.timing.heartbeat {
+            self.report(now, out);
+        }
+    }
+
+    fn report(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.ask_master = false;
+        self.reported = now;
+        out.push(Effect::Report(ToMaster::Heartbeat {
+            cluster: self.cluster,
+            disk: self.disk,
+            incarnation: self.incarnation,
+            address: self.options.address.clone(),
+            disk_full: self.disk_full(),
+            replicas: self.reports(now),
+        }));
+    }
+
+    fn on_log_bytes(&mut self, now: Instant, bytes: u64, out: &mut Vec<Effect>) {
+        self.log_bytes = bytes;
+        if bytes > self.options.flush.log_bytes {
+            let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
+            for tablet in tablets {
+                self.flush_if_due(now, tablet, out);
+            }
+            self.trim(out);
+        }
+    }
+
+    fn on_room(&mut self, room: bool, out: &mut Vec<Effect>) {
+        if room != self.room {
+            let (name, what) = if room {
+                ("disk_has_room", "writes resume")
+            } else {
+                ("disk_full", "new writes are refused until there is room")
+            };
+            out.push(Effect::Event(Event { name, tablet: None, what: what.into() }));
+        }
+        self.room = room;
+    }
+
+    /// After a stop of the whole process nobody else is to blame for the silence.
+    fn notice_gap(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if now.since(self.stepped) > self.options.timing.grace / 2 {
+            let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
+            for tablet in tablets {
+                self.step_replica(now, tablet, GroupInput::Gap, out);
+            }
+            self.ask_master = true;
+        }
+        self.stepped = now;
+    }
+}
+
+fn state_record(hosted: &Hosted) -> Record {
+    Record {
+        tablet: hosted.id(),
+        lsn: Lsn::ZERO,
+        epoch: hosted.replica.epoch(),
+        committed: hosted.replica.committed(),
+        kind: Kind::State,
+        body: hosted.state(),
+    }
+}
+
+impl Core for Node {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        self.notice_gap(now, out);
+        match input {
+            Input::Request { ticket, wall, request } => self.on_request(now, ticket, wall, request, out),
+            Input::FromNode(from, message) => self.on_node_message(now, from, message, out),
+            Input::FromMaster(message) => self.on_master_message(now, message, out),
+            Input::Durable(upto) => self.on_durable(now, upto, out),
+            Input::ReadDone(id, found) => self.on_read_done(now, id, found, out),
+            Input::LogRead(id, result) => self.on_log_read(now, id, result, out),
+            Input::JobDone(id, result) => self.on_job_done(now, id, result, out),
+            Input::Room(room) => self.on_room(room, out),
+            Input::LogBytes(bytes) => self.on_log_bytes(now, bytes, out),
+            Input::Settle => self.on_settle(now, out),
+            Input::Tick => self.on_tick(now, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let replicas = self.hosted.values().filter_map(|hosted| hosted.replica.deadline()).min();
+        let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
+        Some(replicas.map_or(own, |deadline| deadline.min(own)))
+    }
+}

@@ -1,0 +1,176 @@
+//! Opens a node: what its disk remembers becomes replicas, rows and completion records again.
+
+use disk::Disk;
+use model::{ClusterId, Command, Instant, Lsn, NodeId, TabletId};
+use protocol::{Entry, Replica};
+use std::sync::Arc;
+use store::log::{Found, Kind, Log, LogReader};
+use store::{Error, Keeper};
+
+use crate::completions::Completions;
+use crate::hosted::{Applied, Hosted, SavedState};
+use crate::identity::Identity;
+use crate::machine::{NODE_ITSELF, Node, Options};
+
+/// Bytes of entries that recovery holds in memory at a time.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// What carries a node's effects out: the host calls it as the effects say.
+pub struct Hands {
+    /// For [`crate::Effect::Log`] and [`crate::Effect::Trim`].
+    pub log: Log,
+    /// For [`crate::Effect::ReadLog`].
+    pub reader: LogReader,
+    /// For [`crate::Effect::Run`].
+    pub keeper: Arc<Keeper>,
+    /// What the operator should know of the recovery, such as a torn tail that was cut.
+    pub notes: Vec<String>,
+}
+
+/// Opens the node whose data lies on `disk`, or makes a new one if the disk is empty.
+///
+/// Fails if the disk is another node's, or if damage shows that cannot come from a crash; the error names the file.
+pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node, Hands), Error> {
+    let identity = Identity::open(&*disk, options.id, options.seed)?;
+    let (log, recovered) = Log::open(Arc::clone(&disk), "log", options.log)?;
+    let (keeper, mut tables) = Keeper::open(disk)?;
+    let (me, timing) = (options.id, options.timing.clone());
+    let mut node = Node::new(options, identity, now);
+    let reader = log.reader();
+
+    for (tablet, found) in recovered.tablets {
+        let Some(state) = &found.state else { continue };
+        if tablet == NODE_ITSELF {
+            node.cluster = Some(cluster_id(state)?);
+            continue;
+        }
+        let state = SavedState::from_bytes(state).map_err(|what| broken(tablet, &what))?;
+        let (rows, note) = tables.remove(&tablet).unwrap_or_else(|| (store::Tablet::new(tablet), NodeNote::new()));
+        let completions =
+            Completions::from_bytes(&note).ok_or_else(|| broken(tablet, "completion records make no sense"))?;
+        let recovering = Recovering { tablet, me, state, found };
+        let hosted = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        node.hosted.insert(tablet, hosted);
+    }
+    // Tables without a replica's state are what a crash left of a tablet that was dropped.
+    for tablet in tables.into_keys() {
+        keeper.run(store::Job::Drop { tablet })?;
+    }
+    let hands = Hands { log, reader, keeper: Arc::new(keeper), notes: recovered.notes };
+    Ok((node, hands))
+}
+
+type NodeNote = bytes::Bytes;
+
+struct Recovering {
+    tablet: TabletId,
+    me: NodeId,
+    state: SavedState,
+    found: Found,
+}
+
+impl Recovering {
+    /// Applies what is known to be committed; the rest is the replica's tail.
+    fn run(
+        self,
+        timing: protocol::Timing,
+        now: Instant,
+        reader: &LogReader,
+        rows: store::Tablet,
+        completions: Completions,
+    ) -> Result<Hosted, Error> {
+        let flushed = rows.flushed();
+        let committed = self.found.committed.max(flushed).min(self.found.last.max(flushed));
+        let tail: Vec<Entry> =
+            Entries::after(reader, self.tablet, committed, self.found.last).collect::<Result<_, _>>()?;
+        let replica = Replica::recover(
+            self.tablet,
+            self.me,
+            timing,
+            now,
+            self.state.assignment.configuration.clone(),
+            self.state.abandoned,
+            committed,
+            tail.clone(),
+        );
+        let mut hosted = Hosted::with(&self.state.assignment, replica, rows, completions);
+        for entry in Entries::after(reader, self.tablet, flushed, committed) {
+            hosted.enqueue(entry?, None);
+            apply(&mut hosted, self.tablet)?;
+        }
+        for entry in &tail {
+            if let Ok(command) = postcard::from_bytes::<Command>(&entry.payload) {
+                hosted.saw_version(command.version);
+            }
+        }
+        Ok(hosted)
+    }
+}
+
+/// Recovery may block, so conditions are judged on the spot.
+fn apply(hosted: &mut Hosted, tablet: TabletId) -> Result<(), Error> {
+    let mut applied = Vec::new();
+    hosted.apply(&mut applied);
+    for applied in applied {
+        match applied {
+            Applied::Read(read) => {
+                let mut after = Vec::new();
+                hosted.judge(read.run(), &mut after);
+                if let Some(Applied::Broken(what)) = after.pop() {
+                    return Err(broken(tablet, &what));
+                }
+            }
+            Applied::Broken(what) => return Err(broken(tablet, &what)),
+            Applied::Reply(..) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Entries of a tablet out of the log, read a batch at a time.
+struct Entries<'a> {
+    reader: &'a LogReader,
+    tablet: TabletId,
+    next: Lsn,
+    last: Lsn,
+    batch: std::vec::IntoIter<store::log::Record>,
+}
+
+impl<'a> Entries<'a> {
+    /// Those after `before`, up to `last`.
+    fn after(reader: &'a LogReader, tablet: TabletId, before: Lsn, last: Lsn) -> Entries<'a> {
+        Entries { reader, tablet, next: before.next(), last, batch: Vec::new().into_iter() }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next > self.last {
+            return None;
+        }
+        if self.batch.len() == 0 {
+            match self.reader.read(self.tablet, self.next, BATCH_BYTES) {
+                Ok(records) => self.batch = records.into_iter(),
+                Err(error) => {
+                    self.next = self.last.next();
+                    return Some(Err(error));
+                }
+            }
+        }
+        let record = self.batch.next()?;
+        debug_assert!(matches!(record.kind, Kind::Command | Kind::NoOp));
+        self.next = record.lsn.next();
+        Some(Ok(Entry { lsn: record.lsn, epoch: record.epoch, payload: record.body }))
+    }
+}
+
+fn cluster_id(state: &[u8]) -> Result<ClusterId, Error> {
+    let bytes: [u8; 8] = state.try_into().map_err(|_| broken(NODE_ITSELF, "the cluster id has no 8 bytes"))?;
+    Ok(ClusterId(u64::from_le_bytes(bytes)))
+}
+
+fn broken(tablet: TabletId, what: &str) -> Error {
+    Error::Corrupt { file: format!("log (state of tablet {tablet})"), offset: 0, what: what.to_owned() }
+}

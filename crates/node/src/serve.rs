@@ -1,0 +1,209 @@
+//! Requests: what is wrong with them, who should have got them, and what they become.
+
+use bytes::Bytes;
+use model::request::Request;
+use model::{
+    ColumnFilter, Command, Condition, FamilyId, Instant, Mutation, Operation, ReadOptions, Refusal, Reply, RequestId,
+    RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
+};
+use protocol::replica::Input as GroupInput;
+use std::sync::Arc;
+
+use crate::api::Effect;
+use crate::hosted::Hosted;
+use crate::machine::Node;
+use crate::read::{Found, Read, What};
+
+/// Bytes of writes of one tablet that may wait for their commit.
+const MOST_WAITING: usize = 64 << 20;
+/// Reads that may be under way.
+const MOST_READS: usize = 10_000;
+/// Rows on a page, whatever the client wishes.
+const MOST_ROWS: u32 = 10_000;
+
+impl Node {
+    pub(crate) fn on_request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        wall: Timestamp,
+        request: Request,
+        out: &mut Vec<Effect>,
+    ) {
+        let Request { tablet, epoch, operation } = request;
+        let Some(hosted) = self.hosted.get(&tablet) else {
+            out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
+            return;
+        };
+        if epoch > hosted.replica.epoch() {
+            self.ask_master = true;
+            out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
+            return;
+        }
+        if epoch < hosted.replica.epoch() {
+            let current = hosted.replica.configuration().clone();
+            out.push(Effect::Refuse(ticket, Refusal::WrongEpoch { tablet, current }));
+            return;
+        }
+        let outcome = match operation {
+            Operation::Write { request, mutation } => self.write(now, ticket, tablet, wall, request, mutation, out),
+            Operation::Get { row, options } => {
+                self.read(now, ticket, tablet, wall, options, out, |hosted| match hosted.slice().covers(&row) {
+                    true => limits::check_row_key(&row).map(|()| What::Row(row)).map_err(Refusal::Invalid),
+                    false => Err(Refusal::NoSuchTablet(tablet)),
+                })
+            }
+            Operation::Scan { range, options, rows } => {
+                let rows = rows.clamp(1, MOST_ROWS);
+                self.read(now, ticket, tablet, wall, options, out, |hosted| {
+                    Ok(What::Rows { range: within(hosted.slice(), &range), rows })
+                })
+            }
+        };
+        if let Err(refusal) = outcome {
+            out.push(Effect::Refuse(ticket, refusal));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        tablet: TabletId,
+        wall: Timestamp,
+        request: RequestId,
+        mutation: Mutation<String>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        limits::check_mutation(&mutation).map_err(Refusal::Invalid)?;
+        self.check_disks(tablet)?;
+        let hosted = self.hosted.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        if !hosted.slice().covers(&mutation.row) {
+            return Err(Refusal::NoSuchTablet(tablet));
+        }
+        let mutation = resolve(&hosted.schema, mutation)?;
+        let (have, need) = (hosted.replica.configuration().size(), usize::from(hosted.schema.min_replicas));
+        if have < need && hosted.replica.may_write() {
+            return Err(Refusal::TooFewReplicas { have: have as u32, need: need as u32 });
+        }
+        if hosted.replica.uncommitted_bytes() > MOST_WAITING {
+            return Err(Refusal::Overloaded);
+        }
+        let version = hosted.next_version(wall);
+        let command = Command { request, version, mutation };
+        let payload = postcard::to_allocvec(&command).expect("plain values have a form in bytes");
+        self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
+        Ok(())
+    }
+
+    /// A write needs room on the disk of every member.
+    fn check_disks(&self, tablet: TabletId) -> Result<(), Refusal> {
+        if self.disk_full() {
+            return Err(Refusal::DiskFull(self.options.id));
+        }
+        if self.full_peers.is_empty() {
+            return Ok(());
+        }
+        let hosted = self.hosted.get(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        match hosted.replica.configuration().members().find(|member| self.full_peers.contains(member)) {
+            Some(full) => Err(Refusal::DiskFull(full)),
+            None => Ok(()),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn read(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        tablet: TabletId,
+        wall: Timestamp,
+        options: ReadOptions<String>,
+        out: &mut Vec<Effect>,
+        what: impl FnOnce(&Hosted) -> Result<What, Refusal>,
+    ) -> Result<(), Refusal> {
+        let hosted = self.hosted.get(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        let what = what(hosted)?;
+        let options = resolve_options(&hosted.schema, options)?;
+        let epoch = hosted.replica.epoch();
+        if !hosted.replica.may_read(now) {
+            return Err(match hosted.replica.role() {
+                model::request::Role::Primary => Refusal::NotReady(tablet),
+                _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
+            });
+        }
+        if self.reads.len() >= MOST_READS {
+            return Err(Refusal::Overloaded);
+        }
+        let read = Read { view: hosted.rows.view(), schema: Arc::clone(&hosted.schema), now: wall, options, what };
+        let id = self.draw_id();
+        self.reads.insert(id, crate::machine::Reading::Request { ticket, tablet, epoch });
+        out.push(Effect::Read(id, read));
+        Ok(())
+    }
+
+    /// The read rule: the committed state was read first; only now is the lease looked at (PacificA, 2.3).
+    pub(crate) fn answer_read(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        tablet: TabletId,
+        epoch: model::Epoch,
+        found: Result<Found, store::Error>,
+        out: &mut Vec<Effect>,
+    ) {
+        let hosted = self.hosted.get(&tablet);
+        let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_read(now));
+        let Some(hosted) = leased else {
+            out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
+            return;
+        };
+        let schema = Arc::clone(&hosted.schema);
+        out.push(match found {
+            Ok(Found::Row(row)) => Effect::Reply(ticket, Reply::Row(row, schema)),
+            Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema }),
+            Err(error) => Effect::Refuse(ticket, Refusal::Corrupt(error.to_string())),
+        });
+    }
+}
+
+/// The part of the range that can lie in the slice.
+fn within(slice: &Slice, range: &RowRange) -> RowRange {
+    match slice {
+        Slice::Hash { .. } => range.clone(),
+        Slice::Rows { start, end } => range.intersect(&RowRange { start: start.clone(), end: end.clone() }),
+    }
+}
+
+fn family(schema: &Schema, name: &str) -> Result<FamilyId, Refusal> {
+    schema
+        .family(name)
+        .map(|family| family.id)
+        .ok_or_else(|| Refusal::NoSuchFamily { family: name.to_owned(), have: schema.family_names() })
+}
+
+/// Families by id instead of by name.
+fn resolve(schema: &Schema, mutation: Mutation<String>) -> Result<Mutation, Refusal> {
+    let condition = match mutation.condition {
+        None => None,
+        Some(Condition { family: name, qualifier, expect }) => {
+            Some(Condition { family: family(schema, &name)?, qualifier, expect })
+        }
+    };
+    let changes = mutation
+        .changes
+        .into_iter()
+        .map(|change| change.try_rename(|name| family(schema, &name)))
+        .collect::<Result<_, _>>()?;
+    Ok(Mutation { row: mutation.row, condition, changes })
+}
+
+fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {
+    let columns = options
+        .columns
+        .into_iter()
+        .map(|column| Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier }))
+        .collect::<Result<_, Refusal>>()?;
+    Ok(ReadOptions { columns, versions: options.versions.max(1) })
+}

@@ -1,0 +1,174 @@
+//! Everything that machines say to each other. `docs/replication.md` has the table: who says what to whom, and why.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+use model::request::ReplicaReport;
+use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, TabletId};
+use serde::{Deserialize, Serialize};
+
+/// A record of a group's log: the primary of `epoch` gave it `lsn`, once and for ever, so `(lsn, epoch)` names its
+/// payload. An empty payload changes nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place.
+    pub lsn: Lsn,
+    /// The configuration whose primary put it there.
+    pub epoch: Epoch,
+    /// What the log keeps; opaque to the protocol.
+    pub payload: Bytes,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}+{}", self.lsn, self.epoch, self.payload.len())
+    }
+}
+
+/// What the replicas of one tablet say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupMessage {
+    /// Primary to member or learner: write these to your log. Entries are dense.
+    Prepare {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// All up to here is committed.
+        committed: Lsn,
+        /// What to write; may be none.
+        entries: Vec<Entry>,
+    },
+    /// Member or learner to primary: my disk holds your log up to here.
+    Prepared {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// Last entry.
+        upto: Lsn,
+    },
+    /// Member or learner to primary: I lack the entry `from`; go back to it.
+    Missing {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// First entry that it lacks or has not compared.
+        from: Lsn,
+    },
+    /// To a primary of an older configuration: there is a newer one; ask the master.
+    Stale {
+        /// The sender's configuration.
+        epoch: Epoch,
+    },
+    /// Learner to primary: bring me up to date from here.
+    Learn {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// Number of this attempt; answers to an older one are ignored.
+        attempt: u64,
+        /// The learner holds all committed entries before this one.
+        from: Lsn,
+    },
+    /// Primary to learner: what you lack has left my log; take this checkpoint.
+    Offer {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// The attempt that this answers.
+        attempt: u64,
+        /// The checkpoint holds everything up to here.
+        upto: Lsn,
+        /// The group's state beside its rows, opaque.
+        note: Bytes,
+        /// Its files.
+        files: Vec<FileInfo>,
+    },
+    /// Learner to primary: a piece of a file of the offer, please.
+    Fetch {
+        /// The attempt.
+        attempt: u64,
+        /// Which file, by its place in the offer.
+        file: u32,
+        /// From which byte.
+        offset: u64,
+    },
+    /// Primary to learner: a piece of a file.
+    Chunk {
+        /// The attempt.
+        attempt: u64,
+        /// Which file.
+        file: u32,
+        /// From which byte.
+        offset: u64,
+        /// The bytes; none means that the offer has lapsed.
+        bytes: Bytes,
+    },
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Its name at the sender.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeMessage {
+    /// Between replicas of a tablet.
+    Group(TabletId, GroupMessage),
+    /// Primaries of the sender ask the receiver for leases, all in one message (PacificA, 2.3).
+    Beacon {
+        /// When, by the sender's clock; comes back in the answer.
+        sent: Instant,
+        /// The tablets, with their configurations and committed points.
+        groups: Vec<(TabletId, Epoch, Lsn)>,
+    },
+    /// The receiver follows the sender in these groups and will not replace it for the grace period.
+    BeaconAck {
+        /// From the beacon.
+        sent: Instant,
+        /// The groups for which it is granted.
+        groups: Vec<(TabletId, Epoch)>,
+        /// The receiver's disk is full: send it no new writes.
+        disk_full: bool,
+    },
+}
+
+/// What a node says to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToMaster {
+    /// I am here, and this is what I keep.
+    Heartbeat {
+        /// The cluster whose data lies on the node's disk; `None` on a disk that never joined one.
+        cluster: Option<ClusterId>,
+        /// Drawn when the disk was first used: tells a wiped disk from the one that held the data.
+        disk: u64,
+        /// The node's present life.
+        incarnation: Incarnation,
+        /// Where it serves gRPC.
+        address: String,
+        /// Its disk is full.
+        disk_full: bool,
+        /// One a replica.
+        replicas: Vec<ReplicaReport>,
+    },
+    /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4).
+    Propose(TabletId, Configuration),
+}
+
+/// What the master says to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromMaster {
+    /// The heartbeat was heard. `cluster` is the cluster's id.
+    Welcome {
+        /// The cluster that the node belongs to from now on.
+        cluster: ClusterId,
+        /// Where the nodes are.
+        directory: Vec<(NodeId, String)>,
+    },
+    /// The node may not join; it must stop and tell its operator why.
+    Unwelcome(String),
+    /// What the master decided of these tablets: news to the node, or answers to what it proposed.
+    Assignments(Vec<Assignment>),
+    /// These tablets are not the node's any more: remove them.
+    Forget(Vec<TabletId>),
+}

@@ -1,0 +1,261 @@
+//! The follower's part, as a secondary or a learner: writes what the primary says, and watches whether it is there.
+
+use alloc::vec::Vec;
+use model::{Epoch, Instant, Lsn, NodeId};
+
+use super::{Effect, Part, Replica};
+use crate::tail::Tail;
+use crate::timing::earliest;
+use crate::{Entry, GroupMessage};
+
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// When the primary was last heard.
+    heard: Instant,
+    /// Our log is the same as this epoch's primary's up to here. What lies behind in the tail is an older primary's
+    /// and may be wrong, but it stays until it is replaced: should we become primary, it may be all there is.
+    verified: Lsn,
+    /// The last acknowledgement.
+    acknowledged: Lsn,
+    /// Numbers our attempts to learn.
+    attempt: u64,
+    /// The entry that was last asked for, and when.
+    asked: Option<(Lsn, Instant)>,
+    /// A secondary that wants to become primary.
+    succession: Succession,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Succession {
+    /// The primary is fine.
+    No,
+    /// It has been silent too long. That we obey it no more goes to disk first (mark): otherwise a crash here
+    /// could let us acknowledge its entries again after the master has heard that we would not.
+    Saving(u64),
+    /// The master was asked at this time.
+    Asked(Instant),
+}
+
+impl Follower {
+    pub fn new(now: Instant, committed: Lsn) -> Follower {
+        Follower {
+            heard: now,
+            verified: committed,
+            acknowledged: Lsn::ZERO,
+            attempt: now.0,
+            asked: None,
+            succession: Succession::No,
+        }
+    }
+
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    pub fn deadline(&self, replica: &Replica) -> Option<Instant> {
+        let secondary = replica.configuration.has(replica.me);
+        let asks_again = self.asked.map(|(_, at)| at + replica.timing.retry * 2);
+        match self.succession {
+            Succession::No if secondary => earliest(Some(self.heard + replica.timing.grace), asks_again),
+            Succession::No => asks_again,
+            Succession::Saving(_) => None,
+            Succession::Asked(at) => Some(at + replica.timing.retry),
+        }
+    }
+}
+
+impl Replica {
+    /// Only of the primary whom we obey.
+    fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
+        let obeyed = epoch == self.configuration.epoch && epoch > self.abandoned && from == self.configuration.primary;
+        match &mut self.part {
+            Part::Follower(follower) if obeyed => Some(follower),
+            _ => None,
+        }
+    }
+
+    pub(super) fn become_follower(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.part = Part::Follower(Follower::new(now, self.committed));
+        self.ask(now, self.committed.next(), out);
+    }
+
+    /// Asks the primary to go back to `lsn`; a learner introduces itself by that.
+    fn ask(&mut self, now: Instant, lsn: Lsn, out: &mut Vec<Effect>) {
+        let (epoch, primary) = (self.epoch(), self.configuration.primary);
+        let secondary = self.configuration.has(self.me);
+        if let Part::Follower(follower) = &mut self.part {
+            follower.asked = Some((lsn, now));
+            let message = if secondary {
+                GroupMessage::Missing { epoch, from: lsn }
+            } else {
+                GroupMessage::Learn { epoch, attempt: follower.attempt, from: lsn }
+            };
+            out.push(Effect::Send(primary, message));
+        }
+    }
+
+    pub(super) fn on_beacon(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        epoch: Epoch,
+        committed: Lsn,
+        out: &mut Vec<Effect>,
+    ) {
+        if epoch > self.epoch() {
+            out.push(Effect::AskMaster);
+            return;
+        }
+        if epoch < self.epoch() {
+            out.push(Effect::Send(from, GroupMessage::Stale { epoch: self.epoch() }));
+            return;
+        }
+        let Some(follower) = self.follows(from, epoch) else { return };
+        follower.heard = now;
+        let known = committed.min(follower.verified);
+        if self.synced >= self.saved {
+            out.push(Effect::Grant(from, epoch));
+        }
+        self.commit_to(known, out);
+    }
+
+    pub(super) fn on_prepare(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        committed: Lsn,
+        entries: Vec<Entry>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(follower) = self.follows(from, self.configuration.epoch) else { return };
+        follower.heard = now;
+        let lacks = follower.verified.next();
+        let repeats = entries.last().is_some_and(|entry| entry.lsn < lacks);
+        if let Some(first) = entries.first()
+            && first.lsn > lacks
+        {
+            let asked_already = follower.asked.is_some_and(|(lsn, _)| lsn == lacks);
+            if !asked_already {
+                self.ask(now, lacks, out);
+            }
+            return;
+        }
+        follower.asked = None;
+        let fresh = self.compare(from, entries, out);
+        self.append(fresh, out);
+        self.acknowledge(repeats, out);
+        if let Part::Follower(follower) = &self.part {
+            let known = committed.min(follower.verified);
+            self.commit_to(known, out);
+        }
+    }
+
+    /// Compares dense entries, of which the first is not beyond what was compared before, with our own; returns those
+    /// that were not there. An entry of ours that differs goes, with all after it.
+    fn compare(&mut self, from: NodeId, entries: Vec<Entry>, out: &mut Vec<Effect>) -> Vec<Entry> {
+        let Part::Follower(follower) = &self.part else { return Vec::new() };
+        let known = follower.verified;
+        let mut verified = known;
+        let mut fresh = Vec::new();
+        for entry in entries.into_iter().skip_while(|entry| entry.lsn <= known) {
+            if entry.lsn != verified.next() || entry.epoch > self.configuration.epoch {
+                out.push(Effect::Suspect(from, "sends entries with gaps or of the future"));
+                break;
+            }
+            verified = entry.lsn;
+            if self.tail.epoch_at(entry.lsn) == Some(entry.epoch) {
+                continue;
+            }
+            if entry.lsn <= self.tail.last() {
+                self.cut(entry.lsn);
+            }
+            self.tail.push(entry.clone());
+            fresh.push(entry);
+        }
+        if let Part::Follower(follower) = &mut self.part {
+            follower.verified = verified;
+        }
+        fresh
+    }
+
+    /// Tells the primary what is compared and on disk, if that is news or it seems not to have heard.
+    pub(super) fn acknowledge(&mut self, again: bool, out: &mut Vec<Effect>) {
+        if self.synced < self.saved {
+            return;
+        }
+        let (epoch, primary, durable) = (self.epoch(), self.configuration.primary, self.durable);
+        let Some(follower) = self.follows(primary, epoch) else { return };
+        let upto = follower.verified.min(durable);
+        if upto > follower.acknowledged || again {
+            follower.acknowledged = upto;
+            out.push(Effect::Send(primary, GroupMessage::Prepared { epoch, upto }));
+        }
+    }
+
+    pub(super) fn on_restored(&mut self, now: Instant, upto: Lsn, out: &mut Vec<Effect>) {
+        if !matches!(self.part, Part::Follower(_)) || self.configuration.has(self.me) {
+            return;
+        }
+        self.tail = Tail::after(upto);
+        self.committed = upto;
+        self.durable = upto;
+        self.unsynced.clear();
+        self.become_follower(now, out);
+    }
+
+    /// The primary has been silent for the whole grace period: obey it no more, and stand for its place.
+    fn give_up_primary(&mut self, out: &mut Vec<Effect>) {
+        self.abandoned = self.configuration.epoch;
+        self.save(out);
+        let mark = self.marks;
+        if let Part::Follower(follower) = &mut self.part {
+            follower.succession = Succession::Saving(mark);
+        }
+    }
+
+    /// Asks the master for the primary's place, once that we have given it up is on disk.
+    pub(super) fn seek_primacy(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (synced, retry) = (self.synced, self.timing.retry);
+        let Part::Follower(follower) = &mut self.part else { return };
+        let due = match follower.succession {
+            Succession::No => false,
+            Succession::Saving(mark) => synced >= mark,
+            Succession::Asked(at) => now >= at + retry,
+        };
+        if due {
+            follower.succession = Succession::Asked(now);
+            out.push(Effect::ProposeConfiguration(self.configuration.succeeded_by(self.me)));
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        match &mut self.part {
+            Part::Primary(_) => self.on_primary_tick(now, out),
+            Part::Follower(follower) => {
+                let silent = now >= follower.heard + self.timing.grace;
+                let ask_again = follower.asked.filter(|(_, at)| now >= *at + self.timing.retry * 2);
+                if silent && follower.succession == Succession::No && self.configuration.has(self.me) {
+                    self.give_up_primary(out);
+                }
+                self.seek_primacy(now, out);
+                if let Some((lsn, _)) = ask_again {
+                    self.ask(now, lsn, out);
+                }
+            }
+            Part::Returning(asked) => {
+                if asked.is_none_or(|at| now >= at + self.timing.retry) {
+                    *asked = Some(now);
+                    out.push(Effect::ProposeConfiguration(self.configuration.next()));
+                }
+            }
+            Part::Spare => {}
+        }
+    }
+
+    pub(super) fn on_gap(&mut self, now: Instant) {
+        match &mut self.part {
+            Part::Follower(follower) => follower.heard = now,
+            _ => self.on_primary_gap(now),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The primary's part: gives each write its place, and commits what every member has on disk.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, Ticket};
+
+use super::{Effect, Part, Replica};
+use crate::timing::earliest;
+use crate::{Entry, GroupMessage};
+
+/// Bytes that may be under way to one peer.
+const WINDOW_BYTES: usize = 16 << 20;
+/// Bytes of entries in one message, unless a single entry is larger.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Primary {
+    /// Every secondary, and the learner once it has asked.
+    peers: BTreeMap<NodeId, Peer>,
+    /// Who waits for which entry.
+    waiting: BTreeMap<Lsn, Ticket>,
+    /// Bytes of the payloads that are waited for.
+    waiting_bytes: usize,
+    /// Everything that predecessors may have committed lies at or before this.
+    reconciled_at: Lsn,
+    /// The `Save` that made us primary: before it is on disk, a restart would not know of us.
+    installed: u64,
+    /// Asked of the master and not answered; its members count already.
+    proposal: Option<(Configuration, Instant)>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Last entry of our log that its disk holds.
+    acked: Lsn,
+    /// Last entry that went out to it, or that it has anyway.
+    sent: Lsn,
+    /// Where sending begins again after a loss. Never more than `sent`.
+    base: Lsn,
+    /// What is under way: last entry and bytes of each message.
+    under_way: VecDeque<(Lsn, usize)>,
+    /// When the last beacon went out that it acknowledged.
+    granted: Option<Instant>,
+    /// Since when it is expected to answer.
+    since: Instant,
+    /// When it last acknowledged something new, or was sent something after a pause.
+    progress: Instant,
+    /// Entries for it are being read from the log.
+    fetching: Option<Instant>,
+    /// A learner's attempt.
+    attempt: Option<u64>,
+}
+
+impl Peer {
+    fn new(now: Instant, has: Lsn) -> Peer {
+        Peer {
+            acked: Lsn::ZERO,
+            sent: has,
+            base: has,
+            under_way: VecDeque::new(),
+            granted: None,
+            since: now,
+            progress: now,
+            fetching: None,
+            attempt: None,
+        }
+    }
+
+    fn rewind(&mut self, now: Instant, to: Lsn) {
+        self.sent = to;
+        self.base = to;
+        self.under_way.clear();
+        self.fetching = None;
+        self.progress = now;
+    }
+
+    fn under_way_bytes(&self) -> usize {
+        self.under_way.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Primary {
+    pub fn reconciled_at(&self) -> Lsn {
+        self.reconciled_at
+    }
+
+    pub fn installed(&self) -> u64 {
+        self.installed
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    pub fn take_waiting(&mut self) -> BTreeMap<Lsn, Ticket> {
+        core::mem::take(&mut self.waiting)
+    }
+
+    /// Who waits for the entry, which is committed now.
+    pub fn take_ticket(&mut self, entry: &Entry) -> Option<Ticket> {
+        let ticket = self.waiting.remove(&entry.lsn)?;
+        self.waiting_bytes -= entry.payload.len();
+        Some(ticket)
+    }
+
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.keys().copied()
+    }
+
+    pub fn slowest(&self) -> Option<Lsn> {
+        self.peers.values().map(|peer| peer.acked).min()
+    }
+
+    /// Who must have an entry before it is committed, and grant a lease before a read: the members now, and those
+    /// whom an unanswered proposal would add. Without ourselves.
+    pub fn voters(&self, me: NodeId, configuration: &Configuration) -> BTreeSet<NodeId> {
+        let proposed = self.proposal.iter().flat_map(|(proposed, _)| proposed.members());
+        configuration.members().chain(proposed).filter(|&node| node != me).collect()
+    }
+
+    pub fn leased(&self, node: NodeId, now: Instant, replica: &Replica) -> bool {
+        let granted = self.peers.get(&node).and_then(|peer| peer.granted);
+        granted.is_some_and(|sent| now < sent + replica.timing.lease)
+    }
+
+    /// When the node will have been silent for too long. Someone who has not answered yet gets longer: it may not
+    /// have heard of the configuration.
+    fn lapses(&self, node: NodeId, replica: &Replica) -> Instant {
+        let timing = &replica.timing;
+        match self.peers.get(&node) {
+            Some(Peer { granted: Some(sent), .. }) => *sent + timing.lease,
+            Some(peer) => peer.since + timing.lease + timing.grace,
+            None => Instant::ZERO,
+        }
+    }
+
+    pub fn deadline(&self, replica: &Replica) -> Option<Instant> {
+        if let Some((_, asked)) = &self.proposal {
+            return Some(*asked + replica.timing.retry);
+        }
+        let lapses = replica.configuration.secondaries.iter().map(|&node| self.lapses(node, replica)).min();
+        let fetching = self.peers.values().filter_map(|peer| peer.fetching).min();
+        earliest(lapses, fetching.map(|since| since + replica.timing.retry * 5))
+    }
+}
+
+impl Replica {
+    fn primary(&mut self) -> Option<&mut Primary> {
+        match &mut self.part {
+            Part::Primary(primary) => Some(primary),
+            _ => None,
+        }
+    }
+
+    /// Takes over: whatever the predecessor may have committed is in our tail, since we were a member.
+    pub(super) fn become_primary(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let no_op = Entry { lsn: self.tail.last().next(), epoch: self.epoch(), payload: Bytes::new() };
+        self.part = Part::Primary(Primary { reconciled_at: no_op.lsn, installed: self.saved, ..Primary::default() });
+        self.tail.push(no_op.clone());
+        self.append(vec![no_op], out);
+        self.keep_peers(now);
+    }
+
+    /// Stays primary with other members. What old members acknowledged still holds: our log has not changed.
+    pub(super) fn continue_as_primary(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if let Some(primary) = self.primary() {
+            primary.proposal = None;
+        }
+        self.keep_peers(now);
+        self.advance(now, out);
+    }
+
+    /// Makes the peers those whom the configuration names.
+    pub(super) fn keep_peers(&mut self, now: Instant) {
+        let (configuration, learner, committed) = (self.configuration.clone(), self.learner, self.committed);
+        let Some(primary) = self.primary() else { return };
+        primary.peers.retain(|node, _| configuration.has(*node) || learner == Some(*node));
+        for &node in &configuration.secondaries {
+            let peer = primary.peers.entry(node).or_insert_with(|| Peer::new(now, committed));
+            peer.attempt = None;
+        }
+    }
+
+    pub(super) fn on_propose(&mut self, ticket: Ticket, payload: Bytes, out: &mut Vec<Effect>) {
+        if !self.may_write() {
+            let refusal = match &self.part {
+                Part::Primary(_) | Part::Returning(_) => Refusal::NotReady(self.tablet),
+                _ => Refusal::WrongEpoch { tablet: self.tablet, current: self.configuration.clone() },
+            };
+            out.push(Effect::Refuse(ticket, refusal));
+            return;
+        }
+        let entry = Entry { lsn: self.tail.last().next(), epoch: self.epoch(), payload };
+        if let Some(primary) = self.primary() {
+            primary.waiting.insert(entry.lsn, ticket);
+            primary.waiting_bytes += entry.payload.len();
+        }
+        self.tail.push(entry.clone());
+        self.append(vec![entry], out);
+    }
+
+    /// Sends each peer what it has not been sent.
+    pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let Part::Primary(primary) = &mut self.part else { return };
+        let (epoch, committed, last) = (self.configuration.epoch, self.committed, self.tail.last());
+        for (&node, peer) in &mut primary.peers {
+            while peer.sent < last && peer.fetching.is_none() && peer.under_way_bytes() < WINDOW_BYTES {
+                let from = peer.sent.next();
+                let entries = self.tail.copy(from, MESSAGE_BYTES);
+                let Some(sent) = entries.last().map(|entry| entry.lsn) else {
+                    peer.fetching = Some(now);
+                    out.push(Effect::Older { to: node, from, attempt: peer.attempt });
+                    break;
+                };
+                if peer.under_way.is_empty() {
+                    peer.progress = now;
+                }
+                let bytes = entries.iter().map(|entry| entry.payload.len() + 32).sum();
+                peer.under_way.push_back((sent, bytes));
+                peer.sent = sent;
+                out.push(Effect::Send(node, GroupMessage::Prepare { epoch, committed, entries }));
+            }
+        }
+    }
+
+    /// Old entries, read back, go to the peer that lacks them.
+    pub(super) fn on_fetched(&mut self, to: NodeId, entries: Vec<Entry>, out: &mut Vec<Effect>) {
+        let (epoch, committed) = (self.epoch(), self.committed);
+        let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&to)) else { return };
+        if peer.fetching.take().is_none() {
+            return;
+        }
+        let Some((first, last)) = entries.first().zip(entries.last()).map(|(a, b)| (a.lsn, b.lsn)) else { return };
+        if first == peer.sent.next() {
+            let bytes = entries.iter().map(|entry| entry.payload.len() + 32).sum();
+            peer.under_way.push_back((last, bytes));
+            peer.sent = last;
+            out.push(Effect::Send(to, GroupMessage::Prepare { epoch, committed, entries }));
+        }
+    }
+
+    pub(super) fn on_prepared(&mut self, now: Instant, from: NodeId, upto: Lsn, out: &mut Vec<Effect>) {
+        let last = self.tail.last();
+        let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
+        if upto > last || upto > peer.sent {
+            // A rewound peer may still acknowledge what went out before: its disk does hold it.
+            if upto > last {
+                out.push(Effect::Suspect(from, "acknowledges what was never sent"));
+                return;
+            }
+            peer.sent = upto;
+        }
+        if upto > peer.acked {
+            peer.acked = upto;
+            peer.base = peer.base.max(upto);
+            peer.progress = now;
+        }
+        while peer.under_way.front().is_some_and(|(sent, _)| *sent <= upto) {
+            peer.under_way.pop_front();
+        }
+        self.advance(now, out);
+    }
+
+    pub(super) fn on_missing(&mut self, now: Instant, from: NodeId, lsn: Lsn, out: &mut Vec<Effect>) {
+        let last = self.tail.last();
+        let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
+        if lsn > last.next() {
+            out.push(Effect::Suspect(from, "holds committed entries that we never had"));
+            return;
+        }
+        peer.rewind(now, lsn.prev());
+    }
+
+    /// The learner asks to be brought up to date; it holds everything before `lsn`.
+    pub(super) fn on_learn(&mut self, now: Instant, from: NodeId, attempt: u64, lsn: Lsn, out: &mut Vec<Effect>) {
+        if self.learner != Some(from) && !self.configuration.has(from) {
+            return;
+        }
+        let (last, committed) = (self.tail.last(), self.committed);
+        let Some(primary) = self.primary() else { return };
+        if lsn > last.next() {
+            out.push(Effect::Suspect(from, "holds committed entries that we never had"));
+            out.push(Effect::Older { to: from, from: Lsn::ZERO, attempt: Some(attempt) });
+            return;
+        }
+        let peer = primary.peers.entry(from).or_insert_with(|| Peer::new(now, committed));
+        if peer.attempt == Some(attempt) {
+            return;
+        }
+        peer.attempt = Some(attempt);
+        peer.rewind(now, lsn.prev());
+    }
+
+    pub(super) fn on_granted(&mut self, now: Instant, from: NodeId, epoch: Epoch, sent: Instant) {
+        if epoch != self.epoch() {
+            return;
+        }
+        let retry = self.timing.retry;
+        let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
+        peer.granted = peer.granted.max(Some(sent));
+        // It lives, yet what was sent long ago is not acknowledged: that must have been lost.
+        if peer.acked < peer.sent && peer.fetching.is_none() && now.since(peer.progress) > retry * 2 {
+            let base = peer.base;
+            peer.rewind(now, base);
+        }
+    }
+
+    /// Commits what every voter has on disk; proposes the learner once it has all that is committed.
+    pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let Part::Primary(primary) = &self.part else { return };
+        let voters = primary.voters(self.me, &self.configuration);
+        let acked = |node: &NodeId| primary.peers.get(node).map_or(Lsn::ZERO, |peer| peer.acked);
+        let everywhere = voters.iter().map(acked).fold(self.durable, Lsn::min);
+        self.commit_to(everywhere, out);
+        self.admit_learner(now, out);
+    }
+
+    fn admit_learner(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let Part::Primary(primary) = &self.part else { return };
+        let Some(learner) = self.learner else { return };
+        let caught_up = primary.peers.get(&learner).is_some_and(|peer| peer.acked >= self.committed);
+        if caught_up && primary.proposal.is_none() && self.serves(primary) && !self.configuration.has(learner) {
+            self.propose(now, self.configuration.with(learner), out);
+        }
+    }
+
+    pub(super) fn propose(&mut self, now: Instant, configuration: Configuration, out: &mut Vec<Effect>) {
+        if let Some(primary) = self.primary() {
+            primary.proposal = Some((configuration.clone(), now));
+        }
+        out.push(Effect::ProposeConfiguration(configuration));
+    }
+
+    pub(super) fn on_primary_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (retry, timing_fetch) = (self.timing.retry, self.timing.retry * 5);
+        let Part::Primary(primary) = &mut self.part else { return };
+        if let Some((configuration, asked)) = &mut primary.proposal {
+            if now >= *asked + retry {
+                *asked = now;
+                out.push(Effect::ProposeConfiguration(configuration.clone()));
+            }
+            return;
+        }
+        for peer in primary.peers.values_mut() {
+            if peer.fetching.is_some_and(|since| now >= since + timing_fetch) {
+                peer.fetching = None;
+            }
+        }
+        let Part::Primary(primary) = &self.part else { return };
+        let silent: BTreeSet<NodeId> =
+            self.configuration.secondaries.iter().copied().filter(|&node| now >= primary.lapses(node, self)).collect();
+        if !silent.is_empty() {
+            let mut fewer = self.configuration.next();
+            fewer.secondaries.retain(|node| !silent.contains(node));
+            self.propose(now, fewer, out);
+        }
+    }
+
+    pub(super) fn on_primary_gap(&mut self, now: Instant) {
+        let Some(primary) = self.primary() else { return };
+        for peer in primary.peers.values_mut() {
+            peer.granted = None;
+            peer.since = now;
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How long is long.
+
+use core::time::Duration;
+use model::Instant;
+
+/// Periods of the protocol. What matters is their order: `beacon < lease < grace < session < replace_after`.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// A primary asks its members for a new lease this often.
+    pub beacon: Duration,
+    /// A primary may serve reads for this long after it *sent* the last beacon that a member acknowledged.
+    pub lease: Duration,
+    /// A secondary gives its primary up after hearing nothing for this long since it *received* the last beacon.
+    pub grace: Duration,
+    /// What was sent or proposed without an answer is sent again after this.
+    pub retry: Duration,
+    /// A node reports to the master this often.
+    pub heartbeat: Duration,
+    /// The master takes a node for dead after hearing nothing for this long.
+    pub session: Duration,
+    /// A missing replica is made anew on another node after this long.
+    pub replace_after: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            beacon: Duration::from_millis(150),
+            lease: Duration::from_millis(600),
+            grace: Duration::from_millis(900),
+            retry: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(500),
+            session: Duration::from_secs(3),
+            replace_after: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Timing {
+    /// How far clocks may drift apart, in percent of the time that passes.
+    pub const DRIFT_PERCENT: u32 = 1;
+
+    /// Whether a secondary can only give its primary up after the primary's lease has ended, whatever the clocks do:
+    /// `grace * (1 - drift) >= lease * (1 + drift)` (PacificA, 2.3).
+    pub fn is_safe(&self) -> bool {
+        self.grace * (100 - Timing::DRIFT_PERCENT) >= self.lease * (100 + Timing::DRIFT_PERCENT)
+    }
+}
+
+/// The earlier of two deadlines.
+pub(crate) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_safe() {
+        assert!(Timing::default().is_safe());
+    }
+}

@@ -1,0 +1,75 @@
+//! One replica group in virtual time: the replicas themselves under the cruellest host that keeps its promises.
+//!
+//! ```text
+//!   master (compare and set) ◀──Propose── node: Replica + log ──Prepare, beacons──▶ node: Replica + log
+//!            └──────Assign, Forget──────────▶
+//! ```
+//!
+//! The host loses, delays, doubles and reorders messages, cuts links in one direction, stops processes and lets them
+//! go on, crashes them with the loss of what they had not synced, and lets clocks run at different speeds. After
+//! every step the checkers compare the replicas with one another; at the end everything is healed, and then the
+//! group must be whole again.
+
+mod check;
+mod log;
+mod world;
+
+use model::Lsn;
+
+/// What a history had in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries that replicas committed, counted at each.
+    pub commits: u64,
+    /// Writes that were acknowledged to clients.
+    pub acknowledged: u64,
+    /// Changes of configuration.
+    pub epochs: u32,
+    /// Crashes.
+    pub crashes: u64,
+    /// Moments at which reads were found possible.
+    pub readable: u64,
+    /// Checkpoints that learners took.
+    pub checkpoints: u64,
+    /// Last committed entry.
+    pub committed: Lsn,
+    /// Hash of everything that happened: the same seed gives the same.
+    pub trace: u64,
+}
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Nanoseconds of virtual time.
+    pub time: u64,
+    /// What was wrong.
+    pub what: String,
+    /// The last events before it, oldest first.
+    pub events: Vec<String>,
+}
+
+/// Lives the history of a seed. `verbose` keeps this many of the last events for a violation's report.
+pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
+    world::World::new(seed, verbose).run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_keep_their_promises() {
+        for seed in 0..60 {
+            if let Err(violation) = run(seed, 60) {
+                panic!("seed {seed} at {} ns: {}\n{}", violation.time, violation.what, violation.events.join("\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn one_seed_is_one_history() {
+        for seed in [1, 2, 3] {
+            assert_eq!(run(seed, 0).unwrap(), run(seed, 50).unwrap());
+        }
+    }
+}

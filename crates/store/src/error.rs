@@ -1,0 +1,94 @@
+//! What the engine says when the world is at fault.
+
+use std::io;
+
+use model::{Lsn, TabletId};
+use thiserror::Error;
+
+/// The disk failed, is full, or gave back other bytes than were written.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The disk refused an operation.
+    #[error("cannot {what} {file}: {source}")]
+    Io {
+        /// The file, relative to the data folder.
+        file: String,
+        /// What was tried, as a verb: `read`, `sync`.
+        what: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// Bytes that were written and synced came back changed.
+    #[error("{file} is damaged at offset {offset}: {what}; keep the file for inspection and replace this replica")]
+    Corrupt {
+        /// The file, relative to the data folder.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// No room is left.
+    #[error("no room to write {file}: the disk is full; free some space, the work goes on by itself")]
+    Full {
+        /// The file that needed room.
+        file: String,
+    },
+    /// The file is of a version that this program does not know.
+    #[error("{file} has format version {found}; this program reads up to {known}: start a newer one")]
+    Version {
+        /// The file, relative to the data folder.
+        file: String,
+        /// The version that it has.
+        found: u32,
+        /// The newest version that we read.
+        known: u32,
+    },
+    /// Entries that the log does not hold any more.
+    #[error("{tablet}: the entry {from} has been trimmed from the log, which begins at {first:?}; take a checkpoint")]
+    Trimmed {
+        /// Whose entries.
+        tablet: TabletId,
+        /// The first that was asked for.
+        from: Lsn,
+        /// The oldest that is held.
+        first: Option<Lsn>,
+    },
+}
+
+impl Error {
+    /// Names the file and the operation; a full disk becomes [`Error::Full`].
+    pub fn io(file: impl Into<String>, what: &'static str, source: io::Error) -> Error {
+        let file = file.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { file },
+            _ => Error::Io { file, what, source },
+        }
+    }
+
+    /// Names the place of damage.
+    pub fn corrupt(file: impl Into<String>, offset: u64, what: impl Into<String>) -> Error {
+        Error::Corrupt { file: file.into(), offset, what: what.into() }
+    }
+
+    /// Whether the operation may succeed once there is room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Full { .. })
+    }
+
+    /// Whether bytes came back changed.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Error::Corrupt { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_space_is_told_apart_from_failure() {
+        assert!(Error::io("log/1", "write", io::Error::from_raw_os_error(28)).is_full());
+        assert!(!Error::io("log/1", "write", io::Error::from_raw_os_error(5)).is_full());
+    }
+}

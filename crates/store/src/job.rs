@@ -1,0 +1,195 @@
+//! Work that takes long, as values: complete in themselves, so that any thread can do it.
+//!
+//! A [`crate::tablet::Tablet`] (or the node) makes a [`Job`], [`crate::keeper::Keeper::run`] does it, and
+//! [`crate::tablet::Tablet::install`] takes what was [`Done`]. Jobs that change one tablet never overlap; whoever runs
+//! them sees to it. A job that failed changed nothing that counts, and may be run again.
+
+use std::sync::Arc;
+
+use model::{Bytes, Lsn, Schema, TabletId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::memtable::Memtable;
+use crate::sstable::Table;
+use crate::view::View;
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// What its keeper calls it; only for people.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// Something to be done on the disk.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Writes a frozen memtable to a table.
+    Flush {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// What to write; without changes, only `upto` and the note are.
+        memtable: Arc<Memtable>,
+        /// It has what came after this,
+        after: Lsn,
+        /// up to this.
+        upto: Lsn,
+        /// The latest version that a primary had chosen by then.
+        clock: Timestamp,
+        /// The node's note as of `upto`.
+        note: Bytes,
+    },
+    /// Merges tables that follow each other into one.
+    Merge {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// Oldest first.
+        inputs: Vec<Arc<Table>>,
+        /// The tablet has no older table.
+        oldest: bool,
+        /// By which families and retention are judged,
+        schema: Schema,
+        /// as of this time.
+        now: Timestamp,
+    },
+    /// Forgets a tablet.
+    Drop {
+        /// Which.
+        tablet: TabletId,
+    },
+    /// Writes down a piece of a checkpoint that a peer sends. Pieces of an older attempt are removed.
+    Receive {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// Tells one transfer from the next; rises.
+        attempt: u64,
+        /// Its place in the list of files.
+        file: u32,
+        /// Where in the file.
+        offset: u64,
+        /// What belongs there.
+        bytes: Bytes,
+    },
+    /// Checks the files of a checkpoint that has been received, and makes them the tablet, in place of all that it had.
+    Adopt {
+        /// Which tablet.
+        tablet: TabletId,
+        /// Which transfer.
+        attempt: u64,
+        /// Its files, as the peer's [`View::files`] had them.
+        files: Vec<FileInfo>,
+        /// They have everything up to this.
+        upto: Lsn,
+        /// The peer's note as of `upto`.
+        note: Bytes,
+    },
+    /// Reads raw bytes of a checkpoint, for a peer.
+    Fetch {
+        /// Pins the checkpoint.
+        view: View,
+        /// Place in the view's list of files.
+        file: u32,
+        /// From where,
+        offset: u64,
+        /// how much at most.
+        len: u32,
+    },
+}
+
+/// What a job does, without what it does it with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobKind {
+    /// [`Job::Flush`]
+    Flush,
+    /// [`Job::Merge`]
+    Merge,
+    /// [`Job::Drop`]
+    Drop,
+    /// [`Job::Receive`]
+    Receive,
+    /// [`Job::Adopt`]
+    Adopt,
+    /// [`Job::Fetch`]
+    Fetch,
+}
+
+impl Job {
+    /// What it does.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Job::Flush { .. } => JobKind::Flush,
+            Job::Merge { .. } => JobKind::Merge,
+            Job::Drop { .. } => JobKind::Drop,
+            Job::Receive { .. } => JobKind::Receive,
+            Job::Adopt { .. } => JobKind::Adopt,
+            Job::Fetch { .. } => JobKind::Fetch,
+        }
+    }
+
+    /// To which tablet.
+    pub fn tablet(&self) -> TabletId {
+        match self {
+            Job::Flush { tablet, .. }
+            | Job::Merge { tablet, .. }
+            | Job::Drop { tablet }
+            | Job::Receive { tablet, .. }
+            | Job::Adopt { tablet, .. } => *tablet,
+            Job::Fetch { view, .. } => view.tablet(),
+        }
+    }
+}
+
+/// What has been done, durably.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// A memtable is on the disk.
+    Flushed {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// The new table, unless there was no change.
+        table: Option<Arc<Table>>,
+        /// Everything up to this is in tables.
+        upto: Lsn,
+        /// The node's note as of `upto`.
+        note: Bytes,
+    },
+    /// Tables have become one.
+    Merged {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// Numbers of the old ones.
+        removed: Vec<u64>,
+        /// The new one, unless nothing was left.
+        added: Option<Arc<Table>>,
+    },
+    /// The tablet is forgotten.
+    Dropped {
+        /// Which.
+        tablet: TabletId,
+    },
+    /// The piece is written, though not synced: adopting does that.
+    Received {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// Which transfer.
+        attempt: u64,
+        /// Which file.
+        file: u32,
+        /// Where the piece ends.
+        end: u64,
+    },
+    /// The tablet is what the peer had.
+    Adopted {
+        /// Which tablet.
+        tablet: TabletId,
+        /// Its tables, oldest first.
+        tables: Vec<Arc<Table>>,
+        /// They have everything up to this.
+        upto: Lsn,
+        /// The peer's note as of `upto`.
+        note: Bytes,
+    },
+    /// Bytes of a checkpoint; fewer than asked for only at the end of the file.
+    Fetched(Bytes),
+}

@@ -1,0 +1,305 @@
+//! The doing side of the tables: runs jobs, and brings tablets back after a restart.
+//!
+//! ```text
+//!   manifest/<tablet>                      what counts: crate::manifest
+//!   tables/<number>.sst                    written and synced, and the folder too, before a manifest names them
+//!   incoming/<tablet>-<attempt>-<file>     pieces of a checkpoint from a peer; worth nothing after a restart
+//! ```
+//!
+//! A job takes effect with one edit of the manifest. Files that no manifest names are removed: at the start, and while
+//! running once no view needs them. If a job fails before its edit, the files it has written are removed; if the edit itself
+//! fails nobody knows whether it will outlive a crash, so everything stays as both outcomes need it. Any thread may
+//! run a job; jobs that change one tablet never overlap, which is the caller's part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use disk::{Disk, File};
+use model::{Bytes, Lsn, TabletId};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::compaction;
+use crate::job::{Done, FileInfo, Job};
+use crate::manifest::{self, Edit, Manifest};
+use crate::memtable::{MemoryCursor, Memtable};
+use crate::sstable::{Shelf, Table, Writer};
+use crate::tablet::Tablet;
+use crate::view::{Version, View};
+
+const TABLES: &str = "tables";
+const INCOMING: &str = "incoming";
+/// Bytes of a checkpoint that are read at once, whatever a peer asks for.
+const MOST_FETCHED: u32 = 8 << 20;
+
+/// All table files of a node.
+pub struct Keeper {
+    disk: Arc<dyn Disk>,
+    manifest: Mutex<Manifest>,
+    shelf: Arc<Shelf>,
+    /// Number of the next table file.
+    next: AtomicU64,
+}
+
+impl Keeper {
+    /// Opens all tablets of which something is on the disk, each with its note, and removes what nobody needs.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<(Keeper, BTreeMap<TabletId, (Tablet, Bytes)>), Error> {
+        for dir in [TABLES, INCOMING, manifest::DIR] {
+            disk.create_dir(dir).map_err(|source| Error::io(dir, "create", source))?;
+        }
+        disk.sync_dir("").map_err(|source| Error::io("the data folder", "sync", source))?;
+        let manifest = Manifest::open(disk.clone())?;
+        let named: BTreeSet<u64> = manifest.tablets().values().flat_map(|state| state.tables.iter().copied()).collect();
+        let mut greatest = named.last().copied().unwrap_or(0);
+        for name in disk.list(TABLES).map_err(|source| Error::io(TABLES, "list", source))? {
+            let Some(number) = name.strip_suffix(".sst").and_then(|number| number.parse().ok()) else { continue };
+            greatest = greatest.max(number);
+            if !named.contains(&number) {
+                remove(&*disk, &format!("{TABLES}/{name}"))?;
+            }
+        }
+        let keeper =
+            Keeper { disk, manifest: Mutex::new(manifest), shelf: Arc::default(), next: AtomicU64::new(greatest + 1) };
+        keeper.remove_incoming(|_, _| true)?;
+        let mut tablets = BTreeMap::new();
+        for (&id, state) in keeper.manifest.lock().tablets() {
+            let tables = state.tables.iter().map(|&number| keeper.open_table(number)).collect::<Result<Vec<_>, _>>()?;
+            check_tables(id, &tables, state.flushed)?;
+            let version = Version { tables, flushed: state.flushed, note: state.note.clone() };
+            tablets.insert(id, (Tablet::of_version(id, version), state.note.clone()));
+        }
+        Ok((keeper, tablets))
+    }
+
+    /// Does a job. An error names the file; [`Error::is_full`] says that the job may be run again once there is room.
+    pub fn run(&self, job: Job) -> Result<Done, Error> {
+        // What cannot be removed now is found at the next start at the latest.
+        let _ = self.sweep();
+        match job {
+            Job::Flush { tablet, memtable, after, upto, clock, note } => {
+                let table = self.build(|path| {
+                    let mut writer = Writer::create(&*self.disk, path, tablet, (after, upto), clock)?;
+                    write_memtable(memtable, &mut writer)?;
+                    Ok(writer)
+                })?;
+                let edit = Edit::Flushed { table: number(&table), after, upto, note: note.clone() };
+                self.edit(tablet, edit, &table)?;
+                Ok(Done::Flushed { tablet, table, upto, note })
+            }
+            Job::Merge { tablet, inputs, oldest, schema, now } => {
+                let (first, last) = match &inputs[..] {
+                    [] => return Ok(Done::Merged { tablet, removed: Vec::new(), added: None }),
+                    [first, .., last] => (first.properties(), last.properties()),
+                    [only] => (only.properties(), only.properties()),
+                };
+                let table = self.build(|path| {
+                    let range = (first.after, last.upto);
+                    let mut writer = Writer::create(&*self.disk, path, tablet, range, last.clock)?;
+                    compaction::merge(&inputs, oldest, &schema, now, &mut writer)?;
+                    Ok(writer)
+                })?;
+                let removed: Vec<u64> = inputs.iter().map(|table| table.number()).collect();
+                let edit = Edit::Merged { removed: removed.clone(), added: number(&table) };
+                self.edit(tablet, edit, &table)?;
+                Ok(Done::Merged { tablet, removed, added: table })
+            }
+            Job::Drop { tablet } => {
+                self.edit(tablet, Edit::Dropped, &None)?;
+                self.remove_incoming(|of, _| of == tablet)?;
+                Ok(Done::Dropped { tablet })
+            }
+            Job::Receive { tablet, attempt, file, offset, bytes } => {
+                self.receive(tablet, attempt, file, offset, &bytes)?;
+                Ok(Done::Received { tablet, attempt, file, end: offset.saturating_add(bytes.len() as u64) })
+            }
+            Job::Adopt { tablet, attempt, files, upto, note } => {
+                let tables = self.adopt(tablet, attempt, &files, upto, note.clone())?;
+                Ok(Done::Adopted { tablet, tables, upto, note })
+            }
+            Job::Fetch { view, file, offset, len } => self.fetch(&view, file, offset, len).map(Done::Fetched),
+        }
+    }
+
+    /// Removes the files that no manifest names any more and no view needs.
+    pub fn sweep(&self) -> Result<(), Error> {
+        let free = self.shelf.take_free();
+        for (at, &number) in free.iter().enumerate() {
+            if let Err(error) = remove(&*self.disk, &path_of(number)) {
+                self.shelf.retire(free[at..].iter().copied());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a table file and opens it; None if there is nothing to write. Leaves no file behind if it fails.
+    fn build(&self, write: impl FnOnce(String) -> Result<Writer, Error>) -> Result<Option<Arc<Table>>, Error> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = path_of(number);
+        let built = write(path.clone()).and_then(|writer| {
+            if writer.is_empty() {
+                return Ok(None);
+            }
+            let (file, path) = writer.finish()?;
+            self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
+            Ok(Some(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)))?)))
+        });
+        if !matches!(built, Ok(Some(_))) {
+            self.shelf.retire([number]);
+            let _ = self.sweep();
+        }
+        built
+    }
+
+    /// Makes an edit take effect. If that fails for certain, the table that it would have brought is removed.
+    fn edit(&self, tablet: TabletId, edit: Edit, table: &Option<Arc<Table>>) -> Result<(), Error> {
+        let mut manifest = self.manifest.lock();
+        let prepared = manifest.prepare(tablet, edit).inspect_err(|_| self.shelf.retire(number(table)))?;
+        let gone = manifest.commit(prepared)?;
+        self.shelf.retire(gone);
+        Ok(())
+    }
+
+    fn receive(&self, tablet: TabletId, attempt: u64, file: u32, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let path = incoming(tablet, attempt, file);
+        let io = |what| {
+            let path = path.clone();
+            move |source| Error::io(path, what, source)
+        };
+        let piece = if self.disk.exists(&path).map_err(io("find"))? {
+            self.disk.open(&path).map_err(io("open"))?
+        } else {
+            self.remove_incoming(|of, other| of == tablet && other < attempt)?;
+            self.disk.create(&path).map_err(io("create"))?
+        };
+        piece.write_at(offset, bytes).map_err(io("write"))
+    }
+
+    fn adopt(
+        &self,
+        tablet: TabletId,
+        attempt: u64,
+        files: &[FileInfo],
+        upto: Lsn,
+        note: Bytes,
+    ) -> Result<Vec<Arc<Table>>, Error> {
+        let mut received = Vec::new();
+        for (file, info) in (0..).zip(files) {
+            received.push(self.check_received(incoming(tablet, attempt, file), info)?);
+        }
+        check_tables(tablet, &received, upto)?;
+
+        let numbers: Vec<u64> = files.iter().map(|_| self.next.fetch_add(1, Ordering::Relaxed)).collect();
+        let mut manifest = self.manifest.lock();
+        let prepared = manifest.prepare(tablet, Edit::Adopted { tables: numbers.clone(), upto, note })?;
+        for (table, &number) in received.iter().zip(&numbers) {
+            let renamed = self.disk.rename(table.path(), &path_of(number));
+            renamed.map_err(|source| Error::io(table.path(), "rename", source))?;
+        }
+        if !files.is_empty() {
+            self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
+        }
+        let tables = numbers.iter().map(|&number| self.open_table(number)).collect::<Result<Vec<_>, _>>()?;
+        let gone = manifest.commit(prepared)?;
+        self.shelf.retire(gone);
+        drop(manifest);
+        let _ = self.remove_incoming(|of, _| of == tablet);
+        Ok(tables)
+    }
+
+    /// Makes a received file durable and checks all of it.
+    fn check_received(&self, path: String, info: &FileInfo) -> Result<Arc<Table>, Error> {
+        let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
+        file.sync().map_err(|source| Error::io(&path, "sync", source))?;
+        let table = Arc::new(Table::open(file, path, None)?);
+        if table.bytes() != info.bytes {
+            let what = format!("it has {} bytes, {} were to come", table.bytes(), info.bytes);
+            return Err(Error::corrupt(table.path(), 0, what));
+        }
+        table.verify()?;
+        Ok(table)
+    }
+
+    fn fetch(&self, view: &View, file: u32, offset: u64, len: u32) -> Result<Bytes, Error> {
+        match view.version.tables.get(file as usize) {
+            Some(table) => table.read_raw(offset, len.min(MOST_FETCHED)),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    fn open_table(&self, number: u64) -> Result<Arc<Table>, Error> {
+        let path = path_of(number);
+        let file: Arc<dyn File> = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
+        Ok(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)))?))
+    }
+
+    /// Removes received pieces by tablet and attempt.
+    fn remove_incoming(&self, which: impl Fn(TabletId, u64) -> bool) -> Result<(), Error> {
+        for name in self.disk.list(INCOMING).map_err(|source| Error::io(INCOMING, "list", source))? {
+            let mut parts = name.split('-').map(|part| part.parse::<u64>().ok());
+            if let (Some(Some(tablet)), Some(Some(attempt))) = (parts.next(), parts.next())
+                && which(TabletId(tablet), attempt)
+            {
+                remove(&*self.disk, &format!("{INCOMING}/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keeper({} tablets)", self.manifest.lock().tablets().len())
+    }
+}
+
+fn write_memtable(memtable: Arc<Memtable>, writer: &mut Writer) -> Result<(), Error> {
+    let mut cursor = MemoryCursor::new(memtable, Lsn(u64::MAX), &[], None);
+    while let Some((key, value)) = cursor.entry() {
+        writer.add(key, value)?;
+        cursor.advance();
+    }
+    Ok(())
+}
+
+/// Tables of one tablet follow each other in time.
+fn check_tables(tablet: TabletId, tables: &[Arc<Table>], upto: Lsn) -> Result<(), Error> {
+    let mut end = Lsn::ZERO;
+    for table in tables {
+        let properties = table.properties();
+        if properties.tablet != tablet || properties.after < end || properties.upto < properties.after {
+            let what = format!("it does not belong at this place of {tablet}");
+            return Err(Error::corrupt(table.path(), 0, what));
+        }
+        end = properties.upto;
+    }
+    if end > upto {
+        return Err(Error::corrupt(manifest::DIR, 0, format!("tables of {tablet} are younger than it")));
+    }
+    Ok(())
+}
+
+fn number(table: &Option<Arc<Table>>) -> Option<u64> {
+    table.as_ref().map(|table| table.number())
+}
+
+fn path_of(number: u64) -> String {
+    format!("{TABLES}/{number:08}.sst")
+}
+
+fn incoming(tablet: TabletId, attempt: u64, file: u32) -> String {
+    format!("{INCOMING}/{}-{attempt}-{file}", tablet.0)
+}
+
+/// Removes a file; well if it is gone already.
+fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
+    match disk.remove(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove", source)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

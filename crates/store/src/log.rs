@@ -1,0 +1,314 @@
+//! One write-ahead log for all tablets of a node: what is synced here is prepared.
+//!
+//! ```text
+//!   append ──▶ 00000007.log │ 00000008.log │ 00000009.log ◀─ current     00000010.log ◀─ spare, so that what is
+//!                 ▲                            │                            in flight finds room on a full disk
+//!                 └─ trim removes the oldest   └─ begins with the latest state of every tablet
+//! ```
+//!
+//! After Bigtable (one log per server) and PacificA (the log is the prepared list): group commit costs one write and
+//! one sync for all tablets together, and an index in memory finds each tablet's entries for catch-up and restart.
+//!
+//! What a tablet's records mean, in the order of the log: an entry ([`Kind::Command`], [`Kind::NoOp`]) at lsn k takes
+//! the place of all its entries from k on, so the tail of a higher epoch replaces that of a lower one; an entry that
+//! leaves a gap makes those before it forgotten (a checkpoint came instead). Entries are therefore always dense.
+//!
+//! What holds always: the next segment is begun only when the last one is synced to its end; a segment is removed only
+//! when the states that it may hold are durable in a later one; segments are numbered without gap. So after a crash the
+//! log is what was synced, and of what was not a prefix (`recovery` tells a torn tail from damage).
+//!
+//! Never knows what a body means, nor what is committed beyond what it is told.
+
+mod format;
+mod index;
+mod reader;
+mod recovery;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk::Disk;
+use model::{Epoch, Lsn, TabletId};
+use parking_lot::RwLock;
+
+use self::format::{Place, SEGMENT_HEADER};
+use self::index::Index;
+use self::reader::Segment;
+use crate::Error;
+
+pub use self::reader::LogReader;
+
+/// One record of one tablet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose log it belongs to.
+    pub tablet: TabletId,
+    /// Position of an entry or a cut; free for the other kinds.
+    pub lsn: Lsn,
+    /// Configuration in which the primary ordered it.
+    pub epoch: Epoch,
+    /// What the writer knew to be committed. The highest one is recovered.
+    pub committed: Lsn,
+    /// What it is.
+    pub kind: Kind,
+    /// What it says; opaque here.
+    pub body: Bytes,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// An entry with a command.
+    Command = 1,
+    /// An entry that changes nothing.
+    NoOp = 2,
+    /// What the replica wants to know after a restart; the latest one wins. Says nothing about entries.
+    State = 3,
+    /// Drops all entries after its lsn.
+    Cut = 4,
+    /// Forgets the tablet, entries and state.
+    Dropped = 5,
+}
+
+impl Kind {
+    /// Whether it is one of the dense, numbered entries.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Kind::Command | Kind::NoOp)
+    }
+}
+
+/// How the log is cut into files.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a segment. One that must hold a longer append is longer.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: 64 << 20 }
+    }
+}
+
+/// What was there when the log was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Every tablet that has not been dropped.
+    pub tablets: BTreeMap<TabletId, Found>,
+    /// What was repaired, for people.
+    pub notes: Vec<String>,
+}
+
+/// What was found of one tablet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Body of the latest [`Kind::State`].
+    pub state: Option<Bytes>,
+    /// Oldest entry that is held.
+    pub first: Option<Lsn>,
+    /// Newest entry; `ZERO` if there never was one. Those up to `last` may all have been trimmed.
+    pub last: Lsn,
+    /// The highest `committed` of any record.
+    pub committed: Lsn,
+}
+
+/// Longest segment that may be asked for, so that every offset fits into 32 bits, even after a long append.
+const MAX_SEGMENT: u64 = 1 << 30;
+/// Longest sum of records that one append takes; far above what a request may carry.
+const MAX_APPEND: usize = 1 << 30;
+/// A buffer that grew beyond this for a large record is given back.
+const KEEP_BUFFER: usize = 4 << 20;
+
+/// The writer. There is one; readers are many.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: String,
+    options: Options,
+    index: Arc<RwLock<Index>>,
+    current: Arc<Segment>,
+    /// Where the next record goes.
+    end: Place,
+    /// All before it is durable. Never after `end`.
+    synced: Place,
+    /// The next segment: named, allocated, empty.
+    spare: Option<Segment>,
+    floors: BTreeMap<TabletId, Lsn>,
+    buffer: Vec<u8>,
+    /// Why nothing more may be written.
+    failed: Option<String>,
+}
+
+impl Log {
+    /// Recovers what is in `dir`, which is created if need be, and gives the writer and what was found.
+    ///
+    /// Fails with [`Error::Corrupt`] if bytes that were synced are not there any more.
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<(Log, Recovered), Error> {
+        let options = Options { segment_bytes: options.segment_bytes.min(MAX_SEGMENT) };
+        let recovery = recovery::recover(&*disk, dir, options)?;
+        let tablets = recovery.index.found();
+        let end = recovery.end;
+        let log = Log {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            index: Arc::new(RwLock::new(recovery.index)),
+            current: recovery.current,
+            end,
+            synced: end,
+            spare: None,
+            floors: BTreeMap::new(),
+            buffer: Vec::new(),
+            failed: None,
+        };
+        Ok((log, Recovered { tablets, notes: recovery.notes }))
+    }
+
+    /// Writes the records, in this order, as one write; [`Log::sync`] makes them durable. Readers see them at once.
+    ///
+    /// After [`Error::Full`] nothing has been written and the call may be repeated; after another error the log is
+    /// poisoned.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), Error> {
+        self.alive()?;
+        let len: usize = records.iter().map(Record::encoded_len).sum();
+        if len > MAX_APPEND {
+            let why = format!("{len} bytes in one append; the limit is {MAX_APPEND}");
+            return Err(Error::io(&self.dir, "append to", io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
+        if self.end.offset as usize + len > self.current.len as usize {
+            self.turn(len)?;
+        }
+        self.write(records)
+    }
+
+    /// Group commit: everything appended so far is durable when it returns. After an error nobody knows what is, so
+    /// the log is poisoned and every later call fails: the node has to start again.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        if self.synced < self.end {
+            let synced = self.current.file.sync();
+            self.poison_if(synced, "sync")?;
+            self.synced = self.end;
+        }
+        Ok(())
+    }
+
+    /// A reader that sees what is appended, synced or not.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.index.clone())
+    }
+
+    /// Removes whole segments, oldest first, that hold no entry after its tablet's floor (a tablet without floor needs
+    /// all of its entries), and gives the bytes freed. States are kept: the current segment begins with them.
+    pub fn trim(&mut self, floors: &BTreeMap<TabletId, Lsn>) -> Result<u64, Error> {
+        self.alive()?;
+        self.floors.clone_from(floors);
+        let oldest_needed = self.index.read().oldest_needed(floors).unwrap_or(self.current.number);
+        let mut freed = 0;
+        loop {
+            let oldest = self.index.read().oldest();
+            if oldest.number >= oldest_needed.min(self.current.number) {
+                return Ok(freed);
+            }
+            // What makes the segment dispensable, states and later entries, has to be durable first.
+            self.sync()?;
+            match self.disk.remove(&oldest.name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(&oldest.name, "remove", error));
+                }
+                _ => {}
+            }
+            // Before the next one goes, or a crash could leave a gap in the numbers.
+            self.disk.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", error))?;
+            self.index.write().forget(oldest.number);
+            freed += oldest.len;
+        }
+    }
+
+    /// Bytes of all segments in use; the spare one is not.
+    pub fn bytes(&self) -> u64 {
+        self.index.read().bytes()
+    }
+
+    /// Tablets whose entries pin the oldest segment, given the floors of the last [`Log::trim`]. Flushing them helps.
+    pub fn oldest_tablets(&self) -> Vec<TabletId> {
+        self.index.read().pinning_oldest(&self.floors)
+    }
+
+    /// Makes sure that a spare segment is allocated, so that what is in flight finds room when the disk is full.
+    /// [`Error::Full`] if there is no room for one; call again later.
+    pub fn reserve(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        if self.spare.is_none() {
+            let number = self.current.number + 1;
+            self.spare = Some(Segment::create(&*self.disk, &self.dir, number, self.options.segment_bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment, with room for `len` bytes after the states that it begins with.
+    fn turn(&mut self, len: usize) -> Result<(), Error> {
+        // Whatever can fail for want of room comes before the first write.
+        self.reserve()?;
+        let carry = self.index.read().carry();
+        let carried: usize = carry.iter().map(Record::encoded_len).sum();
+        if let Some(spare) = &mut self.spare {
+            spare.extend((SEGMENT_HEADER + carried + len) as u64)?;
+        }
+        self.sync()?;
+        let spare = Arc::new(self.spare.take().expect("reserved above"));
+        self.buffer.clear();
+        format::encode_segment_header(spare.number, carried as u32, self.end, &mut self.buffer);
+        self.current = spare.clone();
+        self.end = spare.place(0);
+        self.index.write().add(spare);
+        self.write(&carry)
+    }
+
+    /// Writes what is in the buffer, and then `records`, at the end of the current segment, where there is room.
+    fn write(&mut self, records: &[Record]) -> Result<(), Error> {
+        let start = self.end;
+        let mut places = Vec::with_capacity(records.len());
+        for record in records {
+            assert!(!record.kind.is_entry() || record.lsn > Lsn::ZERO, "no entry stands before the first");
+            let place = start.plus(self.buffer.len());
+            places.push(place);
+            record.encode(place, self.synced, &mut self.buffer);
+        }
+        let written = self.current.file.write_at(u64::from(start.offset), &self.buffer);
+        self.end = start.plus(self.buffer.len());
+        self.buffer.clear();
+        self.buffer.shrink_to(KEEP_BUFFER);
+        self.poison_if(written, "write")?;
+        let mut index = self.index.write();
+        for (record, place) in records.iter().zip(places) {
+            index.note(record, place);
+        }
+        Ok(())
+    }
+
+    fn alive(&self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some(why) => {
+                let source = io::Error::other(format!("{why}; nothing more can be promised, start this node again"));
+                Err(Error::io(&self.dir, "go on in", source))
+            }
+        }
+    }
+
+    /// After a failed write or sync nobody knows what is on the disk.
+    fn poison_if(&mut self, result: io::Result<()>, what: &'static str) -> Result<(), Error> {
+        result.map_err(|error| {
+            // Never `Full`, which promises that nothing has been written.
+            let error = Error::Io { file: self.current.name.clone(), what, source: error };
+            self.failed = Some(error.to_string());
+            error
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Where each tablet's entries are, and what must outlive every segment: states, positions and commit points.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::{Epoch, Lsn, TabletId};
+
+use super::format::Place;
+use super::reader::Segment;
+use super::{Found, Kind, Record};
+
+/// All tablets and all segments in use.
+#[derive(Default)]
+pub struct Index {
+    tablets: BTreeMap<TabletId, Shelf>,
+    /// Without gap, and never empty once the log is open.
+    segments: BTreeMap<u32, Arc<Segment>>,
+}
+
+/// One tablet's part of the log. Its entries are `before + 1 ..= before + places.len()`.
+#[derive(Default)]
+pub struct Shelf {
+    state: Option<Record>,
+    committed: Lsn,
+    before: Lsn,
+    /// Rising, because an entry that is replaced takes all after it along.
+    places: VecDeque<Place>,
+}
+
+impl Shelf {
+    pub fn first(&self) -> Option<Lsn> {
+        if self.places.is_empty() { None } else { Some(self.before.next()) }
+    }
+
+    pub fn last(&self) -> Lsn {
+        Lsn(self.before.0 + self.places.len() as u64)
+    }
+
+    /// Places of the entries from `from` on, which must not be before the first.
+    pub fn places_from(&self, from: Lsn) -> impl Iterator<Item = (Lsn, Place)> + '_ {
+        let skip = from.0.saturating_sub(self.before.0).saturating_sub(1);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.places.len());
+        let before = self.before.0 + skip as u64;
+        self.places.range(skip..).zip(1..).map(move |(place, nth)| (Lsn(before + nth), *place))
+    }
+
+    /// Whether `from` stands before everything that is held.
+    pub fn lacks(&self, from: Lsn) -> bool {
+        from <= self.before
+    }
+
+    fn put(&mut self, lsn: Lsn, place: Place) {
+        if lsn > self.last().next() || lsn <= self.before {
+            self.places.clear();
+            self.before = lsn.prev();
+        }
+        self.cut(lsn.prev());
+        self.places.push_back(place);
+    }
+
+    /// Drops what is after `lsn`. A tablet of which nothing is known yet takes the position.
+    fn cut(&mut self, lsn: Lsn) {
+        if lsn < self.before || self.last() == Lsn::ZERO {
+            self.places.clear();
+            self.before = lsn;
+        } else {
+            self.places.truncate(usize::try_from(lsn.0 - self.before.0).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Segment of the first entry after `floor`.
+    fn needs(&self, floor: Lsn) -> Option<u32> {
+        self.places_from(floor.next()).next().map(|(_, place)| place.segment)
+    }
+}
+
+impl Index {
+    /// Takes over a record that has been written at `place`.
+    pub fn note(&mut self, record: &Record, place: Place) {
+        if record.kind == Kind::Dropped {
+            self.tablets.remove(&record.tablet);
+            return;
+        }
+        let shelf = self.tablets.entry(record.tablet).or_default();
+        shelf.committed = shelf.committed.max(record.committed);
+        match record.kind {
+            Kind::Command | Kind::NoOp => shelf.put(record.lsn, place),
+            Kind::State => shelf.state = Some(record.clone()),
+            Kind::Cut => shelf.cut(record.lsn),
+            Kind::Dropped => {}
+        }
+    }
+
+    /// What a new segment begins with, so that older ones may go: every tablet's state, and a cut that cuts nothing but
+    /// tells where the entries end and what is committed.
+    pub fn carry(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (tablet, shelf) in &self.tablets {
+            records.extend(shelf.state.clone());
+            records.push(Record {
+                tablet: *tablet,
+                lsn: shelf.last(),
+                epoch: Epoch(0),
+                committed: shelf.committed,
+                kind: Kind::Cut,
+                body: Bytes::new(),
+            });
+        }
+        records
+    }
+
+    pub fn found(&self) -> BTreeMap<TabletId, Found> {
+        let found = |shelf: &Shelf| Found {
+            state: shelf.state.as_ref().map(|record| record.body.clone()),
+            first: shelf.first(),
+            last: shelf.last(),
+            committed: shelf.committed,
+        };
+        self.tablets.iter().map(|(tablet, shelf)| (*tablet, found(shelf))).collect()
+    }
+
+    pub fn shelf(&self, tablet: TabletId) -> Option<&Shelf> {
+        self.tablets.get(&tablet)
+    }
+
+    pub fn segment(&self, number: u32) -> Arc<Segment> {
+        self.segments.get(&number).expect("places point into segments in use").clone()
+    }
+
+    pub fn add(&mut self, segment: Arc<Segment>) {
+        self.segments.insert(segment.number, segment);
+    }
+
+    pub fn oldest(&self) -> Arc<Segment> {
+        self.segments.values().next().expect("an open log has a segment").clone()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.len).sum()
+    }
+
+    /// Oldest segment with an entry after its tablet's floor.
+    pub fn oldest_needed(&self, floors: &BTreeMap<TabletId, Lsn>) -> Option<u32> {
+        self.needs(floors).map(|(_, segment)| segment).min()
+    }
+
+    /// Tablets that need the oldest segment of all.
+    pub fn pinning_oldest(&self, floors: &BTreeMap<TabletId, Lsn>) -> Vec<TabletId> {
+        let oldest = self.oldest().number;
+        self.needs(floors).filter(|(_, segment)| *segment == oldest).map(|(tablet, _)| tablet).collect()
+    }
+
+    fn needs<'a>(&'a self, floors: &'a BTreeMap<TabletId, Lsn>) -> impl Iterator<Item = (TabletId, u32)> + 'a {
+        self.tablets.iter().filter_map(|(tablet, shelf)| {
+            let floor = floors.get(tablet).copied().unwrap_or(Lsn::ZERO);
+            shelf.needs(floor).map(|segment| (*tablet, segment))
+        })
+    }
+
+    /// The oldest segment is gone, and the entries in it.
+    pub fn forget(&mut self, number: u32) {
+        self.segments.remove(&number);
+        for shelf in self.tablets.values_mut() {
+            let gone = shelf.places.partition_point(|place| place.segment <= number);
+            shelf.places.drain(..gone);
+            shelf.before.0 += gone as u64;
+        }
+    }
+}

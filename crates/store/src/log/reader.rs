@@ -1,0 +1,177 @@
+//! Reading the log back: for catch-up while the writer goes on, and at recovery.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk::{Disk, File};
+use model::{Lsn, TabletId};
+use parking_lot::RwLock;
+
+use super::Record;
+use super::format::{self, Header, Place, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
+use super::index::{Index, Shelf};
+use crate::Error;
+
+/// What is read ahead of a record, since the next one is often near.
+const AHEAD: usize = 32 << 10;
+
+/// Entries that are in one segment.
+type Wanted = (Arc<Segment>, Vec<(Lsn, Place)>);
+
+/// Reads entries while the writer goes on. The lock is held to look places up, never while the disk works.
+#[derive(Clone)]
+pub struct LogReader {
+    index: Arc<RwLock<Index>>,
+}
+
+impl LogReader {
+    pub(super) fn new(index: Arc<RwLock<Index>>) -> LogReader {
+        LogReader { index }
+    }
+
+    /// Oldest entry that is held.
+    pub fn first(&self, tablet: TabletId) -> Option<Lsn> {
+        self.index.read().shelf(tablet).and_then(Shelf::first)
+    }
+
+    /// Newest entry, even if it has been trimmed; `ZERO` if there never was one.
+    pub fn last(&self, tablet: TabletId) -> Lsn {
+        self.index.read().shelf(tablet).map_or(Lsn::ZERO, Shelf::last)
+    }
+
+    /// Dense entries from `from` on, at least one and then as many as fit into `max_bytes` with their headers. Each is
+    /// checked again. Nothing if `from` is past the end; [`Error::Trimmed`] if it is not held any more.
+    pub fn read(&self, tablet: TabletId, from: Lsn, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        let wanted = self.find(tablet, from, max_bytes / RECORD_HEADER + 1)?;
+        let mut records = Vec::new();
+        let mut left = max_bytes;
+        for (segment, places) in wanted {
+            let mut window = Window::new(&segment, AHEAD);
+            for (lsn, place) in places {
+                let (header, body) = match window.record(place.offset)? {
+                    Some((header, body)) if header.record.tablet == tablet && header.record.lsn == lsn => {
+                        (header, body)
+                    }
+                    _ => {
+                        let what = format!("the entry {lsn} of {tablet} is not what was written");
+                        return Err(Error::corrupt(&segment.name, u64::from(place.offset), what));
+                    }
+                };
+                let cost = RECORD_HEADER + body.len();
+                if cost > left && !records.is_empty() {
+                    return Ok(records);
+                }
+                left = left.saturating_sub(cost);
+                records.push(Record { body: Bytes::copy_from_slice(body), ..header.record });
+            }
+        }
+        Ok(records)
+    }
+
+    /// Places of at most `count` entries, by segment. The segments stay readable even if they are removed meanwhile.
+    fn find(&self, tablet: TabletId, from: Lsn, count: usize) -> Result<Vec<Wanted>, Error> {
+        let index = self.index.read();
+        let Some(shelf) = index.shelf(tablet) else { return Ok(Vec::new()) };
+        if shelf.lacks(from) {
+            return Err(Error::Trimmed { tablet, from, first: shelf.first() });
+        }
+        let mut found: Vec<Wanted> = Vec::new();
+        for (lsn, place) in shelf.places_from(from).take(count) {
+            match found.last_mut() {
+                Some((segment, places)) if segment.number == place.segment => places.push((lsn, place)),
+                _ => found.push((index.segment(place.segment), vec![(lsn, place)])),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// One file of the log.
+pub struct Segment {
+    pub number: u32,
+    /// Path on the disk.
+    pub name: String,
+    pub file: Arc<dyn File>,
+    pub len: u64,
+}
+
+impl Segment {
+    pub fn name(dir: &str, number: u32) -> String {
+        format!("{dir}/{number:08}.log")
+    }
+
+    /// A new segment of zeros, durable, or none at all.
+    pub fn create(disk: &dyn Disk, dir: &str, number: u32, len: u64) -> Result<Segment, Error> {
+        let name = Segment::name(dir, number);
+        let create = || {
+            let file = disk.create(&name)?;
+            file.allocate(len)?;
+            file.sync()?;
+            disk.sync_dir(dir)?;
+            Ok(file)
+        };
+        match create() {
+            Ok(file) => Ok(Segment { number, name, file, len }),
+            Err(error) => {
+                // What is left of it is in the way of nothing but room; the next attempt empties it first.
+                let _ = disk.remove(&name);
+                Err(Error::io(name, "allocate", error))
+            }
+        }
+    }
+
+    /// Makes it at least `len` bytes long, durably.
+    pub fn extend(&mut self, len: u64) -> Result<(), Error> {
+        if self.len < len {
+            let extended = self.file.allocate(len).and_then(|()| self.file.sync());
+            extended.map_err(|error| Error::io(&self.name, "allocate", error))?;
+            self.len = len;
+        }
+        Ok(())
+    }
+
+    pub fn place(&self, offset: u32) -> Place {
+        Place { segment: self.number, offset }
+    }
+}
+
+/// A part of a segment in memory, moved along as it is read.
+pub struct Window<'a> {
+    segment: &'a Segment,
+    ahead: usize,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    pub fn new(segment: &'a Segment, ahead: usize) -> Window<'a> {
+        Window { segment, ahead, start: 0, bytes: Vec::new() }
+    }
+
+    /// `len` bytes at `offset`, or fewer where the segment ends.
+    pub fn get(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
+        let left = usize::try_from(self.segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        if offset < self.start || offset + len as u64 > self.start + self.bytes.len() as u64 {
+            self.bytes.resize(len.max(self.ahead).min(left), 0);
+            let read = self.segment.file.read_at(offset, &mut self.bytes);
+            self.bytes.truncate(read.map_err(|error| Error::io(&self.segment.name, "read", error))?);
+            self.start = offset;
+        }
+        let at = (offset - self.start) as usize;
+        Ok(&self.bytes[at..(at + len).min(self.bytes.len())])
+    }
+
+    pub fn segment_header(&mut self) -> Result<SegmentHeader, Error> {
+        let number = self.segment.number;
+        Ok(format::decode_segment_header(self.get(0, SEGMENT_HEADER)?, number))
+    }
+
+    /// The record at `offset` and its body, if a valid one is there.
+    pub fn record(&mut self, offset: u32) -> Result<Option<(Header, &[u8])>, Error> {
+        let place = self.segment.place(offset);
+        let Some(header) = Header::decode(self.get(u64::from(offset), RECORD_HEADER)?, place) else { return Ok(None) };
+        let padded = self.get(u64::from(offset) + RECORD_HEADER as u64, header.padded_len())?;
+        Ok(header.body(padded).map(|body| (header, body)))
+    }
+}

@@ -1,0 +1,548 @@
+use std::collections::BTreeSet;
+
+use disk::MemDisk;
+use model::random::Random;
+
+use super::*;
+
+const A: TabletId = TabletId(1);
+const B: TabletId = TabletId(2);
+
+#[test]
+fn what_is_synced_is_there_again() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    let records = [entry(A, 1, 1, "a"), entry(B, 9, 1, "b"), state(A, "who"), entry(A, 2, 1, "c"), no_op(A, 3, 1)];
+    log.append(&records).unwrap();
+    log.sync().unwrap();
+    assert_eq!(read(&log, A, 1), [records[0].clone(), records[3].clone(), records[4].clone()]);
+    for seed in 0..20 {
+        disk.crash(seed);
+        let (log, recovered) = open(&disk);
+        assert_eq!(recovered.notes, [""; 0]);
+        assert_eq!(
+            recovered.tablets[&A],
+            Found { state: Some(Bytes::from_static(b"who")), first: Some(Lsn(1)), last: Lsn(3), committed: Lsn(2) }
+        );
+        assert_eq!(recovered.tablets[&B], Found { state: None, first: Some(Lsn(9)), last: Lsn(9), committed: Lsn(8) });
+        assert_eq!(read(&log, A, 2), [records[3].clone(), records[4].clone()]);
+        assert_eq!(read(&log, B, 9), [records[1].clone()]);
+        assert_eq!(read(&log, B, 10), []);
+        assert_eq!(read(&log, TabletId(3), 1), []);
+    }
+}
+
+/// PacificA 2.3: a new primary's entries replace what the old one could not commit.
+#[test]
+fn a_higher_epoch_replaces_the_tail() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[entry(A, 1, 1, "a"), entry(A, 2, 1, "b"), entry(A, 3, 1, "c"), entry(A, 2, 2, "B")]).unwrap();
+    log.sync().unwrap();
+    let expected = [entry(A, 1, 1, "a"), entry(A, 2, 2, "B")];
+    assert_eq!(read(&log, A, 1), expected);
+    let (log, recovered) = open(&disk);
+    assert_eq!(recovered.tablets[&A].last, Lsn(2));
+    assert_eq!(read(&log, A, 1), expected);
+}
+
+#[test]
+fn cuts_gaps_and_dropped_tablets() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[entry(A, 1, 1, "a"), entry(A, 2, 1, "b"), entry(B, 1, 1, "x"), state(B, "s")]).unwrap();
+    log.append(&[record(A, 1, 1, Kind::Cut, ""), record(B, 0, 1, Kind::Dropped, "")]).unwrap();
+    assert_eq!(read(&log, A, 1), [entry(A, 1, 1, "a")]);
+    assert_eq!(log.reader().last(B), Lsn::ZERO);
+    // A checkpoint up to 49 came: what is before it is forgotten.
+    log.append(&[entry(A, 50, 2, "far")]).unwrap();
+    assert_eq!((log.reader().first(A), log.reader().last(A)), (Some(Lsn(50)), Lsn(50)));
+    assert!(matches!(
+        log.reader().read(A, Lsn(1), 100),
+        Err(Error::Trimmed { tablet: A, from: Lsn(1), first: Some(Lsn(50)) })
+    ));
+    log.sync().unwrap();
+    let (log, recovered) = open(&disk);
+    assert_eq!(recovered.tablets.keys().collect::<Vec<_>>(), [&A]);
+    assert_eq!(read(&log, A, 50), [entry(A, 50, 2, "far")]);
+}
+
+#[test]
+fn reads_stop_at_the_limit_but_give_at_least_one() {
+    let mut log = open(&MemDisk::new()).0;
+    for lsn in 1..=20 {
+        log.append(&[entry(A, lsn, 1, &"x".repeat(200))]).unwrap();
+    }
+    let count = |max| log.reader().read(A, Lsn(3), max).unwrap().len();
+    assert_eq!((count(0), count(1), count(512), count(100_000)), (1, 1, 2, 18));
+}
+
+/// Group commit: one write and one sync, however many records and tablets.
+#[test]
+fn a_batch_costs_one_sync() {
+    let disk = MemDisk::new();
+    let mut log = open_with(&disk, 1 << 20).0;
+    let before = disk.syncs();
+    log.append(&(1..100).map(|lsn| entry(TabletId(lsn % 7), 1 + lsn / 7, 1, "x")).collect::<Vec<_>>()).unwrap();
+    log.sync().unwrap();
+    log.sync().unwrap();
+    assert_eq!(disk.syncs(), before + 1);
+}
+
+/// Every segment begins with all states, so trimming loses none of them, nor the commit points and positions.
+#[test]
+fn trimming_keeps_states() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[state(A, "old"), state(A, "kept"), state(B, "too"), entry(B, 1, 1, "pin")]).unwrap();
+    for lsn in 1..=100 {
+        log.append(&[entry(A, lsn, 1, "some command")]).unwrap();
+    }
+    log.sync().unwrap();
+    let before = log.bytes();
+    assert_eq!(log.trim(&BTreeMap::from([(A, Lsn(90))])).unwrap(), 0);
+    assert_eq!(log.oldest_tablets(), [B]);
+    let freed = log.trim(&BTreeMap::from([(A, Lsn(90)), (B, Lsn(1))])).unwrap();
+    assert!(freed > 0);
+    assert_eq!(log.bytes(), before - freed);
+    assert_eq!(log.oldest_tablets(), [A]);
+    let first = log.reader().first(A).unwrap();
+    assert!(Lsn(80) < first && first <= Lsn(91));
+    let gone = log.reader().read(A, first.prev(), 100);
+    assert!(matches!(gone, Err(Error::Trimmed { .. })));
+    for seed in 0..20 {
+        disk.crash(seed);
+        let (log, recovered) = open(&disk);
+        let [a, b] = [A, B].map(|tablet| recovered.tablets[&tablet].clone());
+        assert_eq!((a.state.as_deref(), a.first, a.last), (Some(&b"kept"[..]), Some(first), Lsn(100)));
+        assert_eq!(a.committed, Lsn(99));
+        assert_eq!((b.state.as_deref(), b.first, b.last), (Some(&b"too"[..]), None, Lsn(1)));
+        assert_eq!(read(&log, A, first.0).len() as u64, 101 - first.0);
+    }
+}
+
+#[test]
+fn a_record_longer_than_a_segment_has_one_of_its_own() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    let long = "long ".repeat(5_000);
+    log.append(&[entry(A, 1, 1, "a")]).unwrap();
+    log.append(&[entry(A, 2, 1, &long)]).unwrap();
+    log.append(&[entry(A, 3, 1, "c")]).unwrap();
+    log.sync().unwrap();
+    let expected = [entry(A, 1, 1, "a"), entry(A, 2, 1, &long), entry(A, 3, 1, "c")];
+    assert_eq!(log.reader().read(A, Lsn(1), 1 << 20).unwrap(), expected);
+    assert_eq!(open(&disk).0.reader().read(A, Lsn(1), 1 << 20).unwrap(), expected);
+}
+
+/// After a failed sync nobody knows what is durable (fsyncgate): the log says no more, and what the next start finds in
+/// the kernel's memory is written again before anyone relies on it.
+#[test]
+fn a_failed_sync_poisons() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[entry(A, 1, 1, "a")]).unwrap();
+    log.sync().unwrap();
+    log.append(&[entry(A, 2, 1, "b")]).unwrap();
+    disk.fail_next_sync();
+    assert!(matches!(log.sync(), Err(Error::Io { what: "sync", .. })));
+    assert!(log.sync().is_err());
+    assert!(log.append(&[entry(A, 3, 1, "c")]).is_err());
+    assert!(log.trim(&BTreeMap::new()).is_err());
+    assert!(log.reserve().is_err());
+    disk.kill();
+    let (log, recovered) = open(&disk);
+    assert_eq!(recovered.tablets[&A].last, Lsn(2));
+    drop(log);
+    disk.crash(5);
+    let (_, recovered) = open(&disk);
+    assert_eq!(recovered.tablets[&A].last, Lsn(2), "found once, it must not vanish");
+}
+
+/// A full disk refuses before anything is written; with a spare segment what is in flight still finds room.
+#[test]
+fn a_full_disk_is_survived() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.reserve().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    let mut lsn = 0;
+    let full = loop {
+        match log.append(&[entry(A, lsn + 1, 1, "some command")]) {
+            Ok(()) => lsn += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(full.is_full());
+    assert!(log.reserve().is_err_and(|error| error.is_full()));
+    assert!(lsn > 20, "both segments were used");
+    log.sync().unwrap();
+    assert_eq!(log.reader().last(A), Lsn(lsn));
+    // Somebody makes room, and the work goes on.
+    log.trim(&BTreeMap::from([(A, Lsn(lsn))])).unwrap();
+    log.append(&[entry(A, lsn + 1, 1, "some command")]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    disk.crash(1);
+    assert_eq!(open(&disk).1.tablets[&A].last, Lsn(lsn + 1));
+}
+
+/// Found by seed 3835: an entry that has replaced a synced one must be durable before that one's segment goes.
+#[test]
+fn what_makes_a_segment_dispensable_is_durable_before_it_goes() {
+    for seed in 0..20 {
+        let disk = MemDisk::new();
+        let mut log = open(&disk).0;
+        log.append(&[entry(A, 1, 1, &"x".repeat(900))]).unwrap();
+        log.append(&[entry(B, 1, 1, "y")]).unwrap();
+        log.sync().unwrap();
+        log.append(&[entry(A, 1, 2, "instead")]).unwrap();
+        assert!(log.trim(&BTreeMap::new()).unwrap() > 0);
+        disk.crash(seed);
+        assert_eq!(read(&open(&disk).0, A, 1), [entry(A, 1, 2, "instead")], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    let (disk, _) = small_log();
+    disk.remove("log/00000002.log").unwrap();
+    assert!(matches!(try_open(&disk), Err(Error::Corrupt { file, .. }) if file == "log/00000002.log"));
+}
+
+#[test]
+fn unreadable_is_an_error_that_names_the_file() {
+    let (disk, _) = small_log();
+    disk.fail_reads("log/00000001.log", true);
+    assert!(matches!(try_open(&disk), Err(Error::Io { file, what: "read", .. }) if file == "log/00000001.log"));
+}
+
+/// Damage that shows only while the log is open is found by whoever reads.
+#[test]
+fn every_read_is_checked() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[entry(A, 1, 1, "a")]).unwrap();
+    disk.flip("log/00000001.log", 32 + 56, 1);
+    assert!(matches!(log.reader().read(A, Lsn(1), 100), Err(Error::Corrupt { offset: 32, .. })));
+}
+
+/// No bit anywhere can change what is read: it is damage that is refused, or it is in the last batch, which nothing
+/// shows to have been synced, and a prefix remains; or it is in the room after the records, and harms nothing.
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let (disk, batches) = small_log();
+    let files = files(&disk);
+    let last = files.keys().last().unwrap();
+    let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (mut refused, mut repaired) = (0, 0);
+    for (name, bytes) in &files {
+        for bit in 0..bytes.len() * 8 {
+            let disk = disk_with(&files);
+            disk.flip(name, bit as u64 / 8, 1 << (bit % 8));
+            match try_open(&disk) {
+                Err(Error::Corrupt { .. }) => refused += 1,
+                Err(error) => panic!("{name} bit {bit}: {error}"),
+                Ok((log, recovered)) => {
+                    repaired += 1;
+                    let prefix = Model::matching(&batches.concat(), &log, &recovered, &BTreeMap::new());
+                    let prefix = prefix.unwrap_or_else(|| panic!("{name} bit {bit}: not a prefix"));
+                    let sure: usize = batches[..batches.len() - 1].iter().map(Vec::len).sum();
+                    assert!(prefix >= sure, "{name} bit {bit}: lost what a later batch shows to be synced");
+                    let in_records = bit / 8 < end(bytes);
+                    assert!(name == last || !in_records, "{name} bit {bit}: damage before synced records");
+                }
+            }
+        }
+    }
+    assert!(refused > 5_000 && repaired > 1_000, "{refused} {repaired}");
+}
+
+/// A file that was cut anywhere gives a prefix or is refused, and the log goes on from there.
+#[test]
+fn every_cut_leaves_a_prefix() {
+    let (disk, batches) = small_log();
+    let files = files(&disk);
+    for (name, bytes) in &files {
+        for len in 0..bytes.len() {
+            let mut files = files.clone();
+            files.insert(name.clone(), bytes[..len].to_vec());
+            let disk = disk_with(&files);
+            match try_open(&disk) {
+                Err(Error::Corrupt { .. }) => assert_ne!(name, files.keys().last().unwrap()),
+                Err(error) => panic!("{name} cut at {len}: {error}"),
+                Ok((mut log, recovered)) => {
+                    let found = Model::matching(&batches.concat(), &log, &recovered, &BTreeMap::new());
+                    let mut records = batches.concat()[..found.expect("a prefix")].to_vec();
+                    records.push(state(B, "goes on"));
+                    log.append(&records[records.len() - 1..]).unwrap();
+                    log.sync().unwrap();
+                    let (log, recovered) = open(&disk);
+                    assert!(Model::matching(&records, &log, &recovered, &BTreeMap::new()).is_some());
+                }
+            }
+        }
+    }
+}
+
+/// Torn bytes behind the end are gone before anything new is appended: they can never be found behind it.
+#[test]
+fn a_torn_tail_is_cut_and_noted() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk).0;
+    log.append(&[entry(A, 1, 1, "a")]).unwrap();
+    log.sync().unwrap();
+    log.append(&[entry(A, 2, 1, "torn"), entry(A, 3, 1, "whole")]).unwrap();
+    log.sync().unwrap();
+    // 32 for the segment's header, 64 for each record with a short body.
+    disk.flip("log/00000001.log", 32 + 64 + 60, 1);
+    let (mut log, recovered) = open(&disk);
+    assert_eq!(recovered.tablets[&A].last, Lsn(1));
+    assert_eq!(recovered.notes, ["cut a torn tail of 125 bytes at log/00000001.log offset 96"]);
+    log.append(&[entry(A, 2, 2, "anew")]).unwrap();
+    log.sync().unwrap();
+    let (log, recovered) = open(&disk);
+    assert_eq!(recovered.notes, [""; 0]);
+    assert_eq!(read(&log, A, 1), [entry(A, 1, 1, "a"), entry(A, 2, 2, "anew")]);
+}
+
+/// The log against a model, with crashes in between and in the middle of every operation: what was synced is there,
+/// and what is there is a prefix of what was appended.
+#[test]
+fn crashes_leave_a_prefix_with_all_that_was_synced() {
+    let mut repairs = BTreeSet::new();
+    // More when asked for: SEEDS=60000 takes a minute.
+    let seeds = std::env::var("SEEDS").map_or(400, |count| count.parse().unwrap());
+    for seed in 0..seeds {
+        history(seed, &mut repairs);
+    }
+    assert!(repairs.contains("cut") && repairs.contains("removed"), "{repairs:?}");
+}
+
+fn history(seed: u64, repairs: &mut BTreeSet<String>) {
+    let mut random = Random::new(seed);
+    let disk = MemDisk::new();
+    let mut records: Vec<Record> = Vec::new();
+    let mut floors = BTreeMap::new();
+    let mut synced = 0;
+    let mut epoch = 1;
+    for life in 0..8 {
+        let (mut log, recovered) = try_open(&disk).unwrap_or_else(|error| panic!("seed {seed} life {life}: {error}"));
+        repairs.extend(recovered.notes.iter().map(|note| note.split(' ').next().unwrap().to_owned()));
+        let found = Model::matching(&records, &log, &recovered, &floors);
+        let found =
+            found.unwrap_or_else(|| panic!("seed {seed} life {life}: no prefix of {records:#?}\n{recovered:#?}"));
+        assert!(found >= synced, "seed {seed} life {life}: {synced} synced, {found} there");
+        records.truncate(found);
+        // Between opening and the first crash nothing that was found may vanish.
+        synced = found;
+        epoch += 1;
+        if random.chance(70) {
+            disk.power_fails_after(random.below(40));
+        }
+        for _ in 0..random.between(1, 60) {
+            let going = match random.below(10) {
+                0..5 => {
+                    let mut model = Model::of(&records);
+                    let mut batch = Vec::new();
+                    for _ in 0..random.between(1, 5) {
+                        batch.push(model.invent(&mut random, epoch, &floors));
+                        model.apply(batch.last().unwrap());
+                    }
+                    let done = log.append(&batch);
+                    records.extend(batch);
+                    done.is_ok()
+                }
+                5..8 => {
+                    let done = log.sync().is_ok();
+                    synced = if done { records.len() } else { synced };
+                    done
+                }
+                8 => log.reserve().is_ok(),
+                _ => {
+                    for (tablet, kept) in &Model::of(&records[..synced]).0 {
+                        let floor: &mut Lsn = floors.entry(*tablet).or_default();
+                        *floor = (*floor).max(Lsn(random.below(kept.last.0 + 1)));
+                    }
+                    log.trim(&floors).is_ok()
+                }
+            };
+            if !going {
+                break;
+            }
+        }
+        drop(log);
+        if random.chance(80) {
+            disk.crash(random.draw())
+        } else {
+            disk.kill()
+        }
+        // Power may fail during recovery as well.
+        if random.chance(50) {
+            disk.power_fails_after(random.below(8));
+            let _ = try_open(&disk);
+            disk.crash(random.draw());
+        }
+    }
+}
+
+/// What the records mean, said once more and simply.
+#[derive(Default, PartialEq)]
+struct Model(BTreeMap<TabletId, Kept>);
+
+#[derive(Default, PartialEq)]
+struct Kept {
+    state: Option<Bytes>,
+    committed: Lsn,
+    last: Lsn,
+    entries: BTreeMap<Lsn, Record>,
+}
+
+impl Model {
+    fn of(records: &[Record]) -> Model {
+        let mut model = Model::default();
+        records.iter().for_each(|record| model.apply(record));
+        model
+    }
+
+    fn apply(&mut self, record: &Record) {
+        let kept = self.0.entry(record.tablet).or_default();
+        kept.committed = kept.committed.max(record.committed);
+        match record.kind {
+            Kind::Command | Kind::NoOp => {
+                if record.lsn > kept.last.next() {
+                    kept.entries.clear();
+                }
+                kept.entries.split_off(&record.lsn);
+                kept.entries.insert(record.lsn, record.clone());
+                kept.last = record.lsn;
+            }
+            Kind::State => kept.state = Some(record.body.clone()),
+            Kind::Cut => {
+                kept.entries.split_off(&record.lsn.next());
+                kept.last = if kept.last == Lsn::ZERO { record.lsn } else { kept.last.min(record.lsn) };
+            }
+            Kind::Dropped => {
+                self.0.remove(&record.tablet);
+            }
+        }
+    }
+
+    /// The highest number of records after which the model is what the log is now.
+    fn matching(
+        records: &[Record],
+        log: &Log,
+        recovered: &Recovered,
+        floors: &BTreeMap<TabletId, Lsn>,
+    ) -> Option<usize> {
+        (0..=records.len()).rev().find(|count| Model::of(&records[..*count]).is(log, recovered, floors))
+    }
+
+    fn is(&self, log: &Log, recovered: &Recovered, floors: &BTreeMap<TabletId, Lsn>) -> bool {
+        self.0.keys().eq(recovered.tablets.keys())
+            && self.0.iter().all(|(tablet, kept)| {
+                let found = &recovered.tablets[tablet];
+                let floor = floors.get(tablet).copied().unwrap_or_default();
+                let needed = kept.entries.keys().find(|lsn| **lsn > floor).copied();
+                let held: Vec<Record> = match found.first {
+                    None => Vec::new(),
+                    Some(first) => log.reader().read(*tablet, first, 1 << 20).unwrap(),
+                };
+                let first = found.first.unwrap_or(Lsn(u64::MAX));
+                found.state == kept.state
+                    && found.committed == kept.committed
+                    && found.last == kept.last
+                    && needed.is_none_or(|needed| first <= needed)
+                    && kept.entries.range(first..).map(|(_, record)| record).eq(&held)
+            })
+    }
+
+    /// Something that a node might append.
+    fn invent(&self, random: &mut Random, epoch: u32, floors: &BTreeMap<TabletId, Lsn>) -> Record {
+        let tablet = TabletId(random.between(1, 4));
+        let last = self.0.get(&tablet).map_or(Lsn::ZERO, |kept| kept.last);
+        let floor = floors.get(&tablet).copied().unwrap_or_default().min(last);
+        let body = format!("{:x}{}", random.draw(), "-".repeat(random.below(150) as usize));
+        match random.below(20) {
+            0 => record(tablet, random.between(floor.0, last.0 + 1), epoch, Kind::Cut, ""),
+            1 => record(tablet, random.between(floor.0 + 1, last.0 + 2), epoch, Kind::NoOp, ""),
+            2 => entry(tablet, random.between(floor.0 + 1, last.0 + 2), epoch, &body),
+            3 if random.chance(30) => entry(tablet, last.0 + random.between(2, 9), epoch, &body),
+            3 if random.chance(30) => record(tablet, 0, epoch, Kind::Dropped, ""),
+            4..8 => state(tablet, &body),
+            _ => entry(tablet, last.0 + 1, epoch, &body),
+        }
+    }
+}
+
+/// A log of several small segments, and the batches that were synced.
+fn small_log() -> (MemDisk, Vec<Vec<Record>>) {
+    let disk = MemDisk::new();
+    let mut log = open_with(&disk, 500).0;
+    let mut batches = Vec::new();
+    for at in 1..=8 {
+        let batch = vec![
+            entry(A, at, 1, "a"),
+            state(B, &format!("state {at}")),
+            entry(B, at * 2, at as u32, &format!("b{at}")),
+        ];
+        log.append(&batch).unwrap();
+        log.sync().unwrap();
+        batches.push(batch);
+    }
+    assert!(files(&disk).len() > 2);
+    (disk, batches)
+}
+
+fn files(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
+    let read = |name: String| {
+        let path = format!("log/{name}");
+        let file = disk.open(&path).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        (path, bytes)
+    };
+    disk.list("log").unwrap().into_iter().map(read).collect()
+}
+
+fn disk_with(files: &BTreeMap<String, Vec<u8>>) -> MemDisk {
+    let disk = MemDisk::new();
+    disk.create_dir("log").unwrap();
+    for (path, bytes) in files {
+        disk.create(path).unwrap().write_at(0, bytes).unwrap();
+    }
+    disk
+}
+
+fn open(disk: &MemDisk) -> (Log, Recovered) {
+    try_open(disk).unwrap()
+}
+
+fn try_open(disk: &MemDisk) -> Result<(Log, Recovered), Error> {
+    Log::open(Arc::new(disk.clone()), "log", Options { segment_bytes: 1_000 })
+}
+
+fn open_with(disk: &MemDisk, segment_bytes: u64) -> (Log, Recovered) {
+    Log::open(Arc::new(disk.clone()), "log", Options { segment_bytes }).unwrap()
+}
+
+fn read(log: &Log, tablet: TabletId, from: u64) -> Vec<Record> {
+    log.reader().read(tablet, Lsn(from), 1 << 20).unwrap()
+}
+
+fn entry(tablet: TabletId, lsn: u64, epoch: u32, body: &str) -> Record {
+    record(tablet, lsn, epoch, Kind::Command, body)
+}
+
+fn no_op(tablet: TabletId, lsn: u64, epoch: u32) -> Record {
+    record(tablet, lsn, epoch, Kind::NoOp, "")
+}
+
+fn state(tablet: TabletId, body: &str) -> Record {
+    record(tablet, 0, 1, Kind::State, body)
+}
+
+fn record(tablet: TabletId, lsn: u64, epoch: u32, kind: Kind, body: &str) -> Record {
+    let committed = if kind.is_entry() { Lsn(lsn).prev() } else { Lsn::ZERO };
+    Record { tablet, lsn: Lsn(lsn), epoch: Epoch(epoch), committed, kind, body: Bytes::from(body.to_owned()) }
+}

@@ -1,0 +1,320 @@
+//! Sorted table files: immutable runs of internal keys with their values (Bigtable 4 and 5.3).
+//!
+//! ```text
+//!   file:    data block* | filter block | index block | properties block | footer
+//!   footer:  offset  size  field
+//!                 0    12  filter      offset u64, sealed length u32
+//!                12    12  index       offset u64, sealed length u32
+//!                24    12  properties  offset u64, sealed length u32
+//!                36    12  zero
+//!                48     4  version     1
+//!                52     4  crc         CRC-32C of bytes 0..52 and of the footer's own offset (u64)
+//!                56     8  magic
+//! ```
+//!
+//! Blocks are sealed as [`block`] says. The index has an entry per data block: its last key, and as value offset u64 and
+//! sealed length u32. Data blocks, filter, index, properties and footer lie end to end, so that every byte of the file is
+//! under some checksum. Numbers are little-endian; the properties are a postcard of [`Properties`].
+//!
+//! An open table keeps filter, index and properties in memory; a point read costs one block. Nothing is cached
+//! here beyond that: the kernel's page cache does it.
+
+pub mod block;
+pub mod filter;
+mod shelf;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use disk::File;
+use model::{Bytes, Lsn, TabletId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use self::block::Malformed;
+pub use self::shelf::{Pin, Shelf};
+pub use self::writer::Writer;
+use crate::{Error, key};
+
+const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"diptable";
+const FOOTER: usize = 64;
+const PLACE: usize = 8 + 4;
+const _: () = assert!(FOOTER == 3 * PLACE + 12 + 4 + 4 + 8);
+
+/// What a table is, as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Whose rows.
+    pub tablet: TabletId,
+    /// It has the changes of all records after this one,
+    pub after: Lsn,
+    /// up to this one.
+    pub upto: Lsn,
+    /// The latest version that a primary had chosen by then: retention judges by no later time in a merge.
+    pub clock: Timestamp,
+    /// Keys.
+    pub entries: u64,
+    /// Keys that delete.
+    pub deletions: u64,
+    /// Rows.
+    pub rows: u64,
+    /// The first key.
+    pub first: Bytes,
+    /// The last key.
+    pub last: Bytes,
+}
+
+/// Where a sealed block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    len: u32,
+}
+
+impl Place {
+    fn end(self) -> Option<u64> {
+        self.offset.checked_add(u64::from(self.len))
+    }
+
+    fn to_bytes(self) -> [u8; PLACE] {
+        let mut bytes = [0; PLACE];
+        bytes[..8].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Place> {
+        let (offset, len) = bytes.split_first_chunk()?;
+        Some(Place { offset: u64::from_le_bytes(*offset), len: u32::from_le_bytes(len.try_into().ok()?) })
+    }
+}
+
+/// An open table.
+pub struct Table {
+    file: Arc<dyn File>,
+    path: String,
+    /// Keeps the file from being removed, if it is one of a tablet's.
+    pin: Option<Pin>,
+    bytes: u64,
+    filter: Bytes,
+    /// Last key and place of each data block.
+    index: Vec<(Bytes, Place)>,
+    properties: Properties,
+}
+
+impl Table {
+    /// Reads the parts that stay in memory, and checks them and that the parts fill the file.
+    pub fn open(file: Arc<dyn File>, path: String, pin: Option<Pin>) -> Result<Table, Error> {
+        let bytes = file.len().map_err(|source| Error::io(&path, "measure", source))?;
+        let corrupt = |offset, what: &str| Error::corrupt(&path, offset, what);
+        let Some(footer_at) = bytes.checked_sub(FOOTER as u64) else {
+            return Err(corrupt(0, "the file is too short for a table"));
+        };
+        let footer = read(&*file, &path, Place { offset: footer_at, len: FOOTER as u32 })?;
+        if footer[56..] != MAGIC
+            || block::crc(&[&footer[..52], &footer_at.to_le_bytes()]).to_le_bytes() != footer[52..56]
+        {
+            return Err(corrupt(footer_at, "the footer's checksum is wrong"));
+        }
+        let found = u32::from_le_bytes([footer[48], footer[49], footer[50], footer[51]]);
+        if found != VERSION {
+            return Err(Error::Version { file: path, found, known: VERSION });
+        }
+        let place = |at: usize| Place::from_bytes(&footer[at..at + PLACE]);
+        let (Some(filter_at), Some(index_at), Some(properties_at)) = (place(0), place(12), place(24)) else {
+            return Err(corrupt(footer_at, "the footer does not decode"));
+        };
+        let ends = [(filter_at, index_at.offset), (index_at, properties_at.offset), (properties_at, footer_at)];
+        if ends.iter().any(|(place, next)| place.end() != Some(*next)) {
+            return Err(corrupt(footer_at, "the parts do not fill the file"));
+        }
+
+        let payload = |place: Place| -> Result<Bytes, Error> {
+            let sealed = read(&*file, &path, place)?;
+            block::unseal(sealed, place.offset).map_err(|Malformed(what)| corrupt(place.offset, what))
+        };
+        let properties = postcard::from_bytes(&payload(properties_at)?)
+            .map_err(|_| corrupt(properties_at.offset, "the properties do not decode"))?;
+        let filter = payload(filter_at)?;
+        let index = decode_index(payload(index_at)?, filter_at.offset)
+            .map_err(|Malformed(what)| corrupt(index_at.offset, what))?;
+        Ok(Table { file, path, pin, bytes, filter, index, properties })
+    }
+
+    /// What it is, as a whole.
+    pub fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The file's number; 0 if it is not (yet) one of a tablet's.
+    pub fn number(&self) -> u64 {
+        self.pin.as_ref().map_or(0, Pin::number)
+    }
+
+    /// Whether it may have changes of the row with this escaped key and [`filter::hash`]; false is certain.
+    pub fn may_hold(&self, escaped_row: &[u8], hash: u64) -> bool {
+        let (first, last) = (&self.properties.first[..], &self.properties.last[..]);
+        let after_first = escaped_row >= first || first.starts_with(escaped_row);
+        after_first && escaped_row <= last && filter::may_hold(&self.filter, hash)
+    }
+
+    /// Reads up to `len` raw bytes, unchecked, for a peer that checks the whole file when it has it.
+    pub fn read_raw(&self, offset: u64, len: u32) -> Result<Bytes, Error> {
+        let left = self.bytes.saturating_sub(offset);
+        read(&*self.file, &self.path, Place { offset, len: u64::from(len).min(left) as u32 })
+    }
+
+    /// Reads everything and checks it, down to the order of keys, the filter and the counts.
+    pub fn verify(self: &Arc<Table>) -> Result<(), Error> {
+        let corrupt = |what: &str| Error::corrupt(&self.path, 0, what);
+        let (mut entries, mut deletions, mut rows) = (0, 0, 0);
+        let mut last: Vec<u8> = Vec::new();
+        let mut cursor = TableCursor::new(self.clone(), &[])?;
+        while let Some(key) = cursor.key() {
+            let parts = key::Parts::parse(key).ok_or_else(|| corrupt("a key does not decode"))?;
+            if entries == 0 && key != &self.properties.first[..] {
+                return Err(corrupt("the first key is not what the properties say"));
+            }
+            if entries > 0 && key <= &last[..] {
+                return Err(corrupt("keys do not rise"));
+            }
+            if parts.seq.0 <= self.properties.after || parts.seq.0 > self.properties.upto {
+                return Err(corrupt("a key is not of the table's time"));
+            }
+            if key::row_of(&last) != Some(parts.row) {
+                rows += 1;
+                if !filter::may_hold(&self.filter, filter::hash(parts.row)) {
+                    return Err(corrupt("the filter denies a row"));
+                }
+            }
+            entries += 1;
+            deletions += u64::from(!matches!(parts.scope, key::Scope::Cell { sets: true, .. }));
+            last.clear();
+            last.extend_from_slice(key);
+            cursor.advance()?;
+        }
+        let p = &self.properties;
+        if (entries, deletions, rows, &last[..]) != (p.entries, p.deletions, p.rows, &p.last[..]) {
+            return Err(corrupt("the entries are not those that the properties count"));
+        }
+        Ok(())
+    }
+
+    fn block(&self, at: usize) -> Result<block::Cursor, Error> {
+        let place = self.index[at].1;
+        let payload = block::unseal(read(&*self.file, &self.path, place)?, place.offset);
+        payload.and_then(block::Cursor::new).map_err(|malformed| self.corrupt(at, malformed))
+    }
+
+    fn corrupt(&self, block: usize, Malformed(what): Malformed) -> Error {
+        Error::corrupt(&self.path, self.index[block].1.offset, what)
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({}, {} bytes, {} to {})", self.path, self.bytes, self.properties.after, self.properties.upto)
+    }
+}
+
+fn decode_index(payload: Bytes, data_end: u64) -> Result<Vec<(Bytes, Place)>, Malformed> {
+    let mut index = Vec::new();
+    let mut end = 0;
+    let mut cursor = block::Cursor::new(payload)?;
+    while let Some(key) = cursor.key() {
+        let place = Place::from_bytes(&cursor.value()).ok_or(Malformed("an index entry does not decode"))?;
+        if place.offset != end || place.len == 0 {
+            return Err(Malformed("the data blocks do not fill the file"));
+        }
+        end = place.end().ok_or(Malformed("a data block lies beyond the file"))?;
+        index.push((Bytes::copy_from_slice(key), place));
+        cursor.advance()?;
+    }
+    if end != data_end {
+        return Err(Malformed("the data blocks do not fill the file"));
+    }
+    Ok(index)
+}
+
+/// Reads a place that must be in the file.
+fn read(file: &dyn File, path: &str, place: Place) -> Result<Bytes, Error> {
+    let mut bytes = vec![0; place.len as usize];
+    let got = file.read_at(place.offset, &mut bytes).map_err(|source| Error::io(path, "read", source))?;
+    if got < bytes.len() {
+        return Err(Error::corrupt(path, place.offset + got as u64, "the file ends too early"));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// Walks a table in key order. Stands on an entry, or is at the end.
+pub struct TableCursor {
+    table: Arc<Table>,
+    /// Number and entries of the block it is in; `None` at the end.
+    block: Option<(usize, block::Cursor)>,
+}
+
+impl TableCursor {
+    /// Goes to the first key from `start` on.
+    pub fn new(table: Arc<Table>, start: &[u8]) -> Result<TableCursor, Error> {
+        let at = table.index.partition_point(|(last, _)| last[..] < *start);
+        let mut cursor = TableCursor { table, block: None };
+        cursor.enter(at)?;
+        if let Some((at, block)) = &mut cursor.block {
+            block.seek(start).map_err(|malformed| cursor.table.corrupt(*at, malformed))?;
+        }
+        cursor.skip_empty()?;
+        Ok(cursor)
+    }
+
+    /// The table's file.
+    pub fn path(&self) -> &str {
+        &self.table.path
+    }
+
+    /// Key of the entry it stands on.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.block.as_ref().and_then(|(_, block)| block.key())
+    }
+
+    /// Value of the entry it stands on; empty at the end.
+    pub fn value(&self) -> Bytes {
+        self.block.as_ref().map_or(Bytes::new(), |(_, block)| block.value())
+    }
+
+    /// Goes on by one entry.
+    pub fn advance(&mut self) -> Result<(), Error> {
+        if let Some((at, block)) = &mut self.block {
+            block.advance().map_err(|malformed| self.table.corrupt(*at, malformed))?;
+        }
+        self.skip_empty()
+    }
+
+    /// From the end of a block to the next one.
+    fn skip_empty(&mut self) -> Result<(), Error> {
+        while let Some((at, block)) = &self.block
+            && block.key().is_none()
+        {
+            self.enter(at + 1)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, at: usize) -> Result<(), Error> {
+        self.block = if at < self.table.index.len() { Some((at, self.table.block(at)?)) } else { None };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

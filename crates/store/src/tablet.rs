@@ -1,0 +1,203 @@
+//! A tablet as the node's shard has it: changes go in, views come out, and jobs that keep its memory small.
+//!
+//! ```text
+//!   apply ──▶ live memtable ──freeze──▶ frozen memtable ──Job::Flush──▶ tables ──Job::Merge──▶ fewer tables
+//! ```
+//!
+//! Invariant: flushed <= frozen <= applied; tables hold what came up to `flushed`, the frozen memtable what came up to
+//! `frozen`, the live one the rest. A record is applied once and in order: after a start, the log is replayed from
+//! `flushed` on. Nothing here touches the disk: [`crate::keeper::Keeper`] does.
+
+use std::sync::Arc;
+
+use model::{Bytes, Change, Lsn, Schema, TabletId, Timestamp};
+
+use crate::compaction;
+use crate::job::{Done, Job, JobKind};
+use crate::manifest::run_of;
+use crate::memtable::Memtable;
+use crate::sstable::Table;
+use crate::view::{Version, View};
+
+/// The state of one tablet.
+#[derive(Debug)]
+pub struct Tablet {
+    id: TabletId,
+    /// Everything up to this is in memtables and tables.
+    applied: Lsn,
+    /// The latest version that a primary chose in what was applied.
+    clock: Timestamp,
+    live: Arc<Memtable>,
+    frozen: Option<Frozen>,
+    version: Arc<Version>,
+    merging: bool,
+}
+
+/// A memtable that is, or is to be, written to a table.
+#[derive(Debug)]
+struct Frozen {
+    memtable: Arc<Memtable>,
+    upto: Lsn,
+    clock: Timestamp,
+    note: Bytes,
+    /// Its job is out; else it has failed and is to be tried again.
+    running: bool,
+}
+
+impl Tablet {
+    /// A new, empty one.
+    pub fn new(id: TabletId) -> Tablet {
+        Tablet::of_version(id, Version { tables: Vec::new(), flushed: Lsn::ZERO, note: Bytes::new() })
+    }
+
+    pub(crate) fn of_version(id: TabletId, version: Version) -> Tablet {
+        let clock = version.tables.iter().map(|table| table.properties().clock).max().unwrap_or_default();
+        let (applied, live) = (version.flushed, Arc::default());
+        Tablet { id, applied, clock, live, frozen: None, version: Arc::new(version), merging: false }
+    }
+
+    /// Which one.
+    pub fn id(&self) -> TabletId {
+        self.id
+    }
+
+    /// Applies the changes of the next record. `version` is what the primary chose: it takes the place of
+    /// [`Timestamp::SERVER`].
+    pub fn apply(&mut self, lsn: Lsn, row: &Bytes, changes: &[Change], version: Timestamp) {
+        self.skip(lsn);
+        self.clock = self.clock.max(version);
+        self.live.apply(lsn, row, changes, version);
+    }
+
+    /// The next record changes nothing.
+    pub fn skip(&mut self, lsn: Lsn) {
+        assert_eq!(lsn, self.applied.next(), "records of {} are applied one after the other", self.id);
+        self.applied = lsn;
+    }
+
+    /// Everything up to this is seen by views.
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// Everything up to this is in tables, so the log need not keep it.
+    pub fn flushed(&self) -> Lsn {
+        self.version.flushed
+    }
+
+    /// The tablet as of [`Tablet::applied`].
+    pub fn view(&self) -> View {
+        View {
+            tablet: self.id,
+            at: self.applied,
+            live: self.live.clone(),
+            frozen: self.frozen.as_ref().map(|frozen| frozen.memtable.clone()),
+            version: self.version.clone(),
+        }
+    }
+
+    /// Bytes of the live memtable, about.
+    pub fn weight(&self) -> usize {
+        self.live.weight()
+    }
+
+    /// Changes in the live memtable.
+    pub fn updates(&self) -> u64 {
+        self.live.updates()
+    }
+
+    /// Bytes of all memtables and tables.
+    pub fn bytes(&self) -> u64 {
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.weight());
+        let tables: u64 = self.version.tables.iter().map(|table| table.bytes()).sum();
+        (self.weight() + frozen) as u64 + tables
+    }
+
+    /// Freezes the memtable and returns the job that writes it. None if a flush is running or nothing came since the
+    /// last one. `note` is what the node wants to know as of [`Tablet::applied`] after a restart. A flush that has
+    /// failed is returned again as it was, with its own note.
+    pub fn freeze(&mut self, note: Bytes) -> Option<Job> {
+        if self.frozen.is_none() {
+            if self.applied == self.version.flushed {
+                return None;
+            }
+            let memtable = std::mem::take(&mut self.live);
+            self.frozen = Some(Frozen { memtable, upto: self.applied, clock: self.clock, note, running: false });
+        }
+        let frozen = self.frozen.as_mut().filter(|frozen| !frozen.running)?;
+        frozen.running = true;
+        Some(Job::Flush {
+            tablet: self.id,
+            memtable: frozen.memtable.clone(),
+            after: self.version.flushed,
+            upto: frozen.upto,
+            clock: frozen.clock,
+            note: frozen.note.clone(),
+        })
+    }
+
+    /// A merge, if one is due and none is running. It drops what `schema` drops as of the last applied record's
+    /// version: every replica reads the same after it as before, whenever it comes.
+    pub fn choose(&mut self, schema: &Schema) -> Option<Job> {
+        let sizes: Vec<u64> = self.version.tables.iter().map(|table| table.bytes()).collect();
+        if self.merging {
+            return None;
+        }
+        let run = compaction::choose(&sizes)?;
+        Some(self.merge(run, schema))
+    }
+
+    /// A merge of all tables, which drops everything that can be dropped; None if there is no table or a merge is running.
+    pub fn choose_all(&mut self, schema: &Schema) -> Option<Job> {
+        let tables = self.version.tables.len();
+        if self.merging || tables == 0 { None } else { Some(self.merge(0..tables, schema)) }
+    }
+
+    fn merge(&mut self, run: std::ops::Range<usize>, schema: &Schema) -> Job {
+        self.merging = true;
+        let (oldest, inputs) = (run.start == 0, self.version.tables[run].to_vec());
+        Job::Merge { tablet: self.id, inputs, oldest, schema: schema.clone(), now: self.clock }
+    }
+
+    /// Takes what a job of this tablet has done.
+    pub fn install(&mut self, done: Done) {
+        match done {
+            Done::Flushed { tablet, table, upto, note } => {
+                assert_eq!(tablet, self.id, "a job comes back to its tablet");
+                let frozen = self.frozen.take().expect("a flush comes back to the frozen memtable");
+                assert_eq!(frozen.upto, upto, "a flush comes back to the frozen memtable");
+                let tables = self.version.tables.iter().cloned().chain(table).collect();
+                self.version = Arc::new(Version { tables, flushed: upto, note });
+            }
+            Done::Merged { tablet, removed, added } => {
+                assert_eq!(tablet, self.id, "a job comes back to its tablet");
+                let Version { tables, flushed, note } = &*self.version;
+                let numbers: Vec<u64> = tables.iter().map(|table| table.number()).collect();
+                let run = run_of(&numbers, &removed).expect("what was merged is a run of the tablet's tables");
+                let mut tables: Vec<Arc<Table>> = tables.clone();
+                tables.splice(run, added);
+                self.version = Arc::new(Version { tables, flushed: *flushed, note: note.clone() });
+                self.merging = false;
+            }
+            Done::Adopted { tablet, tables, upto, note } => {
+                assert_eq!(tablet, self.id, "a job comes back to its tablet");
+                *self = Tablet::of_version(tablet, Version { tables, flushed: upto, note });
+            }
+            Done::Dropped { .. } | Done::Received { .. } | Done::Fetched(_) => {}
+        }
+        assert!(self.flushed() <= self.applied);
+    }
+
+    /// A job of this tablet has failed: it is given out again when asked for.
+    pub fn failed(&mut self, kind: JobKind) {
+        match kind {
+            JobKind::Flush => {
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.running = false;
+                }
+            }
+            JobKind::Merge => self.merging = false,
+            JobKind::Drop | JobKind::Receive | JobKind::Adopt | JobKind::Fetch => {}
+        }
+    }
+}

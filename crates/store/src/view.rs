@@ -1,0 +1,176 @@
+//! A tablet as it was at some lsn: what readers read, and what is copied to a peer.
+//!
+//! A view costs a few handles and never changes; while it lives, the files that it needs stay. Reads may touch the disk,
+//! so the host runs them off the shard's thread if [`View::touches_files`] says so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use model::{Bytes, Cell, Lsn, ReadOptions, Row, RowRange, Schema, TabletId, Timestamp};
+
+use crate::Error;
+use crate::job::FileInfo;
+use crate::key;
+use crate::memtable::Memtable;
+use crate::merge::{Fate, Merge, Sieve};
+use crate::sstable::{Table, filter};
+
+/// The tables of a tablet at one time.
+#[derive(Debug)]
+pub(crate) struct Version {
+    /// Oldest first.
+    pub tables: Vec<Arc<Table>>,
+    /// They have everything up to this.
+    pub flushed: Lsn,
+    /// What the node knew as of `flushed`.
+    pub note: Bytes,
+}
+
+/// A tablet as of [`View::at`].
+#[derive(Clone)]
+pub struct View {
+    pub(crate) tablet: TabletId,
+    pub(crate) at: Lsn,
+    pub(crate) live: Arc<Memtable>,
+    pub(crate) frozen: Option<Arc<Memtable>>,
+    pub(crate) version: Arc<Version>,
+}
+
+impl View {
+    /// Of which tablet.
+    pub fn tablet(&self) -> TabletId {
+        self.tablet
+    }
+
+    /// It has the changes of all records up to this one.
+    pub fn at(&self) -> Lsn {
+        self.at
+    }
+
+    /// The row with this key; `None` if nothing of what is asked for is there. Retention judges as of `now`.
+    pub fn row(
+        &self,
+        key: &[u8],
+        options: &ReadOptions,
+        schema: &Schema,
+        now: Timestamp,
+    ) -> Result<Option<Row>, Error> {
+        let start = key::row_start(key);
+        let hash = filter::hash(&start);
+        let mut merge = self.memory(&start, Some(key::row_end(key)));
+        for table in self.version.tables.iter().filter(|table| table.may_hold(&start, hash)) {
+            merge.add_table(table.clone(), &start)?;
+        }
+        let cells = next_row(&mut merge, &start, &mut Sieve::new(schema, now), options)?;
+        Ok((!cells.is_empty()).then(|| Row { key: Bytes::copy_from_slice(key), cells }))
+    }
+
+    /// Rows of `range` in key order, until there are `rows` of them or they have `bytes`; at least one, if there is one.
+    /// Then the first key that was not looked at, if the range goes on. Retention judges as of `now`.
+    pub fn scan(
+        &self,
+        range: &RowRange,
+        options: &ReadOptions,
+        schema: &Schema,
+        now: Timestamp,
+        rows: u32,
+        bytes: usize,
+    ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
+        let start = key::row_start(&range.start);
+        let end = range.end.as_ref().map(|end| key::row_start(end));
+        let mut merge = self.memory(&start, end.clone());
+        for table in &self.version.tables {
+            let properties = table.properties();
+            if properties.last >= start[..] && end.as_ref().is_none_or(|end| properties.first < end[..]) {
+                merge.add_table(table.clone(), &start)?;
+            }
+        }
+        let mut sieve = Sieve::new(schema, now);
+        let (mut found, mut weight) = (Vec::new(), 0);
+        while let Some(parts) = merge.parts()? {
+            if end.as_ref().is_some_and(|end| parts.row >= &end[..]) {
+                break;
+            }
+            if found.len() >= rows.max(1) as usize || (weight >= bytes && !found.is_empty()) {
+                return Ok((found, Some(key::unescape(parts.row))));
+            }
+            let row = parts.row.to_vec();
+            let cells = next_row(&mut merge, &row, &mut sieve, options)?;
+            if !cells.is_empty() {
+                let row = Row { key: key::unescape(&row), cells };
+                weight += row.weight();
+                found.push(row);
+            }
+        }
+        Ok((found, None))
+    }
+
+    /// May reading this row touch a file?
+    pub fn touches_files(&self, key: &[u8]) -> bool {
+        let start = key::row_start(key);
+        let hash = filter::hash(&start);
+        self.version.tables.iter().any(|table| table.may_hold(&start, hash))
+    }
+
+    /// Has the tablet any file?
+    pub fn has_files(&self) -> bool {
+        !self.version.tables.is_empty()
+    }
+
+    /// The checkpoint that the view pins: files that together have everything up to [`View::flushed`].
+    pub fn files(&self) -> Vec<FileInfo> {
+        let info = |table: &Arc<Table>| FileInfo { name: table.path().to_owned(), bytes: table.bytes() };
+        self.version.tables.iter().map(info).collect()
+    }
+
+    /// What the files hold.
+    pub fn flushed(&self) -> Lsn {
+        self.version.flushed
+    }
+
+    /// The node's note as of [`View::flushed`].
+    pub fn note(&self) -> &Bytes {
+        &self.version.note
+    }
+
+    fn memory(&self, start: &[u8], end: Option<Vec<u8>>) -> Merge {
+        let mut merge = Merge::default();
+        for memtable in self.frozen.iter().chain([&self.live]) {
+            merge.add_memtable(memtable.clone(), self.at, start, end.clone());
+        }
+        merge
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({} at {}, {} files to {})", self.tablet, self.at, self.version.tables.len(), self.flushed())
+    }
+}
+
+/// Takes the entries of the row with this escaped key, on which `merge` stands if there are any, and returns what is
+/// left of them.
+fn next_row(
+    merge: &mut Merge,
+    escaped_row: &[u8],
+    sieve: &mut Sieve<'_>,
+    options: &ReadOptions,
+) -> Result<Vec<Cell>, Error> {
+    let mut cells = Vec::new();
+    while let Some(parts) = merge.parts()? {
+        if parts.row != escaped_row {
+            break;
+        }
+        let fate = sieve.judge(&parts);
+        if let (Fate::Lives, key::Scope::Cell { timestamp, .. }) = (fate, parts.scope)
+            && sieve.rank() <= options.versions
+        {
+            let qualifier = key::unescape(parts.qualifier);
+            if options.wants(parts.family, &qualifier) {
+                cells.push(Cell { family: parts.family, qualifier, timestamp, value: merge.value() });
+            }
+        }
+        merge.advance()?;
+    }
+    Ok(cells)
+}

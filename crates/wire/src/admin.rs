@@ -1,0 +1,401 @@
+//! Tables and the cluster: protobuf ↔ the model's words.
+//!
+//! A table stands once in a message and its tablets name it by id; in the model every assignment has its schema.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::{
+    AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lsn, NodeId, Partition,
+    Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
+};
+
+use crate::convert::{Invalid, missing};
+use crate::v1::{self, assignment, partition, retention};
+
+impl TryFrom<v1::CreateTableRequest> for AdminRequest {
+    type Error = Invalid;
+
+    fn try_from(message: v1::CreateTableRequest) -> Result<AdminRequest, Invalid> {
+        limits::check_table_name(short(&message.name)?).map_err(Invalid)?;
+        if message.families.is_empty() {
+            return Err(Invalid(String::from("a table needs at least one family")));
+        }
+        let partition = Partition::try_from(message.partition.ok_or_else(|| missing("partition"))?)?;
+        check_partition(&partition)?;
+        Ok(AdminRequest::CreateTable(NewTable {
+            name: message.name,
+            families: families(message.families)?,
+            partition,
+            replicas: message.replicas.map(|count| small(count, "replicas")).transpose()?,
+            min_replicas: message.min_replicas.map(|count| small(count, "min_replicas")).transpose()?,
+        }))
+    }
+}
+
+impl From<NewTable> for v1::CreateTableRequest {
+    fn from(table: NewTable) -> v1::CreateTableRequest {
+        v1::CreateTableRequest {
+            name: table.name,
+            families: table.families.into_iter().map(new_family).collect(),
+            partition: Some(table.partition.into()),
+            replicas: table.replicas.map(u32::from),
+            min_replicas: table.min_replicas.map(u32::from),
+        }
+    }
+}
+
+impl From<v1::DropTableRequest> for AdminRequest {
+    fn from(message: v1::DropTableRequest) -> AdminRequest {
+        AdminRequest::DropTable(message.table)
+    }
+}
+
+impl TryFrom<v1::AlterTableRequest> for AdminRequest {
+    type Error = Invalid;
+
+    fn try_from(message: v1::AlterTableRequest) -> Result<AdminRequest, Invalid> {
+        if message.set.is_empty() && message.drop.is_empty() {
+            return Err(Invalid(String::from("nothing to alter: name a family to set or to drop")));
+        }
+        Ok(AdminRequest::AlterTable { table: message.table, set: families(message.set)?, drop: message.drop })
+    }
+}
+
+/// Builds the message that alters a table.
+pub fn alter_request(table: String, set: Vec<(String, Retention)>, drop: Vec<String>) -> v1::AlterTableRequest {
+    v1::AlterTableRequest { table, set: set.into_iter().map(new_family).collect(), drop }
+}
+
+fn families(messages: Vec<v1::NewFamily>) -> Result<Vec<(String, Retention)>, Invalid> {
+    if messages.len() > limits::FAMILIES {
+        return Err(Invalid(format!("{} families; the limit is {}", messages.len(), limits::FAMILIES)));
+    }
+    let family = |message: v1::NewFamily| {
+        limits::check_family_name(short(&message.name)?).map_err(Invalid)?;
+        Ok((message.name, retention_from_proto(message.retention)?))
+    };
+    messages.into_iter().map(family).collect()
+}
+
+fn new_family((name, retention): (String, Retention)) -> v1::NewFamily {
+    v1::NewFamily { name, retention: retention_to_proto(retention) }
+}
+
+/// A name that may be quoted in a message.
+fn short(name: &str) -> Result<&str, Invalid> {
+    if name.len() > 256 { Err(Invalid(format!("a name of {} bytes", name.len()))) } else { Ok(name) }
+}
+
+fn small(count: u32, what: &str) -> Result<u8, Invalid> {
+    u8::try_from(count).map_err(|_| Invalid(format!("{what} is {count}; the limit is 255")))
+}
+
+fn check_partition(partition: &Partition) -> Result<(), Invalid> {
+    let tablets = match partition {
+        Partition::Hash { tablets } => *tablets as usize,
+        Partition::Range { splits } => {
+            if splits.first().is_some_and(|split| split.is_empty()) || !splits.is_sorted_by(|a, b| a < b) {
+                return Err(Invalid(String::from(
+                    "splits are not ascending; give each once, in key order, none empty",
+                )));
+            }
+            if let Some(long) = splits.iter().find(|split| split.len() > limits::ROW_KEY) {
+                return Err(Invalid(format!("a split of {} bytes; the limit is {}", long.len(), limits::ROW_KEY)));
+            }
+            splits.len() + 1
+        }
+    };
+    match tablets {
+        1..=limits::TABLETS => Ok(()),
+        _ => Err(Invalid(format!("{tablets} tablets; a new table has 1 to {}", limits::TABLETS))),
+    }
+}
+
+impl From<Partition> for v1::Partition {
+    fn from(partition: Partition) -> v1::Partition {
+        let kind = match partition {
+            Partition::Hash { tablets } => partition::Kind::Hash(partition::Hash { tablets }),
+            Partition::Range { splits } => partition::Kind::Range(partition::Range { splits }),
+        };
+        v1::Partition { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<v1::Partition> for Partition {
+    type Error = Invalid;
+
+    fn try_from(message: v1::Partition) -> Result<Partition, Invalid> {
+        match message.kind.ok_or_else(|| missing("kind of partition"))? {
+            partition::Kind::Hash(hash) => Ok(Partition::Hash { tablets: hash.tablets }),
+            partition::Kind::Range(range) => Ok(Partition::Range { splits: range.splits }),
+        }
+    }
+}
+
+/// `None` keeps everything.
+fn retention_to_proto(retention: Retention) -> Option<v1::Retention> {
+    let rules = |rules: Vec<Retention>| retention::Rules {
+        rules: rules.into_iter().map(|rule| retention_to_proto(rule).unwrap_or_default()).collect(),
+    };
+    let rule = match retention {
+        Retention::Keep => return None,
+        Retention::Versions(most) => retention::Rule::Versions(most),
+        Retention::Age(age) => retention::Rule::Age(prost_types::Duration {
+            seconds: i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
+            nanos: age.subsec_nanos() as i32,
+        }),
+        Retention::Any(any) => retention::Rule::Any(rules(any)),
+        Retention::All(all) => retention::Rule::All(rules(all)),
+    };
+    Some(v1::Retention { rule: Some(rule) })
+}
+
+/// Recursion is bounded by the decoder's, 100 messages deep.
+fn retention_from_proto(message: Option<v1::Retention>) -> Result<Retention, Invalid> {
+    let rules = |rules: retention::Rules| {
+        rules.rules.into_iter().map(|rule| retention_from_proto(Some(rule))).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(match message.and_then(|message| message.rule) {
+        None => Retention::Keep,
+        Some(retention::Rule::Versions(0)) => {
+            return Err(Invalid(String::from("a family keeps at least one version")));
+        }
+        Some(retention::Rule::Versions(most)) => Retention::Versions(most),
+        Some(retention::Rule::Age(age)) => match Duration::try_from(age) {
+            Ok(age) if !age.is_zero() => Retention::Age(age),
+            _ => return Err(Invalid(String::from("an age must be more than nothing"))),
+        },
+        Some(retention::Rule::Any(any)) => Retention::Any(rules(any)?),
+        Some(retention::Rule::All(all)) => Retention::All(rules(all)?),
+    })
+}
+
+impl From<Schema> for v1::Table {
+    fn from(schema: Schema) -> v1::Table {
+        let family = |family: Family| v1::Family {
+            id: family.id.0,
+            name: family.name,
+            retention: retention_to_proto(family.retention),
+        };
+        v1::Table {
+            id: schema.table.0,
+            name: schema.name,
+            version: schema.version,
+            families: schema.families.into_iter().map(family).collect(),
+            next_family: schema.next_family.0,
+            partition: Some(schema.partition.into()),
+            replicas: schema.replicas.into(),
+            min_replicas: schema.min_replicas.into(),
+        }
+    }
+}
+
+impl TryFrom<v1::Table> for Schema {
+    type Error = Invalid;
+
+    fn try_from(message: v1::Table) -> Result<Schema, Invalid> {
+        let family = |family: v1::Family| {
+            let retention = retention_from_proto(family.retention)?;
+            Ok(Family { id: FamilyId(family.id), name: family.name, retention })
+        };
+        Ok(Schema {
+            table: TableId(message.id),
+            name: message.name,
+            version: message.version,
+            families: message.families.into_iter().map(family).collect::<Result<_, _>>()?,
+            next_family: FamilyId(message.next_family),
+            partition: message.partition.ok_or_else(|| missing("partition"))?.try_into()?,
+            replicas: small(message.replicas, "replicas")?,
+            min_replicas: small(message.min_replicas, "min_replicas")?,
+        })
+    }
+}
+
+/// The tables of a map, each once in its newest version, by name.
+pub fn tables(map: &ClusterMap) -> Vec<Schema> {
+    let mut tables: Vec<Schema> = schemas(map.tablets.iter()).into_values().cloned().collect();
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    tables
+}
+
+fn schemas<'a>(tablets: impl Iterator<Item = &'a Assignment>) -> BTreeMap<TableId, &'a Schema> {
+    let mut schemas: BTreeMap<TableId, &Schema> = BTreeMap::new();
+    for Assignment { tablet, schema, .. } in tablets {
+        let known = schemas.entry(tablet.table).or_insert(schema);
+        if known.version < schema.version {
+            *known = schema;
+        }
+    }
+    schemas
+}
+
+fn tables_to_proto<'a>(tablets: impl Iterator<Item = &'a Assignment>) -> Vec<v1::Table> {
+    schemas(tablets).into_values().map(|schema| schema.clone().into()).collect()
+}
+
+fn tables_from_proto(tables: Vec<v1::Table>) -> Result<BTreeMap<TableId, Schema>, Invalid> {
+    tables.into_iter().map(|table| Ok((TableId(table.id), table.try_into()?))).collect()
+}
+
+impl From<ClusterMap> for v1::ClusterMap {
+    fn from(map: ClusterMap) -> v1::ClusterMap {
+        v1::ClusterMap {
+            version: map.version,
+            tables: tables_to_proto(map.tablets.iter()),
+            nodes: map.nodes.into_iter().map(|(node, address)| v1::NodeAddress { node: node.0, address }).collect(),
+            tablets: map.tablets.into_iter().map(assignment_to_proto).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ClusterMap> for ClusterMap {
+    type Error = Invalid;
+
+    fn try_from(message: v1::ClusterMap) -> Result<ClusterMap, Invalid> {
+        let tables = tables_from_proto(message.tables)?;
+        Ok(ClusterMap {
+            version: message.version,
+            nodes: message.nodes.into_iter().map(|node| (NodeId(node.node), node.address)).collect(),
+            tablets: message
+                .tablets
+                .into_iter()
+                .map(|tablet| assignment_from_proto(tablet, &tables))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn assignment_to_proto(assignment: Assignment) -> v1::Assignment {
+    let Assignment { tablet, configuration, learner, .. } = assignment;
+    v1::Assignment {
+        tablet: tablet.id.0,
+        table: tablet.table.0,
+        slice: Some(match tablet.slice {
+            Slice::Hash { bucket, of } => assignment::Slice::Hash(assignment::HashSlice { bucket, of }),
+            Slice::Rows { start, end } => assignment::Slice::Rows(assignment::RowSlice { start, end }),
+        }),
+        configuration: Some(v1::Configuration {
+            epoch: configuration.epoch.0,
+            primary: configuration.primary.0,
+            secondaries: configuration.secondaries.into_iter().map(|node| node.0).collect(),
+        }),
+        learner: learner.map(|node| node.0),
+    }
+}
+
+fn assignment_from_proto(message: v1::Assignment, tables: &BTreeMap<TableId, Schema>) -> Result<Assignment, Invalid> {
+    let table = TableId(message.table);
+    let schema = tables.get(&table).ok_or_else(|| missing("table of a tablet"))?.clone();
+    let slice = match message.slice.ok_or_else(|| missing("slice of a tablet"))? {
+        assignment::Slice::Hash(hash) => Slice::Hash { bucket: hash.bucket, of: hash.of },
+        assignment::Slice::Rows(rows) => Slice::Rows { start: rows.start, end: rows.end },
+    };
+    let configuration = message.configuration.ok_or_else(|| missing("configuration of a tablet"))?;
+    Ok(Assignment {
+        tablet: Tablet { id: TabletId(message.tablet), table, slice },
+        schema,
+        configuration: Configuration {
+            epoch: Epoch(configuration.epoch),
+            primary: NodeId(configuration.primary),
+            secondaries: configuration.secondaries.into_iter().map(NodeId).collect(),
+        },
+        learner: message.learner.map(NodeId),
+    })
+}
+
+impl From<ClusterStatus> for v1::ClusterStatus {
+    fn from(status: ClusterStatus) -> v1::ClusterStatus {
+        let node = |node: NodeStatus| v1::NodeStatus {
+            node: node.node.0,
+            address: node.address,
+            alive: node.alive,
+            incarnation: node.incarnation.0,
+            heard_ms_ago: node.heard_ms_ago,
+            disk_full: node.disk_full,
+        };
+        let tablet = |tablet: TabletStatus| v1::TabletStatus {
+            assignment: Some(assignment_to_proto(tablet.assignment)),
+            replicas: tablet.replicas.into_iter().map(replica_to_proto).collect(),
+        };
+        v1::ClusterStatus {
+            cluster: status.cluster.to_string(),
+            nodes: status.nodes.into_iter().map(node).collect(),
+            tables: tables_to_proto(status.tablets.iter().map(|tablet| &tablet.assignment)),
+            tablets: status.tablets.into_iter().map(tablet).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ClusterStatus> for ClusterStatus {
+    type Error = Invalid;
+
+    fn try_from(message: v1::ClusterStatus) -> Result<ClusterStatus, Invalid> {
+        let tables = tables_from_proto(message.tables)?;
+        let node = |node: v1::NodeStatus| NodeStatus {
+            node: NodeId(node.node),
+            address: node.address,
+            alive: node.alive,
+            incarnation: Incarnation(node.incarnation),
+            heard_ms_ago: node.heard_ms_ago,
+            disk_full: node.disk_full,
+        };
+        let tablet = |tablet: v1::TabletStatus| {
+            let assignment = tablet.assignment.ok_or_else(|| missing("assignment of a tablet"))?;
+            Ok(TabletStatus {
+                assignment: assignment_from_proto(assignment, &tables)?,
+                replicas: tablet.replicas.into_iter().map(replica_from_proto).collect::<Result<_, _>>()?,
+            })
+        };
+        Ok(ClusterStatus {
+            cluster: u64::from_str_radix(&message.cluster, 16)
+                .map(ClusterId)
+                .map_err(|_| Invalid(String::from("the cluster's id is not hexadecimal")))?,
+            nodes: message.nodes.into_iter().map(node).collect(),
+            tablets: message.tablets.into_iter().map(tablet).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn replica_to_proto((node, report): (NodeId, ReplicaReport)) -> v1::tablet_status::Replica {
+    v1::tablet_status::Replica {
+        node: node.0,
+        tablet: report.tablet.0,
+        epoch: report.epoch.0,
+        schema: report.schema,
+        learner: report.learner.map(|node| node.0),
+        role: match report.role {
+            Role::Primary => v1::Role::Primary,
+            Role::Secondary => v1::Role::Secondary,
+            Role::Learner => v1::Role::Learner,
+            Role::Spare => v1::Role::Spare,
+        } as i32,
+        durable: report.durable.0,
+        committed: report.committed.0,
+        steady: report.steady,
+        bytes: report.bytes,
+    }
+}
+
+fn replica_from_proto(message: v1::tablet_status::Replica) -> Result<(NodeId, ReplicaReport), Invalid> {
+    let role = match message.role() {
+        v1::Role::Primary => Role::Primary,
+        v1::Role::Secondary => Role::Secondary,
+        v1::Role::Learner => Role::Learner,
+        v1::Role::Spare => Role::Spare,
+        v1::Role::Unspecified => return Err(missing("role of a replica")),
+    };
+    let report = ReplicaReport {
+        tablet: TabletId(message.tablet),
+        epoch: Epoch(message.epoch),
+        schema: message.schema,
+        learner: message.learner.map(NodeId),
+        role,
+        durable: Lsn(message.durable),
+        committed: Lsn(message.committed),
+        steady: message.steady,
+        bytes: message.bytes,
+    };
+    Ok((NodeId(message.node), report))
+}

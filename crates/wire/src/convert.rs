@@ -1,0 +1,474 @@
+//! Rows and operations: protobuf ↔ the model's words.
+//!
+//! A request becomes a [`Call`] or a [`Scan`], checked against every limit; an answer is an [`Answer`], the model's
+//! `Reply` with families by name. Both sides use both directions, so reading and writing of a message stand together.
+
+use bytes::Bytes;
+use model::{
+    Cell, Change, ColumnFilter, Condition, Epoch, Mutation, Operation, Outcome, ReadOptions, Refusal, Reply, Request,
+    RequestId, Row, RowRange, Schema, TabletId, Timestamp, limits,
+};
+
+use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};
+
+/// What is wrong with a message, in words for whoever sent it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl From<Invalid> for Refusal {
+    fn from(Invalid(what): Invalid) -> Refusal {
+        Refusal::Invalid(what)
+    }
+}
+
+impl From<Invalid> for tonic::Status {
+    fn from(invalid: Invalid) -> tonic::Status {
+        crate::status::to_status(&invalid.into())
+    }
+}
+
+pub(crate) fn missing(what: &str) -> Invalid {
+    Invalid(format!("the message has no {what}"))
+}
+
+/// Where a request shall be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which tablet.
+    pub tablet: TabletId,
+    /// The configuration that the client knows.
+    pub epoch: Epoch,
+}
+
+impl Route {
+    /// The operation for the node that is asked.
+    pub fn request(self, operation: Operation) -> Request {
+        Request { tablet: self.tablet, epoch: self.epoch, operation }
+    }
+}
+
+impl From<Route> for v1::Route {
+    fn from(route: Route) -> v1::Route {
+        v1::Route { tablet: route.tablet.0, epoch: route.epoch.0 }
+    }
+}
+
+impl From<v1::Route> for Route {
+    fn from(route: v1::Route) -> Route {
+        Route { tablet: TabletId(route.tablet), epoch: Epoch(route.epoch) }
+    }
+}
+
+/// A request for one row, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Of which table.
+    pub table: String,
+    /// To be answered here or refused; `None` is to be routed.
+    pub route: Option<Route>,
+    /// `Write` or `Get`. A write without a route may have no request id, which is then all zero.
+    pub operation: Operation,
+}
+
+/// A request for rows, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// Of which table.
+    pub table: String,
+    /// One page of one tablet; `None` is the whole table.
+    pub route: Option<Route>,
+    /// Which rows.
+    pub range: RowRange,
+    /// Which cells of them.
+    pub options: ReadOptions<String>,
+    /// At most so many rows; `None` is all.
+    pub limit: Option<u64>,
+}
+
+impl Scan {
+    /// Rows on a page if the client has no wish.
+    pub const PAGE: u32 = 1_000;
+
+    /// As an operation on one tablet, which gives one page.
+    pub fn into_page(self) -> Operation {
+        let rows = self.limit.map_or(Scan::PAGE, |limit| u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
+        Operation::Scan { range: self.range, options: self.options, rows }
+    }
+}
+
+/// Builds the message for a write; `request` is the same for every repetition.
+pub fn mutate_request(
+    table: &str,
+    route: Option<Route>,
+    request: RequestId,
+    mutation: Mutation<String>,
+) -> v1::MutateRequest {
+    v1::MutateRequest {
+        table: String::from(table),
+        route: route.map(Into::into),
+        request: Some(v1::RequestId {
+            client: request.client.0,
+            sequence: request.sequence,
+            first_incomplete: request.first_incomplete,
+        }),
+        row: mutation.row,
+        condition: mutation.condition.map(|condition| v1::Condition {
+            family: condition.family,
+            qualifier: condition.qualifier,
+            expect: condition.expect,
+        }),
+        changes: mutation.changes.into_iter().map(change_to_proto).collect(),
+    }
+}
+
+/// Builds the message for the read of a row.
+pub fn get_request(table: &str, route: Option<Route>, row: Bytes, options: ReadOptions<String>) -> v1::GetRequest {
+    v1::GetRequest {
+        table: String::from(table),
+        route: route.map(Into::into),
+        row,
+        options: Some(options_to_proto(options)),
+    }
+}
+
+impl From<Scan> for v1::ScanRequest {
+    fn from(scan: Scan) -> v1::ScanRequest {
+        v1::ScanRequest {
+            table: scan.table,
+            route: scan.route.map(Into::into),
+            prefix: Bytes::new(),
+            start: scan.range.start,
+            end: scan.range.end,
+            options: Some(options_to_proto(scan.options)),
+            limit: scan.limit.unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<v1::MutateRequest> for Call {
+    type Error = Invalid;
+
+    fn try_from(message: v1::MutateRequest) -> Result<Call, Invalid> {
+        let table = table_name(message.table)?;
+        let route = message.route.map(Route::from);
+        let request = message.request.unwrap_or_default();
+        let request = RequestId {
+            client: model::ClientId(request.client),
+            sequence: request.sequence,
+            first_incomplete: request.first_incomplete,
+        };
+        if request.sequence == 0 && route.is_some() {
+            return Err(Invalid(String::from("a mutation with a route needs a request id; sequences begin with 1")));
+        }
+        if request.first_incomplete > request.sequence {
+            return Err(Invalid(format!(
+                "the request id says that request {} is answered already: first_incomplete is {}",
+                request.sequence, request.first_incomplete
+            )));
+        }
+        let condition = message.condition.map(|condition| Condition {
+            family: condition.family,
+            qualifier: condition.qualifier,
+            expect: condition.expect,
+        });
+        let changes = message.changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()?;
+        let mutation = Mutation { row: message.row, condition, changes };
+        limits::check_mutation(&mutation).map_err(Invalid)?;
+        Ok(Call { table, route, operation: Operation::Write { request, mutation } })
+    }
+}
+
+impl TryFrom<v1::GetRequest> for Call {
+    type Error = Invalid;
+
+    fn try_from(message: v1::GetRequest) -> Result<Call, Invalid> {
+        limits::check_row_key(&message.row).map_err(Invalid)?;
+        let operation = Operation::Get { row: message.row, options: options_from_proto(message.options) };
+        Ok(Call { table: table_name(message.table)?, route: message.route.map(Route::from), operation })
+    }
+}
+
+impl TryFrom<v1::ScanRequest> for Scan {
+    type Error = Invalid;
+
+    fn try_from(message: v1::ScanRequest) -> Result<Scan, Invalid> {
+        let wanted = RowRange { start: message.start, end: message.end };
+        Ok(Scan {
+            table: table_name(message.table)?,
+            route: message.route.map(Route::from),
+            range: RowRange::prefix(&message.prefix).intersect(&wanted),
+            options: options_from_proto(message.options),
+            limit: (message.limit > 0).then_some(message.limit),
+        })
+    }
+}
+
+impl TryFrom<Option<pipeline_item::Operation>> for Call {
+    type Error = Invalid;
+
+    fn try_from(operation: Option<pipeline_item::Operation>) -> Result<Call, Invalid> {
+        match operation {
+            Some(pipeline_item::Operation::Mutate(message)) => message.try_into(),
+            Some(pipeline_item::Operation::Get(message)) => message.try_into(),
+            None => Err(missing("operation")),
+        }
+    }
+}
+
+fn table_name(name: String) -> Result<String, Invalid> {
+    match name.len() {
+        0 => Err(missing("table")),
+        len if len > limits::TABLE_NAME => Err(Invalid(format!("a table's name of {len} characters"))),
+        _ => Ok(name),
+    }
+}
+
+fn change_to_proto(change: Change<String>) -> v1::Change {
+    let kind = match change {
+        Change::Put { family, qualifier, timestamp, value } => {
+            let timestamp_micros = (timestamp != Timestamp::SERVER).then_some(timestamp.0);
+            Kind::Put(v1::change::Put { family, qualifier, value, timestamp_micros })
+        }
+        Change::DeleteCell { family, qualifier, timestamp } => {
+            Kind::DeleteCell(v1::change::DeleteCell { family, qualifier, timestamp_micros: timestamp.0 })
+        }
+        Change::DeleteColumn { family, qualifier } => {
+            Kind::DeleteColumn(v1::change::DeleteColumn { family, qualifier })
+        }
+        Change::DeleteFamily { family } => Kind::DeleteFamily(v1::change::DeleteFamily { family }),
+        Change::DeleteRow => Kind::DeleteRow(v1::change::DeleteRow {}),
+    };
+    v1::Change { kind: Some(kind) }
+}
+
+fn change_from_proto(change: v1::Change) -> Result<Change<String>, Invalid> {
+    Ok(match change.kind.ok_or_else(|| missing("kind of change"))? {
+        Kind::Put(put) => Change::Put {
+            family: put.family,
+            qualifier: put.qualifier,
+            timestamp: put.timestamp_micros.map_or(Timestamp::SERVER, Timestamp),
+            value: put.value,
+        },
+        Kind::DeleteCell(delete) => Change::DeleteCell {
+            family: delete.family,
+            qualifier: delete.qualifier,
+            timestamp: Timestamp(delete.timestamp_micros),
+        },
+        Kind::DeleteColumn(delete) => Change::DeleteColumn { family: delete.family, qualifier: delete.qualifier },
+        Kind::DeleteFamily(delete) => Change::DeleteFamily { family: delete.family },
+        Kind::DeleteRow(_) => Change::DeleteRow,
+    })
+}
+
+fn options_to_proto(options: ReadOptions<String>) -> v1::ReadOptions {
+    let column = |column: ColumnFilter<String>| v1::Column { family: column.family, qualifier: column.qualifier };
+    v1::ReadOptions { columns: options.columns.into_iter().map(column).collect(), versions: options.versions }
+}
+
+fn options_from_proto(options: Option<v1::ReadOptions>) -> ReadOptions<String> {
+    let options = options.unwrap_or_default();
+    let column = |column: v1::Column| ColumnFilter { family: column.family, qualifier: column.qualifier };
+    ReadOptions { columns: options.columns.into_iter().map(column).collect(), versions: options.versions.max(1) }
+}
+
+/// A cell whose family has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedCell {
+    /// The column's family.
+    pub family: String,
+    /// The column within its family; any bytes, also none.
+    pub qualifier: Bytes,
+    /// The version.
+    pub timestamp: Timestamp,
+    /// What is kept.
+    pub value: Bytes,
+}
+
+/// A row whose families have their names. Never without cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRow {
+    /// The row key.
+    pub key: Bytes,
+    /// By family, qualifier, and newest version first.
+    pub cells: Vec<NamedCell>,
+}
+
+impl NamedRow {
+    /// Names the families. Cells of families that the schema has dropped are left out, and `None` is left of nothing.
+    pub fn new(row: Row, schema: &Schema) -> Option<NamedRow> {
+        let cells: Vec<NamedCell> = row.cells.into_iter().filter_map(|cell| name(cell, schema)).collect();
+        (!cells.is_empty()).then_some(NamedRow { key: row.key, cells })
+    }
+
+    /// Bytes of keys and values, for limits on pages.
+    pub fn weight(&self) -> usize {
+        self.key.len() + self.cells.iter().map(|cell| cell.qualifier.len() + cell.value.len() + 16).sum::<usize>()
+    }
+}
+
+fn name(cell: Cell, schema: &Schema) -> Option<NamedCell> {
+    let family = schema.family_by_id(cell.family)?.name.clone();
+    Some(NamedCell { family, qualifier: cell.qualifier, timestamp: cell.timestamp, value: cell.value })
+}
+
+/// What the column of a failed condition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// The newest version.
+    pub timestamp: Timestamp,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// What became of a mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is in the table.
+    Applied {
+        /// The version that the primary chose.
+        version: Timestamp,
+    },
+    /// The condition did not hold, and nothing changed.
+    Differs {
+        /// What its column holds instead; `None` if nothing.
+        present: Option<Present>,
+    },
+}
+
+impl From<Outcome> for Written {
+    fn from(outcome: Outcome) -> Written {
+        match outcome {
+            Outcome::Applied { version } => Written::Applied { version },
+            Outcome::Differs { present } => Written::Differs {
+                present: present.map(|cell| Present { timestamp: cell.timestamp, value: cell.value }),
+            },
+        }
+    }
+}
+
+/// An answer as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To a write.
+    Written(Written),
+    /// To a get.
+    Row(Option<NamedRow>),
+    /// To a scan: one page.
+    Rows {
+        /// In key order.
+        rows: Vec<NamedRow>,
+        /// Where the next page begins; `None` after the last.
+        resume: Option<Bytes>,
+    },
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        match reply {
+            Reply::Written(outcome) => Answer::Written(outcome.into()),
+            Reply::Row(row, schema) => Answer::Row(row.and_then(|row| NamedRow::new(row, &schema))),
+            Reply::Rows { rows, resume, schema } => {
+                let rows = rows.into_iter().filter_map(|row| NamedRow::new(row, &schema)).collect();
+                Answer::Rows { rows, resume }
+            }
+        }
+    }
+}
+
+impl From<Written> for v1::MutateResponse {
+    fn from(written: Written) -> v1::MutateResponse {
+        match written {
+            Written::Applied { version } => {
+                v1::MutateResponse { applied: true, version_micros: version.0, present: None }
+            }
+            Written::Differs { present } => {
+                let present =
+                    present.map(|present| v1::Present { timestamp_micros: present.timestamp.0, value: present.value });
+                v1::MutateResponse { applied: false, version_micros: 0, present }
+            }
+        }
+    }
+}
+
+impl From<v1::MutateResponse> for Written {
+    fn from(message: v1::MutateResponse) -> Written {
+        if message.applied {
+            return Written::Applied { version: Timestamp(message.version_micros) };
+        }
+        let present = message
+            .present
+            .map(|present| Present { timestamp: Timestamp(present.timestamp_micros), value: present.value });
+        Written::Differs { present }
+    }
+}
+
+impl From<NamedRow> for v1::Row {
+    fn from(row: NamedRow) -> v1::Row {
+        let cell = |cell: NamedCell| v1::Cell {
+            family: cell.family,
+            qualifier: cell.qualifier,
+            timestamp_micros: cell.timestamp.0,
+            value: cell.value,
+        };
+        v1::Row { key: row.key, cells: row.cells.into_iter().map(cell).collect() }
+    }
+}
+
+impl From<v1::Row> for NamedRow {
+    fn from(row: v1::Row) -> NamedRow {
+        let cell = |cell: v1::Cell| NamedCell {
+            family: cell.family,
+            qualifier: cell.qualifier,
+            timestamp: Timestamp(cell.timestamp_micros),
+            value: cell.value,
+        };
+        NamedRow { key: row.key, cells: row.cells.into_iter().map(cell).collect() }
+    }
+}
+
+/// Builds the answer to a get.
+pub fn get_response(row: Option<NamedRow>) -> v1::GetResponse {
+    v1::GetResponse { row: row.map(Into::into) }
+}
+
+/// Builds a page of a scan.
+pub fn scan_page(rows: Vec<NamedRow>, resume: Option<Bytes>) -> v1::ScanPage {
+    v1::ScanPage { rows: rows.into_iter().map(Into::into).collect(), resume }
+}
+
+impl From<v1::ScanPage> for Answer {
+    fn from(page: v1::ScanPage) -> Answer {
+        Answer::Rows { rows: page.rows.into_iter().map(Into::into).collect(), resume: page.resume }
+    }
+}
+
+impl Answer {
+    /// As the outcome of an item of a pipeline. A page of a scan is none: pipelines do not scan.
+    pub fn into_outcome(self) -> Option<pipeline_result::Outcome> {
+        match self {
+            Answer::Written(written) => Some(pipeline_result::Outcome::Mutate(written.into())),
+            Answer::Row(row) => Some(pipeline_result::Outcome::Get(get_response(row))),
+            Answer::Rows { .. } => None,
+        }
+    }
+
+    /// Reads the outcome of an item of a pipeline: an answer, or the failure as it was sent.
+    pub fn from_outcome(outcome: Option<pipeline_result::Outcome>) -> Result<Result<Answer, v1::Failure>, Invalid> {
+        match outcome {
+            Some(pipeline_result::Outcome::Mutate(message)) => Ok(Ok(Answer::Written(message.into()))),
+            Some(pipeline_result::Outcome::Get(message)) => Ok(Ok(Answer::Row(message.row.map(Into::into)))),
+            Some(pipeline_result::Outcome::Failure(failure)) => Ok(Err(failure)),
+            None => Err(missing("outcome")),
+        }
+    }
+}
+
+/// The result of an item of a pipeline, from whatever the node or the gateway said.
+pub fn pipeline_result(id: u64, result: Result<Answer, Refusal>) -> v1::PipelineResult {
+    let outcome = match result {
+        Ok(answer) => answer.into_outcome(),
+        Err(refusal) => Some(pipeline_result::Outcome::Failure(crate::status::to_failure(&refusal))),
+    };
+    v1::PipelineResult { id, outcome }
+}

@@ -1,0 +1,334 @@
+//! What goes over the wire comes out as it went in, and what nobody may send is refused by name.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::{
+    AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Condition, Configuration, Epoch, Family,
+    FamilyId, Incarnation, Lsn, Mutation, NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply,
+    RequestId, Retention, Row, RowRange, Schema, TableId, Tablet, TabletId, Timestamp, limits,
+};
+use proptest::prelude::*;
+use prost::Message;
+
+use crate::{Answer, Call, Invalid, NamedRow, Route, Scan, Written, convert, v1};
+
+/// Through protobuf bytes.
+fn sent<M: Message + Default + PartialEq + Debug>(message: M) -> M {
+    M::decode(&message.encode_to_vec()[..]).unwrap()
+}
+
+fn route() -> Route {
+    Route { tablet: TabletId(7), epoch: Epoch(3) }
+}
+
+fn request_id() -> RequestId {
+    RequestId { client: ClientId(u64::MAX), sequence: 9, first_incomplete: 4 }
+}
+
+fn mutation() -> Mutation<String> {
+    let (family, qualifier) = (|| String::from("f"), Bytes::from_static(b"\xff\0"));
+    Mutation {
+        row: Bytes::from_static(b"LAX"),
+        condition: Some(Condition { family: family(), qualifier: qualifier.clone(), expect: Some(Bytes::new()) }),
+        changes: vec![
+            Change::DeleteRow,
+            Change::Put {
+                family: family(),
+                qualifier: qualifier.clone(),
+                timestamp: Timestamp::SERVER,
+                value: Bytes::new(),
+            },
+            Change::Put {
+                family: family(),
+                qualifier: qualifier.clone(),
+                timestamp: Timestamp(0),
+                value: vec![1; 9].into(),
+            },
+            Change::DeleteCell { family: family(), qualifier: qualifier.clone(), timestamp: Timestamp(5) },
+            Change::DeleteColumn { family: family(), qualifier },
+            Change::DeleteFamily { family: family() },
+        ],
+    }
+}
+
+fn options() -> ReadOptions<String> {
+    let column = |qualifier| ColumnFilter { family: String::from("f"), qualifier };
+    ReadOptions { columns: vec![column(None), column(Some(Bytes::new()))], versions: 3 }
+}
+
+fn schema() -> Schema {
+    let family = |id, name: &str, retention| Family { id: FamilyId(id), name: String::from(name), retention };
+    let rules = vec![Retention::Versions(3), Retention::Age(Duration::from_millis(1_500)), Retention::Keep];
+    Schema {
+        table: TableId(2),
+        name: String::from("users"),
+        version: 4,
+        families: vec![
+            family(1, "a", Retention::Keep),
+            family(3, "b", Retention::Any(vec![Retention::All(rules), Retention::Versions(9)])),
+        ],
+        next_family: FamilyId(4),
+        partition: Partition::Range { splits: vec![Bytes::from_static(b"m")] },
+        replicas: 3,
+        min_replicas: 2,
+    }
+}
+
+fn assignments() -> Vec<Assignment> {
+    let slices = schema().partition.slices().into_iter().chain([model::Slice::Hash { bucket: 1, of: 2 }]);
+    let assignment = |(at, slice)| Assignment {
+        tablet: Tablet { id: TabletId(at), table: TableId(2), slice },
+        schema: schema(),
+        configuration: Configuration::first(NodeId(1), [NodeId(3), NodeId(2)]),
+        learner: (at == 1).then_some(NodeId(4)),
+    };
+    (0..).zip(slices).map(assignment).collect()
+}
+
+#[test]
+fn a_write_comes_out_as_it_went_in() {
+    let message = sent(convert::mutate_request("users", Some(route()), request_id(), mutation()));
+    let operation = Operation::Write { request: request_id(), mutation: mutation() };
+    assert_eq!(Call::try_from(message), Ok(Call { table: "users".into(), route: Some(route()), operation }));
+}
+
+#[test]
+fn a_read_comes_out_as_it_went_in() {
+    let row = Bytes::from_static(b"LAX");
+    let message = sent(convert::get_request("users", None, row.clone(), options()));
+    let operation = Operation::Get { row, options: options() };
+    assert_eq!(Call::try_from(message), Ok(Call { table: "users".into(), route: None, operation }));
+}
+
+#[test]
+fn a_scan_comes_out_as_it_went_in() {
+    let range = |start: &'static [u8], end: Option<&'static [u8]>| RowRange {
+        start: Bytes::from_static(start),
+        end: end.map(Bytes::from_static),
+    };
+    for range in [range(b"", None), range(b"a", Some(b"b")), range(b"", Some(b""))] {
+        let scan =
+            Scan { table: "users".into(), route: Some(route()), range, options: options(), limit: Some(u64::MAX) };
+        assert_eq!(Scan::try_from(sent(v1::ScanRequest::from(scan.clone()))), Ok(scan));
+    }
+}
+
+/// A prefix and a range together mean the rows that are in both.
+#[test]
+fn prefix_and_range_intersect() {
+    let message = v1::ScanRequest {
+        table: "users".into(),
+        prefix: Bytes::from_static(b"LA"),
+        start: Bytes::from_static(b"LAB"),
+        ..Default::default()
+    };
+    let scan = Scan::try_from(message).unwrap();
+    assert_eq!(scan.range, RowRange { start: Bytes::from_static(b"LAB"), end: Some(Bytes::from_static(b"LB")) });
+    assert_eq!((scan.limit, scan.options.versions), (None, 1));
+}
+
+/// RIFL 3.2: without an id a routed write could be carried out twice.
+#[test]
+fn a_routed_write_needs_a_request_id() {
+    let anonymous = |route| v1::MutateRequest {
+        request: None,
+        ..convert::mutate_request("users", route, request_id(), mutation())
+    };
+    assert!(Call::try_from(anonymous(Some(route()))).is_err());
+    assert!(Call::try_from(anonymous(None)).is_ok());
+}
+
+/// Every way in which a request can be wrong is told to whoever sent it.
+#[test]
+fn what_breaks_a_rule_is_invalid() {
+    let good = || convert::mutate_request("users", Some(route()), request_id(), mutation());
+    let bad = [
+        v1::MutateRequest { table: String::new(), ..good() },
+        v1::MutateRequest { table: "x".repeat(51), ..good() },
+        v1::MutateRequest { row: Bytes::new(), ..good() },
+        v1::MutateRequest { row: vec![0; limits::ROW_KEY + 1].into(), ..good() },
+        v1::MutateRequest { changes: vec![], ..good() },
+        v1::MutateRequest { changes: vec![v1::Change { kind: None }], ..good() },
+        v1::MutateRequest { request: Some(v1::RequestId { client: 1, sequence: 1, first_incomplete: 2 }), ..good() },
+    ];
+    for message in bad {
+        assert!(Call::try_from(message).is_err());
+    }
+    assert!(Call::try_from(v1::GetRequest { table: "users".into(), ..Default::default() }).is_err());
+    assert!(Call::try_from(None).is_err());
+    assert_eq!(Refusal::from(Invalid("x".into())), Refusal::Invalid("x".into()));
+}
+
+/// A family that the schema does not have any more is not shown, nor a row that has nothing else.
+#[test]
+fn answers_name_families_and_leave_out_dropped_ones() {
+    let cell = |family| Cell {
+        family: FamilyId(family),
+        qualifier: Bytes::from_static(b"q"),
+        timestamp: Timestamp(1),
+        value: Bytes::from_static(b"v"),
+    };
+    let row = |key: &'static [u8], families: &[u32]| Row {
+        key: Bytes::from_static(key),
+        cells: families.iter().map(|&family| cell(family)).collect(),
+    };
+    let rows = vec![row(b"1", &[1, 2, 3]), row(b"2", &[2])];
+    let resume = Some(Bytes::from_static(b"3"));
+    let answer = Answer::from(Reply::Rows { rows, resume: resume.clone(), schema: schema().into() });
+    let Answer::Rows { rows, .. } = answer.clone() else { panic!("{answer:?}") };
+    let families: Vec<Vec<&str>> =
+        rows.iter().map(|row| row.cells.iter().map(|cell| cell.family.as_str()).collect()).collect();
+    assert_eq!(families, [["a", "b"]]);
+    assert_eq!(Answer::from(sent(convert::scan_page(rows, resume))), answer);
+}
+
+#[test]
+fn answers_in_a_pipeline_come_out_as_they_went_in() {
+    let row = Row {
+        key: Bytes::from_static(b"1"),
+        cells: vec![Cell {
+            family: FamilyId(1),
+            qualifier: Bytes::new(),
+            timestamp: Timestamp(-1),
+            value: Bytes::new(),
+        }],
+    };
+    let cell = row.cells[0].clone();
+    let answers = [
+        Answer::Row(NamedRow::new(row, &schema())),
+        Answer::Row(None),
+        Answer::Written(Written::from(Outcome::Applied { version: Timestamp(8) })),
+        Answer::Written(Written::from(Outcome::Differs { present: Some(cell) })),
+        Answer::Written(Written::Differs { present: None }),
+    ];
+    for answer in answers {
+        let message = sent(convert::pipeline_result(4, Ok(answer.clone())));
+        assert_eq!((message.id, Answer::from_outcome(message.outcome)), (4, Ok(Ok(answer))));
+    }
+    let message = sent(convert::pipeline_result(5, Err(Refusal::Overloaded)));
+    let failure = Answer::from_outcome(message.outcome).unwrap().unwrap_err();
+    assert_eq!(crate::status::from_failure(&failure).unwrap(), Refusal::Overloaded);
+}
+
+#[test]
+fn a_new_table_comes_out_as_it_went_in() {
+    let families = schema().families.into_iter().map(|family| (family.name, family.retention)).collect::<Vec<_>>();
+    let table = NewTable {
+        name: "users".into(),
+        families: families.clone(),
+        partition: Partition::Hash { tablets: 2 },
+        replicas: Some(3),
+        min_replicas: None,
+    };
+    let message = sent(v1::CreateTableRequest::from(table.clone()));
+    assert_eq!(AdminRequest::try_from(message), Ok(AdminRequest::CreateTable(table)));
+    let message = sent(crate::admin::alter_request("users".into(), families.clone(), vec!["x".into()]));
+    let alter = AdminRequest::AlterTable { table: "users".into(), set: families, drop: vec!["x".into()] };
+    assert_eq!(AdminRequest::try_from(message), Ok(alter));
+}
+
+#[test]
+fn a_bad_table_is_invalid() {
+    let split = |splits: &[&'static [u8]]| Partition::Range {
+        splits: splits.iter().map(|&split| Bytes::from_static(split)).collect(),
+    };
+    let table = |name: &str, partition| NewTable {
+        name: name.into(),
+        families: vec![("f".into(), Retention::Keep)],
+        partition,
+        replicas: None,
+        min_replicas: None,
+    };
+    let bad = [
+        table("-", split(&[])),
+        table("t", split(&[b"b", b"a"])),
+        table("t", split(&[b"a", b"a"])),
+        table("t", split(&[b""])),
+        table("t", Partition::Hash { tablets: 0 }),
+        table("t", Partition::Hash { tablets: 2_000 }),
+        NewTable { families: vec![], ..table("t", split(&[])) },
+        NewTable { families: vec![("f".into(), Retention::Versions(0))], ..table("t", split(&[])) },
+        NewTable { families: vec![("f".into(), Retention::Age(Duration::ZERO))], ..table("t", split(&[])) },
+    ];
+    for table in bad {
+        let message = v1::CreateTableRequest::from(table.clone());
+        assert!(AdminRequest::try_from(message).is_err(), "{table:?}");
+    }
+}
+
+#[test]
+fn the_map_comes_out_as_it_went_in() {
+    let map = ClusterMap { version: 12, nodes: vec![(NodeId(1), "[::1]:99".into())], tablets: assignments() };
+    let message = sent(v1::ClusterMap::from(map.clone()));
+    assert_eq!(message.tables.len(), 1);
+    assert_eq!(ClusterMap::try_from(message), Ok(map.clone()));
+    assert_eq!(crate::admin::tables(&map), [schema()]);
+}
+
+#[test]
+fn the_status_comes_out_as_it_went_in() {
+    let report = |role| ReplicaReport {
+        tablet: TabletId(1),
+        epoch: Epoch(2),
+        schema: 4,
+        learner: Some(NodeId(0)),
+        role,
+        durable: Lsn(9),
+        committed: Lsn(8),
+        steady: true,
+        bytes: 7,
+    };
+    let replicas = || {
+        let roles = [Role::Primary, Role::Secondary, Role::Learner, Role::Spare];
+        (1..).map(NodeId).zip(roles.map(report)).collect()
+    };
+    let node = NodeStatus {
+        node: NodeId(1),
+        address: "127.0.0.1:1".into(),
+        alive: true,
+        incarnation: Incarnation(3),
+        heard_ms_ago: Some(0),
+        disk_full: true,
+    };
+    let status = ClusterStatus {
+        cluster: ClusterId(0xabc),
+        nodes: vec![node],
+        tablets: assignments()
+            .into_iter()
+            .map(|assignment| TabletStatus { assignment, replicas: replicas() })
+            .collect(),
+    };
+    assert_eq!(ClusterStatus::try_from(sent(v1::ClusterStatus::from(status.clone()))), Ok(status));
+}
+
+/// Reflection needs every file with what it imports.
+#[test]
+fn descriptors_are_whole() {
+    let files = prost_types::FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap().file;
+    let names: Vec<&str> = files.iter().map(|file| file.name()).collect();
+    for file in &files {
+        assert!(file.dependency.iter().all(|import| names.contains(&import.as_str())), "{names:?}");
+    }
+    let services: Vec<&str> = files.iter().flat_map(|file| &file.service).map(|service| service.name()).collect();
+    assert!(["Kv", "Admin", "Peer"].iter().all(|service| services.contains(service)), "{services:?}");
+}
+
+proptest! {
+    /// No bytes from a peer make us panic.
+    #[test]
+    fn any_bytes_are_an_error_or_a_request(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(message) = v1::PipelineRequest::decode(&bytes[..]) {
+            for item in message.items {
+                let _ = Call::try_from(item.operation);
+            }
+        }
+        let _ = v1::CreateTableRequest::decode(&bytes[..]).map(AdminRequest::try_from);
+        let _ = v1::ClusterMap::decode(&bytes[..]).map(ClusterMap::try_from);
+        let _ = v1::ClusterStatus::decode(&bytes[..]).map(ClusterStatus::try_from);
+        let status = tonic::Status::with_details(tonic::Code::Internal, "x", Bytes::from(bytes));
+        let _ = crate::status::from_status(&status);
+    }
+}
