@@ -32,11 +32,6 @@ impl Channels {
         self.0.lock().retain(|address, _| needed(address));
     }
 
-    /// Addresses with a connection.
-    pub(crate) fn addresses(&self) -> Vec<Arc<str>> {
-        self.0.lock().keys().cloned().collect()
-    }
-
     fn channel(&self, address: &Arc<str>) -> Result<Channel, Error> {
         let mut open = self.0.lock();
         if let Some(channel) = open.get(address) {

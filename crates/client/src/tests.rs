@@ -18,6 +18,7 @@ use model::{
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::v1::admin_server::{Admin, AdminServer};
@@ -29,7 +30,7 @@ use crate::{Client, Error, Options};
 /// Given a cluster, whatever is written is read back, by tablet and by table.
 #[tokio::test]
 async fn what_is_written_is_read() {
-    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 }).await;
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 });
     let client = cluster.client();
     for key in 0..20 {
         assert_eq!(client.mutate("t", put(key)).await, Ok(APPLIED));
@@ -42,7 +43,7 @@ async fn what_is_written_is_read() {
 
 #[tokio::test]
 async fn a_failed_condition_tells_what_is_there() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let client = cluster.client();
     let absent = Condition { family: "f".into(), qualifier: Bytes::new(), expect: None };
     let cput = Mutation { condition: Some(absent), ..put(1) };
@@ -54,7 +55,7 @@ async fn a_failed_condition_tells_what_is_there() {
 /// PacificA 2.2, RIFL 3.1: the refusal says where to go, and the request keeps its id.
 #[tokio::test]
 async fn a_wrong_epoch_leads_to_the_new_primary() {
-    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 });
     let client = cluster.client();
     client.mutate("t", put(1)).await.unwrap();
     let fetches = cluster.fetches();
@@ -68,7 +69,7 @@ async fn a_wrong_epoch_leads_to_the_new_primary() {
 /// RIFL 3.2: an operation that is sent again after its answer was lost happens once.
 #[tokio::test]
 async fn a_lost_answer_is_no_second_write() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let client = cluster.client();
     cluster.script(1, [Said::DoneButSilent, Said::Refuse(Refusal::NotReady(TabletId(0)))]);
     assert_eq!(client.mutate("t", put(1)).await, Ok(APPLIED));
@@ -80,7 +81,7 @@ async fn a_lost_answer_is_no_second_write() {
 /// A primary that is gone is replaced by the master: the map says by whom.
 #[tokio::test]
 async fn after_a_crash_the_map_leads_to_the_heir() {
-    let mut cluster = Cluster::start(3, Partition::Hash { tablets: 1 }).await;
+    let mut cluster = Cluster::start(3, Partition::Hash { tablets: 1 });
     let client = Client::connect(&cluster.address(3), OPTIONS).unwrap();
     client.mutate("t", put(1)).await.unwrap();
     cluster.kill(1);
@@ -91,7 +92,7 @@ async fn after_a_crash_the_map_leads_to_the_heir() {
 /// With the master away, another member of the group knows who is primary now.
 #[tokio::test]
 async fn after_a_crash_without_a_master_the_heir_is_found() {
-    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 1 });
     let client = cluster.client();
     client.mutate("t", put(1)).await.unwrap();
     cluster.world.lock().master_away = true;
@@ -103,7 +104,7 @@ async fn after_a_crash_without_a_master_the_heir_is_found() {
 /// A suspended primary (SIGSTOP) takes connections and never answers.
 #[tokio::test]
 async fn a_silent_primary_does_not_eat_the_deadline() {
-    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 1 });
     let client = Client::connect(&cluster.address(2), OPTIONS).unwrap();
     client.mutate("t", put(1)).await.unwrap();
     cluster.script(1, vec![Said::Silence; 100]);
@@ -113,7 +114,7 @@ async fn a_silent_primary_does_not_eat_the_deadline() {
 
 #[tokio::test]
 async fn what_cannot_pass_is_told_at_once() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let client = cluster.client();
     let missing = Error::from(Refusal::NoSuchTable("nix".into()));
     assert_eq!(client.mutate("nix", put(1)).await, Err(missing.clone()));
@@ -125,7 +126,7 @@ async fn what_cannot_pass_is_told_at_once() {
 
 #[tokio::test]
 async fn at_the_deadline_the_last_refusal_is_told() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let options = Options { deadline: Duration::from_millis(150), ..OPTIONS };
     let client = Client::connect(&cluster.address(1), options).unwrap();
     let busy = Refusal::Overloaded;
@@ -154,7 +155,7 @@ async fn nobody_at_the_endpoint_is_told_soon() {
 async fn a_scan_is_in_key_order() {
     let splits = [30, 31, 100].map(name).to_vec();
     for partition in [Partition::Hash { tablets: 5 }, Partition::Range { splits }] {
-        let cluster = Cluster::start(2, partition).await;
+        let cluster = Cluster::start(2, partition);
         let client = cluster.client();
         cluster.fill(0..300);
         cluster.world.lock().page = 7;
@@ -174,7 +175,7 @@ async fn a_scan_is_in_key_order() {
 /// A failover in the middle of a scan loses no row and gives none twice.
 #[tokio::test]
 async fn a_scan_goes_on_after_a_failover() {
-    let cluster = Cluster::start(2, Partition::Hash { tablets: 2 }).await;
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 2 });
     let client = cluster.client();
     cluster.fill(0..200);
     cluster.world.lock().page = 9;
@@ -193,7 +194,7 @@ async fn a_scan_goes_on_after_a_failover() {
 /// Many operations under way, some refused in passing, some never answered: each happens once and is answered.
 #[tokio::test]
 async fn a_pipeline_answers_everything_once() {
-    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 }).await;
+    let cluster = Cluster::start(2, Partition::Hash { tablets: 4 });
     let client = cluster.client();
     let mut script = vec![Said::Serve; 900];
     for (at, said) in script.iter_mut().enumerate() {
@@ -227,7 +228,7 @@ async fn a_pipeline_answers_everything_once() {
 
 #[tokio::test]
 async fn a_pipeline_tells_what_cannot_pass() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let pipeline = cluster.client().pipeline(2);
     let missing = pipeline.mutate(&"nix".into(), put(1)).await;
     let scan = Operation::Scan { range: RowRange::default(), options: ReadOptions::default(), rows: 1 };
@@ -239,7 +240,7 @@ async fn a_pipeline_tells_what_cannot_pass() {
 /// When a node dies with operations on the way, they go to its heir.
 #[tokio::test]
 async fn a_pipeline_survives_a_crash() {
-    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 2 }).await;
+    let mut cluster = Cluster::start(2, Partition::Hash { tablets: 2 });
     let client = Client::connect(&cluster.address(2), OPTIONS).unwrap();
     let (pipeline, table) = (client.pipeline(1_000), Arc::from("t"));
     pipeline.mutate(&table, put(1_000)).await.await.unwrap();
@@ -259,7 +260,7 @@ async fn a_pipeline_survives_a_crash() {
 
 #[tokio::test]
 async fn tables_come_from_the_master() {
-    let cluster = Cluster::start(1, Partition::Hash { tablets: 3 }).await;
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 3 });
     let client = cluster.client();
     assert_eq!(client.tables().await, Ok(vec![schema(Partition::Hash { tablets: 3 })]));
     assert_eq!(client.table("nix").await, Err(Refusal::NoSuchTable("nix".into()).into()));
@@ -397,24 +398,30 @@ impl World {
 
 struct Cluster {
     world: Arc<Mutex<World>>,
-    nodes: BTreeMap<u32, tokio::task::JoinHandle<()>>,
+    /// Each in a runtime of its own, so that killing one closes its sockets.
+    nodes: BTreeMap<u32, Runtime>,
 }
 
 impl Cluster {
     /// Nodes n1, n2, …; n1 is primary of all tablets.
-    async fn start(nodes: u32, partition: Partition) -> Cluster {
+    fn start(nodes: u32, partition: Partition) -> Cluster {
         let world = Arc::new(Mutex::new(World::default()));
         let mut cluster = Cluster { world: Arc::clone(&world), nodes: BTreeMap::new() };
         let mut addresses = Vec::new();
         for node in (1..=nodes).map(NodeId) {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
             addresses.push((node, listener.local_addr().unwrap().to_string()));
             let fake = Fake { node, world: Arc::clone(&world) };
-            let server = tonic::transport::Server::builder()
-                .add_service(KvServer::new(fake.clone()))
-                .add_service(AdminServer::new(fake))
-                .serve_with_incoming(TcpListenerStream::new(listener));
-            cluster.nodes.insert(node.0, tokio::spawn(async move { server.await.unwrap() }));
+            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.spawn(async move {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let server = tonic::transport::Server::builder()
+                    .add_service(KvServer::new(fake.clone()))
+                    .add_service(AdminServer::new(fake));
+                server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            });
+            cluster.nodes.insert(node.0, runtime);
         }
         let assignment = |(id, slice)| Assignment {
             tablet: Tablet { id: TabletId(id), table: TableId(1), slice },
@@ -449,7 +456,7 @@ impl Cluster {
     }
 
     fn kill(&mut self, node: u32) {
-        self.nodes.remove(&node).unwrap().abort();
+        self.nodes.remove(&node).unwrap().shutdown_background();
     }
 
     fn fill(&self, keys: std::ops::Range<u64>) {
@@ -463,7 +470,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.nodes.values().for_each(|node| node.abort());
+        std::mem::take(&mut self.nodes).into_values().for_each(Runtime::shutdown_background);
     }
 }
 

@@ -108,7 +108,7 @@ impl Manifest {
             }
         }
         // A name that we see may not be durable: files that it does not name must not go before it is.
-        disk.exists(DIR).map(|_| ()).map_err(|source| Error::io(DIR, "sync", source))?;
+        disk.sync_dir(DIR).map_err(|source| Error::io(DIR, "sync", source))?;
         Ok(Manifest { disk, tablets })
     }
 
@@ -149,7 +149,7 @@ impl Manifest {
         } else if self.disk.exists(&path).map_err(|source| Error::io(&path, "find", source))? {
             self.disk.remove(&path).map_err(|source| Error::io(&path, "remove", source))?;
         }
-        self.disk.exists(DIR).map(|_| ()).map_err(|source| Error::io(DIR, "sync", source))?;
+        self.disk.sync_dir(DIR).map_err(|source| Error::io(DIR, "sync", source))?;
         let kept = state.as_ref().map(|state| state.tables.clone()).unwrap_or_default();
         let before = match state {
             Some(state) => self.tablets.insert(tablet, state),

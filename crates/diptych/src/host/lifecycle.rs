@@ -33,6 +33,17 @@ pub fn announce(grpc: SocketAddr, http: Option<SocketAddr>) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// Runs a server until it has ended by itself, or for [`GRACE`] after it should have.
+pub async fn until_stopped<E>(shutdown: &Shutdown, serving: impl Future<Output = Result<(), E>>) -> anyhow::Result<()>
+where
+    anyhow::Error: From<E>,
+{
+    tokio::select! {
+        result = serving => Ok(result?),
+        () = async { shutdown.wait().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
+}
+
 /// Tells all parts of the process that it shall stop. Clones hear the same.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);

@@ -16,13 +16,17 @@ pub mod node;
 pub mod peers;
 pub mod session;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::Context;
+use disk::{Disk, KernelDisk};
 use model::NodeId;
 use protocol::Timing;
 
-pub use lifecycle::{Health, Shutdown, announce, bind};
+pub use lifecycle::{Health, Shutdown, announce, bind, until_stopped};
 pub use master::run_master;
 pub use node::run_node;
 
@@ -62,4 +66,15 @@ pub struct MasterArgs {
     pub min_replicas: u8,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
+}
+
+/// Locks and opens a process's data folder.
+fn open_disk(data: &Path) -> anyhow::Result<Arc<dyn Disk>> {
+    let disk = KernelDisk::open(data).with_context(|| format!("cannot open the data in {}", data.display()))?;
+    Ok(Arc::new(disk))
+}
+
+/// 64 bits of chance: the keys of the standard library's hasher come from the operating system.
+fn chance() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }

@@ -12,14 +12,11 @@ mod pulse;
 pub mod shard;
 pub(super) mod threads;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use disk::{Disk, KernelDisk};
 use node::{FlushOptions, Hands, Options};
-use protocol::Core;
 
 use self::local::Local;
 use self::pulse::Pulse;
@@ -28,7 +25,7 @@ use self::threads::{LogThread, spawn};
 use super::inbox::Inbox;
 use super::peers::Peers;
 use super::session::{Reports, Session};
-use super::{Health, NodeArgs, Shutdown, announce, bind};
+use super::{Health, NodeArgs, Shutdown, announce, bind, chance, open_disk};
 use crate::gateway::Gateway;
 use crate::{http, rpc};
 
@@ -70,7 +67,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     };
     let machine = Machine { node, hands, clock, peers: peers.clone(), reports, health: health.clone() };
     let pulses = machine.start(inbox);
-    let gateway = Gateway::new(args.masters).with_local(local.clone());
+    let gateway = Gateway::new(args.masters);
     tokio::spawn(session.keep());
     tokio::spawn(watch(pulses, health.clone()));
 
@@ -89,14 +86,12 @@ async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<
         id: args.id,
         address,
         timing: args.timing.clone(),
-        seed: RandomState::new().hash_one(std::process::id()),
+        seed: chance(),
         flush: FlushOptions::default(),
         log: store::log::Options::default(),
     };
     let opening = tokio::task::spawn_blocking(move || {
-        let disk = KernelDisk::open(&data).with_context(|| format!("cannot open the data in {}", data.display()))?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        node::open(disk, options, clock.now())
+        node::open(open_disk(&data)?, options, clock.now())
             .with_context(|| format!("cannot recover the data in {}", data.display()))
     });
     let (node, hands) = opening.await.context("recovery met a bug in Diptych")??;

@@ -116,7 +116,7 @@ pub struct Session {
     pub shard: Arc<Inbox<Arrival>>,
     /// Learns who is where.
     pub peers: Peers,
-    /// Check `master`.
+    /// Check `master`: passes from the first welcome on, because the node goes on to serve when the master is away.
     pub health: Health,
 }
 
@@ -128,7 +128,6 @@ impl Session {
         for master in self.masters.iter().cycle() {
             let mut heard = false;
             let why = self.talk(master, &mut heard).await;
-            self.health.set("master", Err(format!("no master: {why}")));
             if heard {
                 tracing::info!(event = "master_lost", master, "{why}; reads and writes go on");
                 pause = PAUSES.0;

@@ -1,1 +1,298 @@
+//! The master as stories.
 
+use super::*;
+use core::time::Duration;
+use model::request::Role;
+use model::{Configuration, Epoch, Incarnation, Lsn};
+
+/// The first leader names the cluster, by a command like any other.
+#[test]
+fn the_first_leader_founds_the_cluster() {
+    let mut world = World::new();
+    world.step(Input::Leading(1));
+    assert_eq!(world.master.cluster(), Some(ClusterId(77)));
+}
+
+/// Nobody joins a master that does not lead: what it would say could be old.
+#[test]
+fn a_follower_says_nothing_and_refuses_clients() {
+    let mut world = World::founded();
+    world.step(Input::Following);
+    assert_eq!(world.step(heartbeat(1, vec![])), []);
+    let refused = Effect::Refuse(Ticket(1), Refusal::NoMaster);
+    assert_eq!(world.step(Input::Admin(Ticket(1), AdminRequest::Map)), [refused]);
+}
+
+/// Two partitions with a primary and a secondary each, on four nodes: all four have work.
+#[test]
+fn a_new_table_is_spread_over_the_nodes() {
+    let mut world = World::with_nodes(4);
+    let effects = world.create("airports", Partition::Hash { tablets: 2 }, 2);
+    let mut told: Vec<NodeId> = effects.iter().filter_map(assigned).collect();
+    told.sort_unstable();
+    assert_eq!(told, [NodeId(1), NodeId(2), NodeId(3), NodeId(4)]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply(Ticket(9), AdminReply::Table(_)))));
+}
+
+#[test]
+fn a_table_that_cannot_be_is_refused_with_the_reason() {
+    let mut world = World::with_nodes(2);
+    let wish = |name: &str, families: &[&str], partition, replicas| NewTable {
+        name: name.into(),
+        families: families.iter().map(|&family| (family.into(), Retention::Keep)).collect(),
+        partition,
+        replicas: Some(replicas),
+        min_replicas: None,
+    };
+    let hash = |tablets| Partition::Hash { tablets };
+    let range = |splits: &[&'static [u8]]| Partition::Range {
+        splits: splits.iter().map(|&split| Bytes::from_static(split)).collect(),
+    };
+    let bad = [
+        wish("", &["f"], hash(1), 1),
+        wish("a b", &["f"], hash(1), 1),
+        wish("t", &[], hash(1), 1),
+        wish("t", &["a", "a"], hash(1), 1),
+        wish("t", &["a:b"], hash(1), 1),
+        wish("t", &["f"], hash(0), 1),
+        wish("t", &["f"], hash(1_000_000), 1),
+        wish("t", &["f"], range(&[b"b", b"a"]), 1),
+        wish("t", &["f"], range(&[b""]), 1),
+        wish("t", &["f"], hash(1), 3),
+        wish("t", &["f"], hash(1), 0),
+    ];
+    for table in bad {
+        let effects = world.step(Input::Admin(Ticket(1), AdminRequest::CreateTable(table.clone())));
+        assert!(matches!(&effects[..], [Effect::Refuse(_, Refusal::Invalid(_))]), "{table:?}: {effects:?}");
+    }
+    world.create("t", hash(1), 2);
+    let again = Input::Admin(Ticket(1), AdminRequest::CreateTable(wish("t", &["f"], hash(1), 1)));
+    assert!(matches!(&world.step(again)[..], [Effect::Refuse(_, Refusal::Exists(_))]));
+}
+
+/// PacificA 2.4: of two proposals for the same epoch the first wins, and the other one hears who did.
+#[test]
+fn the_first_proposal_wins() {
+    let mut world = World::with_nodes(2);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (primary, secondary) = (old.primary, old.secondaries[0]);
+    let first = old.succeeded_by(secondary);
+    let effects = world.step(Input::FromNode(secondary, ToMaster::Propose(tablet, first.clone())));
+    assert!(effects.iter().filter_map(assigned).any(|node| node == primary), "the old primary hears of it");
+    let effects = world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(secondary))));
+    assert_eq!(effects.iter().filter_map(assigned).collect::<Vec<_>>(), [primary]);
+    assert_eq!(world.configuration(tablet), first);
+}
+
+/// PacificA 2.4: a new primary is a member of the configuration before, or it could lack what was committed.
+#[test]
+fn an_outsider_cannot_become_primary() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let outsider = (1..=3).map(NodeId).find(|&node| !old.has(node)).unwrap();
+    let coup = Configuration { primary: outsider, ..old.next() };
+    world.step(Input::FromNode(outsider, ToMaster::Propose(tablet, coup)));
+    assert_eq!(world.configuration(tablet), old);
+}
+
+/// Re-replication: whoever comes back with the tablet's data learns at once; a spare node only after `replace_after`.
+#[test]
+fn a_returning_node_learns_at_once_and_a_spare_one_later() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (primary, gone) = (old.primary, old.secondaries[0]);
+    world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(gone))));
+
+    world.beat(&[primary, other(&old)], 4_000);
+    assert_eq!(world.learner(tablet), None, "{gone} may come back");
+    world.step(heartbeat(gone.0, vec![report(tablet, Role::Spare)]));
+    world.beat(&[primary, other(&old), gone], 1_000);
+    assert_eq!(world.learner(tablet), Some(gone));
+
+    world.beat(&[primary, other(&old)], 5_000);
+    assert_eq!(world.learner(tablet), None, "it went away again");
+    world.beat(&[primary, other(&old)], 301_000);
+    assert_eq!(world.learner(tablet), Some(other(&old)));
+}
+
+/// A replica that no one needs is removed, but never one whose group is not complete without it.
+#[test]
+fn only_rubbish_is_forgotten() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let spare = other(&world.configuration(tablet));
+    let mut spare_report = report(tablet, Role::Spare);
+    spare_report.epoch = world.configuration(tablet).epoch;
+    let forgets = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Send(_, FromMaster::Forget(_))));
+    let effects = world.step(heartbeat(spare.0, vec![spare_report.clone()]));
+    assert!(forgets(&effects));
+    world.now = world.now + Duration::from_secs(60);
+    let effects = world.step(heartbeat(spare.0, vec![spare_report]));
+    assert!(!forgets(&effects), "the members are silent: this may be the last copy");
+    let effects = world.step(heartbeat(spare.0, vec![report(TabletId(99), Role::Primary)]));
+    assert!(forgets(&effects), "its table is gone");
+}
+
+/// A disk that held another cluster's data, or none of what this node was given, must not pass for the right one.
+#[test]
+fn strangers_are_turned_away() {
+    let mut world = World::with_nodes(1);
+    let mut stranger = |cluster, disk| {
+        world.step(Input::FromNode(
+            NodeId(1),
+            ToMaster::Heartbeat {
+                cluster,
+                disk,
+                incarnation: Incarnation(2),
+                address: "h:1".into(),
+                disk_full: false,
+                replicas: vec![],
+            },
+        ))
+    };
+    assert!(matches!(&stranger(Some(ClusterId(5)), 1)[..], [Effect::Send(_, FromMaster::Unwelcome(_))]));
+    assert!(matches!(&stranger(Some(ClusterId(77)), 9)[..], [Effect::Send(_, FromMaster::Unwelcome(_))]));
+    assert!(!matches!(&stranger(Some(ClusterId(77)), 1)[..], [Effect::Send(_, FromMaster::Unwelcome(_))]));
+}
+
+/// Everything but what was merely heard comes back from a snapshot.
+#[test]
+fn a_snapshot_holds_the_state() {
+    let mut world = World::with_nodes(3);
+    world.one_tablet();
+    let mut copy = Master::new(options());
+    copy.restore(&world.master.snapshot()).unwrap();
+    assert_eq!(copy.state(), world.master.state());
+    assert!(copy.restore(b"").is_err() && copy.restore(b"\x09abc").is_err());
+}
+
+// ---- the vocabulary ---------------------------------------------------------------------------------------------
+
+struct World {
+    master: Master,
+    now: Instant,
+    index: u64,
+}
+
+impl World {
+    fn new() -> World {
+        World { master: Master::new(options()), now: Instant::ZERO, index: 0 }
+    }
+
+    fn founded() -> World {
+        let mut world = World::new();
+        world.step(Input::Leading(1));
+        world
+    }
+
+    fn with_nodes(nodes: u32) -> World {
+        let mut world = World::founded();
+        (1..=nodes).for_each(|node| {
+            world.step(heartbeat(node, vec![]));
+        });
+        world
+    }
+
+    /// Steps, and lets consensus commit whatever is proposed at once.
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        let mut inputs = vec![input];
+        let mut seen = Vec::new();
+        while let Some(input) = inputs.pop() {
+            let mut out = Vec::new();
+            self.master.step(self.now, input, &mut out);
+            for effect in out {
+                match effect {
+                    Effect::Propose(command) => {
+                        self.index += 1;
+                        inputs.push(Input::Committed(self.index, command));
+                    }
+                    Effect::Event(..) => {}
+                    other => seen.push(other),
+                }
+            }
+        }
+        seen
+    }
+
+    fn create(&mut self, name: &str, partition: Partition, replicas: u8) -> Vec<Effect> {
+        let table = NewTable {
+            name: name.into(),
+            families: vec![("f".into(), Retention::Keep)],
+            partition,
+            replicas: Some(replicas),
+            min_replicas: None,
+        };
+        self.step(Input::Admin(Ticket(9), AdminRequest::CreateTable(table)))
+    }
+
+    fn one_tablet(&mut self) -> TabletId {
+        self.create("t", Partition::Hash { tablets: 1 }, 2);
+        *self.master.state().groups.keys().next().unwrap()
+    }
+
+    fn configuration(&self, tablet: TabletId) -> Configuration {
+        self.master.state().groups[&tablet].configuration.clone()
+    }
+
+    fn learner(&self, tablet: TabletId) -> Option<NodeId> {
+        self.master.state().groups[&tablet].learner
+    }
+
+    /// Lets time pass while these nodes are heard.
+    fn beat(&mut self, nodes: &[NodeId], ms: u64) {
+        for _ in 0..ms / 500 {
+            self.now = self.now + Duration::from_millis(500);
+            for node in nodes {
+                let known = self.master.heard.get(node).map(|heard| heard.replicas.values().cloned().collect());
+                self.step(heartbeat(node.0, known.unwrap_or_default()));
+            }
+            self.step(Input::Tick);
+        }
+    }
+}
+
+fn options() -> Options {
+    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1 }
+}
+
+fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {
+    Input::FromNode(
+        NodeId(node),
+        ToMaster::Heartbeat {
+            cluster: None,
+            disk: u64::from(node),
+            incarnation: Incarnation(1),
+            address: format!("host:{node}"),
+            disk_full: false,
+            replicas,
+        },
+    )
+}
+
+fn report(tablet: TabletId, role: Role) -> ReplicaReport {
+    ReplicaReport {
+        tablet,
+        epoch: Epoch(1),
+        schema: 1,
+        learner: None,
+        role,
+        durable: Lsn(0),
+        committed: Lsn(0),
+        steady: true,
+        bytes: 0,
+    }
+}
+
+fn other(configuration: &Configuration) -> NodeId {
+    (1..=3).map(NodeId).find(|&node| !configuration.has(node)).unwrap()
+}
+
+fn assigned(effect: &Effect) -> Option<NodeId> {
+    match effect {
+        Effect::Send(node, FromMaster::Assignments(_)) => Some(*node),
+        _ => None,
+    }
+}

@@ -48,6 +48,10 @@ impl Follower {
         }
     }
 
+    pub fn verified(&self) -> Lsn {
+        self.verified
+    }
+
     pub fn heard(&self) -> Instant {
         self.heard
     }
@@ -76,7 +80,10 @@ impl Replica {
 
     pub(super) fn become_follower(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.part = Part::Follower(Follower::new(now, self.committed));
-        self.ask(now, self.committed.next(), out);
+        // A member hears from the primary by itself, from the committed point on.
+        if !self.configuration.has(self.me) {
+            self.ask(now, self.committed.next(), out);
+        }
     }
 
     /// Asks the primary to go back to `lsn`; a learner introduces itself by that.
@@ -112,6 +119,8 @@ impl Replica {
         }
         let Some(follower) = self.follows(from, epoch) else { return };
         follower.heard = now;
+        self.believe(from, committed, out);
+        let Part::Follower(follower) = &self.part else { return };
         let known = committed.min(follower.verified);
         if self.synced >= self.saved {
             out.push(Effect::Grant(from, epoch));
@@ -129,8 +138,11 @@ impl Replica {
     ) {
         let Some(follower) = self.follows(from, self.configuration.epoch) else { return };
         follower.heard = now;
+        self.believe(from, committed, out);
+        let Part::Follower(follower) = &self.part else { return };
         let lacks = follower.verified.next();
-        let repeats = entries.last().is_some_and(|entry| entry.lsn < lacks);
+        // A message without entries asks how far we are.
+        let repeats = entries.last().is_none_or(|entry| entry.lsn < lacks);
         if let Some(first) = entries.first()
             && first.lsn > lacks
         {
@@ -140,13 +152,28 @@ impl Replica {
             }
             return;
         }
-        follower.asked = None;
+        if let Part::Follower(follower) = &mut self.part {
+            follower.asked = None;
+        }
         let fresh = self.compare(from, entries, out);
         self.append(fresh, out);
         self.acknowledge(repeats, out);
         if let Part::Follower(follower) = &self.part {
             let known = committed.min(follower.verified);
             self.commit_to(known, out);
+        }
+    }
+
+    /// What the primary of our epoch has committed, a member need not compare: it has acknowledged every committed
+    /// entry, or was admitted with it, and none is ever replaced. So a member lacks nothing that may have left the
+    /// primary's log.
+    fn believe(&mut self, from: NodeId, committed: Lsn, out: &mut Vec<Effect>) {
+        let (member, last) = (self.configuration.has(self.me), self.tail.last());
+        let Part::Follower(follower) = &mut self.part else { return };
+        if member && committed > last {
+            out.push(Effect::Suspect(from, "has committed entries that we never acknowledged"));
+        } else if member {
+            follower.verified = follower.verified.max(committed);
         }
     }
 

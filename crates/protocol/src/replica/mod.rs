@@ -285,10 +285,17 @@ impl Replica {
         }
     }
 
+    /// Would a checkpoint up to here help? Only a learner that has not got as far by the log: what it has
+    /// acknowledged it must not lose again.
+    pub fn wants_checkpoint(&self, upto: Lsn) -> bool {
+        self.role() == Role::Learner
+            && matches!(&self.part, Part::Follower(follower) if upto > follower.verified() && upto > self.committed)
+    }
+
     /// Primary: whom to send beacons.
     pub fn peers(&self) -> Vec<NodeId> {
         match &self.part {
-            Part::Primary(primary) => primary.peers().collect(),
+            Part::Primary(primary) if self.synced >= primary.installed() => primary.peers().collect(),
             _ => Vec::new(),
         }
     }
@@ -307,8 +314,10 @@ impl Replica {
         self.part = Part::Spare;
     }
 
+    /// Has it taken over what its predecessors may have committed? That needs its own entry after the `Save` of its
+    /// epoch on every disk, so the epoch is on disk too.
     fn serves(&self, primary: &Primary) -> bool {
-        self.synced >= primary.installed() && self.committed >= primary.reconciled_at()
+        self.committed >= primary.reconciled_at()
     }
 
     /// The master has decided.
@@ -475,7 +484,7 @@ impl Core for Replica {
             Input::Propose(ticket, payload) => self.on_propose(ticket, payload, out),
             Input::Receive(from, message) => self.on_message(now, from, message, out),
             Input::Beacon(from, epoch, committed) => self.on_beacon(now, from, epoch, committed, out),
-            Input::Granted(from, epoch, sent) => self.on_granted(now, from, epoch, sent),
+            Input::Granted(from, epoch, sent) => self.on_granted(now, from, epoch, sent, out),
             Input::Durable(mark) => {
                 self.on_durable(mark);
                 self.advance(now, out);

@@ -25,7 +25,8 @@ pub(super) struct Primary {
     waiting_bytes: usize,
     /// Everything that predecessors may have committed lies at or before this.
     reconciled_at: Lsn,
-    /// The `Save` that made us primary: before it is on disk, a restart would not know of us.
+    /// The `Save` of this epoch. Until it is on disk, nobody hears of us: started again, we could take the same epoch
+    /// anew with less in our log, and followers would find it different from what they compared.
     installed: u64,
     /// Asked of the master and not answered; its members count already.
     proposal: Option<(Configuration, Instant)>,
@@ -165,10 +166,17 @@ impl Replica {
 
     /// Stays primary with other members. What old members acknowledged still holds: our log has not changed.
     pub(super) fn continue_as_primary(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let saved = self.saved;
         if let Some(primary) = self.primary() {
             primary.proposal = None;
+            primary.installed = saved;
         }
         self.keep_peers(now);
+        // What is under way is of the old epoch and will be ignored. Every member holds what is committed.
+        let committed = self.committed;
+        if let Some(primary) = self.primary() {
+            primary.peers.values_mut().for_each(|peer| peer.rewind(now, committed.min(peer.sent)));
+        }
         self.advance(now, out);
     }
 
@@ -204,6 +212,9 @@ impl Replica {
     /// Sends each peer what it has not been sent.
     pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Part::Primary(primary) = &mut self.part else { return };
+        if self.synced < primary.installed {
+            return;
+        }
         let (epoch, committed, last) = (self.configuration.epoch, self.committed, self.tail.last());
         for (&node, peer) in &mut primary.peers {
             while peer.sent < last && peer.fetching.is_none() && peer.under_way_bytes() < WINDOW_BYTES {
@@ -227,9 +238,11 @@ impl Replica {
 
     /// Old entries, read back, go to the peer that lacks them.
     pub(super) fn on_fetched(&mut self, to: NodeId, entries: Vec<Entry>, out: &mut Vec<Effect>) {
-        let (epoch, committed) = (self.epoch(), self.committed);
-        let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&to)) else { return };
-        if peer.fetching.take().is_none() {
+        let (epoch, committed, synced) = (self.epoch(), self.committed, self.synced);
+        let Some(primary) = self.primary() else { return };
+        let installed = synced >= primary.installed;
+        let Some(peer) = primary.peers.get_mut(&to) else { return };
+        if peer.fetching.take().is_none() || !installed {
             return;
         }
         let Some((first, last)) = entries.first().zip(entries.last()).map(|(a, b)| (a.lsn, b.lsn)) else { return };
@@ -264,13 +277,15 @@ impl Replica {
     }
 
     pub(super) fn on_missing(&mut self, now: Instant, from: NodeId, lsn: Lsn, out: &mut Vec<Effect>) {
-        let last = self.tail.last();
+        let (last, committed, member) = (self.tail.last(), self.committed, self.configuration.has(from));
         let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
         if lsn > last.next() {
             out.push(Effect::Suspect(from, "holds committed entries that we never had"));
             return;
         }
-        peer.rewind(now, lsn.prev());
+        // A member lacks nothing that is committed: it asked before it heard so.
+        let to = if member { lsn.prev().max(committed) } else { lsn.prev() };
+        peer.rewind(now, to);
     }
 
     /// The learner asks to be brought up to date; it holds everything before `lsn`.
@@ -293,17 +308,28 @@ impl Replica {
         peer.rewind(now, lsn.prev());
     }
 
-    pub(super) fn on_granted(&mut self, now: Instant, from: NodeId, epoch: Epoch, sent: Instant) {
+    pub(super) fn on_granted(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        epoch: Epoch,
+        sent: Instant,
+        out: &mut Vec<Effect>,
+    ) {
         if epoch != self.epoch() {
             return;
         }
-        let retry = self.timing.retry;
+        let (retry, last, committed) = (self.timing.retry, self.tail.last(), self.committed);
         let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
         peer.granted = peer.granted.max(Some(sent));
         // It lives, yet what was sent long ago is not acknowledged: that must have been lost.
         if peer.acked < peer.sent && peer.fetching.is_none() && now.since(peer.progress) > retry * 2 {
             let base = peer.base;
             peer.rewind(now, base);
+            if base == last {
+                // Nothing to send again: it was its answer that got lost.
+                out.push(Effect::Send(from, GroupMessage::Prepare { epoch, committed, entries: Vec::new() }));
+            }
         }
     }
 

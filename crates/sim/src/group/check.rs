@@ -10,7 +10,7 @@ use protocol::Entry;
 #[derive(Debug, Default)]
 pub(super) struct Record {
     committed: BTreeMap<Lsn, Entry>,
-    ordered: BTreeMap<(Lsn, Epoch), Bytes>,
+    sent: BTreeMap<(Lsn, Epoch), Bytes>,
     configurations: BTreeMap<Epoch, Configuration>,
     /// The last entry of which a client heard that it is committed.
     pub acknowledged: Lsn,
@@ -31,11 +31,11 @@ impl Record {
         Ok(())
     }
 
-    /// `(lsn, epoch)` names one payload.
-    pub fn on_append(&mut self, node: NodeId, entry: &Entry) -> Result<(), String> {
-        let first = self.ordered.entry((entry.lsn, entry.epoch)).or_insert_with(|| entry.payload.clone());
+    /// `(lsn, epoch)` names one payload, as soon as anybody hears of it.
+    pub fn on_sent(&mut self, node: NodeId, entry: &Entry) -> Result<(), String> {
+        let first = self.sent.entry((entry.lsn, entry.epoch)).or_insert_with(|| entry.payload.clone());
         if first != &entry.payload {
-            return Err(format!("{node} appends {entry:?}, which is another payload elsewhere"));
+            return Err(format!("{node} sends {entry:?}, which is another payload elsewhere"));
         }
         Ok(())
     }
@@ -51,9 +51,5 @@ impl Record {
             Some(other) if other != *configuration => Err(format!("{configuration:?} and {other:?}")),
             _ => Ok(()),
         }
-    }
-
-    pub fn epoch_of(&self, lsn: Lsn) -> Option<Epoch> {
-        self.committed.get(&lsn).map(|entry| entry.epoch)
     }
 }

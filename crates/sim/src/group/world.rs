@@ -351,7 +351,15 @@ impl World {
             process.inbox.push_back(input);
             return Ok(());
         }
-        if process.replica.is_none() && matches!(input, Input::Assign(..)) {
+        let me = NodeId(node as u32);
+        let wanted = match &input {
+            // As the node does it: a member that has lost its data must not pass for one that has it.
+            Input::Assign(configuration, learner) => {
+                *learner == Some(me) || configuration.epoch == Epoch(1) && configuration.has(me)
+            }
+            _ => false,
+        };
+        if process.replica.is_none() && wanted {
             self.hosts[node].life += 1;
             let life = self.hosts[node].life;
             let process = self.hosts[node].process.as_mut().expect("lives");
@@ -493,9 +501,6 @@ impl World {
             }
             match effect {
                 Effect::Append(entries) => {
-                    for entry in &entries {
-                        self.record.on_append(me, entry)?;
-                    }
                     let committed = self.replica(node).committed();
                     self.append(node, log::Record::Entries(entries, committed), true);
                 }
@@ -504,6 +509,9 @@ impl World {
                     self.append(node, log::Record::State { configuration, abandoned, committed }, true);
                 }
                 Effect::Send(to, message) => {
+                    if let GroupMessage::Prepare { entries, .. } = &message {
+                        entries.iter().try_for_each(|entry| self.record.on_sent(me, entry))?;
+                    }
                     if let GroupMessage::Learn { attempt, .. } = &message {
                         let process = self.hosts[node].process.as_mut().expect("lives");
                         process.attempt = Some(*attempt);
@@ -581,12 +589,15 @@ impl World {
             self.record.on_commit(me, &entry, ticket.is_some())?;
             let replica = self.replica(node);
             if replica.role() == Role::Primary {
+                let newest = &self.master.configuration;
                 for member in replica.configuration().members() {
-                    if !self.hosts[member.0 as usize].log.holds(entry.lsn, entry.epoch) {
+                    // Whoever was removed since may have been told to forget.
+                    let removed = newest.epoch > replica.epoch() && !newest.has(member);
+                    if !removed && !self.hosts[member.0 as usize].log.holds(entry.lsn, entry.epoch) {
                         return Err(format!("n{node} commits {entry:?}, which {member} does not hold"));
                     }
                 }
-                for member in self.master.configuration.members() {
+                for member in newest.members() {
                     if !self.hosts[member.0 as usize].log.holds(entry.lsn, entry.epoch) {
                         return Err(format!("n{node} commits {entry:?}, which the newest member {member} does not hold"));
                     }
@@ -628,8 +639,8 @@ impl World {
     fn on_restored(&mut self, node: usize, attempt: u64, upto: Lsn) -> Checked {
         let host = &mut self.hosts[node];
         let process = host.process.as_mut().expect("lives");
-        let learns = process.replica.as_ref().is_some_and(|replica| replica.role() == Role::Learner);
-        if process.paused || process.attempt != Some(attempt) || !learns || upto <= host.applied {
+        let helps = process.replica.as_ref().is_some_and(|replica| replica.wants_checkpoint(upto));
+        if process.paused || process.attempt != Some(attempt) || !helps {
             return Ok(());
         }
         host.log.flushed = host.log.flushed.max(upto);
@@ -690,7 +701,8 @@ impl World {
             }
             Packet::Assign(configuration, learner) => self.input(to, Input::Assign(configuration, learner)),
             Packet::Forget(epoch) => {
-                let gone = process.replica.as_ref().is_some_and(|replica| replica.epoch() <= epoch);
+                let useless = |replica: &Replica| replica.epoch() <= epoch && replica.role() == Role::Spare;
+                let gone = process.replica.as_ref().is_some_and(useless);
                 if gone && !process.paused {
                     let host = &mut self.hosts[to];
                     host.life += 1;
@@ -779,9 +791,9 @@ impl World {
         let me = NodeId(node as u32);
         if configuration.has(me) || learner == Some(me) {
             self.send(MASTER, node, Packet::Assign(configuration, learner));
-        } else if self.climate.forgets {
+        } else if self.climate.forgets && self.random.chance(50) {
             self.send(MASTER, node, Packet::Forget(configuration.epoch));
-        } else if self.random.chance(50) {
+        } else {
             self.send(MASTER, node, Packet::Assign(configuration, learner));
         }
     }
@@ -796,8 +808,12 @@ impl World {
         let gone = self.master.learner.is_some_and(|node| !alive(&self.master, node.0 as usize));
         let whim = now < HEALED && self.random.chance(2);
         let before = self.master.learner;
-        if gone || whim {
+        if before.is_some() && (gone || whim) {
+            // What the learner has promised ends with the epoch.
             self.master.learner = None;
+            self.master.configuration = self.master.configuration.next();
+            let next = self.master.configuration.clone();
+            self.record.on_configuration(&next).expect("the same members");
         }
         if self.master.learner.is_none() && self.master.configuration.size() < self.climate.wanted {
             let free: Vec<NodeId> = (1..self.hosts.len())

@@ -71,6 +71,9 @@ impl Shelf {
 
     /// Segment of the first entry after `floor`.
     fn needs(&self, floor: Lsn) -> Option<u32> {
+        if floor >= self.last() {
+            return None;
+        }
         self.places_from(floor.next()).next().map(|(_, place)| place.segment)
     }
 }

@@ -106,6 +106,7 @@ impl Segment {
         let create = || {
             let file = disk.create(&name)?;
             file.allocate(len)?;
+            // Now, so that the first group commit in it has no length and no blocks to write.
             file.sync()?;
             disk.sync_dir(dir)?;
             Ok(file)

@@ -478,9 +478,9 @@ impl Model {
 /// A log of several small segments, and the batches that were synced.
 fn small_log() -> (MemDisk, Vec<Vec<Record>>) {
     let disk = MemDisk::new();
-    let mut log = open_with(&disk, 500).0;
+    let mut log = open_with(&disk, 800).0;
     let mut batches = Vec::new();
-    for at in 1..=8 {
+    for at in 1..=9 {
         let batch = vec![
             entry(A, at, 1, "a"),
             state(B, &format!("state {at}")),
@@ -490,7 +490,10 @@ fn small_log() -> (MemDisk, Vec<Vec<Record>>) {
         log.sync().unwrap();
         batches.push(batch);
     }
-    assert!(files(&disk).len() > 2);
+    let segments: Vec<u32> =
+        (1..=9).map(|lsn| log.index.read().shelf(A).unwrap().places_from(Lsn(lsn)).next().unwrap().1.segment).collect();
+    assert!(segments[0] + 2 <= segments[7], "several segments: {segments:?}");
+    assert_eq!(segments[7], segments[8], "several batches in the last one, each a witness of the one before");
     (disk, batches)
 }
 

@@ -20,8 +20,8 @@ const FILE: &str = "raft.snapshot";
 /// Commands that are given to the thread at a time.
 const BATCH: usize = 256;
 
-/// How the state machine reaches the master's thread; false if it has stopped.
-pub type Thread = Arc<dyn Fn(Apply) -> bool + Send + Sync>;
+/// How the state machine reaches the master's thread, which outlives it.
+pub type Thread = Arc<dyn Fn(Apply) + Send + Sync>;
 
 /// The state machine.
 pub struct Machine {
@@ -47,11 +47,8 @@ impl Machine {
     /// Asks the thread and waits for the answer.
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Apply) -> io::Result<T> {
         let (answer, answered) = oneshot::channel();
-        let gone = || io::Error::other("the master's thread has stopped");
-        if !(self.thread)(question(answer)) {
-            return Err(gone());
-        }
-        answered.await.map_err(|_| gone())
+        (self.thread)(question(answer));
+        answered.await.map_err(|_| io::Error::other("the master's thread has stopped"))
     }
 
     async fn give(&mut self, batch: &mut Vec<EntryResponder<Group>>) -> io::Result<()> {

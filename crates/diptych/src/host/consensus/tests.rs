@@ -31,7 +31,6 @@ impl Commands {
                     let _ = done.send(Ok(()));
                 }
             }
-            true
         })
     }
 

@@ -1,0 +1,48 @@
+# Everything a person does here. Each target sets up what it needs.
+#   make run          a local cluster: one master, four storage nodes (Ctrl-C stops it; the data stays in diptych-data/)
+#   make test         all checks and tests, as CI runs them
+#   make sim          the simulator over many seeds (SEEDS=0..1000)
+#   make bench        the load generator against a fresh local cluster
+#   make bench-peers  the same work against etcd and redis, in the same run
+#   make lint         formatting, clippy, docs, licences
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+SEEDS ?= 0..1000
+ARGS ?=
+
+.PHONY: run build test lint fmt sim bench bench-peers tools doc
+
+run: build
+	exec target/release/diptych up $(ARGS)
+
+build:
+	cargo build --release --locked --package diptych
+
+test: tools lint
+	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
+
+lint: tools
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	cargo deny --locked check bans licenses sources
+
+fmt:
+	cargo fmt --all
+
+sim:
+	cargo run --release --locked --package sim -- --seeds $(SEEDS) $(ARGS)
+
+bench: build
+	bench/run
+
+bench-peers: build
+	bench/peers
+
+# What the tests need beside the toolchain: the test runner and the licence checker, from the crates' registry.
+tools:
+	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root target/tools
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root target/tools

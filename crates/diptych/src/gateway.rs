@@ -1,0 +1,173 @@
+//! The gateway: any process of the cluster takes any client's request and passes it on to where it belongs.
+//!
+//! ```text
+//!   Kv without a route, REST ─▶ client::Client ─▶ primaries        (it retries, and has its own map)
+//!   Admin, and the map       ─▶ Masters ─▶ Peer.Admin of the master that leads
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use client::{Client, Error, Master, NodeAction};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use model::{AdminReply, AdminRequest, NodeId, Refusal};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use wire::frame;
+use wire::peer::v1::peer_client::PeerClient;
+
+use crate::control::NodeControl;
+use crate::host::{Health, Shutdown};
+use crate::{http, rpc};
+
+/// How long a master may take to answer what only asks, and what changes something.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+
+/// The way of requests that nobody has routed. Clones share connections and the map.
+#[derive(Clone)]
+pub struct Gateway {
+    client: Client,
+    masters: Arc<Masters>,
+    control: Option<NodeControl>,
+}
+
+impl Gateway {
+    /// Of the cluster with these masters, `host:port` each.
+    pub fn new(masters: Vec<String>) -> Gateway {
+        let masters = Arc::new(Masters::new(masters));
+        let client = Client::with_master(Arc::clone(&masters) as Arc<dyn Master>, client::Options::default());
+        Gateway { client, masters, control: None }
+    }
+
+    /// The same in the process that started the nodes.
+    pub fn with_control(self, control: NodeControl) -> Gateway {
+        Gateway { control: Some(control), ..self }
+    }
+
+    /// For rows, and for whatever shall be repeated until it succeeds or its time is up.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Can this process do something to those of the nodes?
+    pub fn has_control(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Asks the master, once.
+    pub async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        self.masters.ask(request).await
+    }
+
+    /// Does something to a node's process.
+    pub async fn control(&self, node: NodeId, action: NodeAction) -> Result<(), Refusal> {
+        let Some(control) = self.control.clone() else {
+            return Err(Refusal::Invalid(String::from("processes are controlled through `diptych up` only")));
+        };
+        let done = tokio::task::spawn_blocking(move || control(node, action));
+        done.await.unwrap_or_else(|error| Err(Refusal::Invalid(format!("could not {action:?} {node}: {error}"))))
+    }
+}
+
+/// Serves Kv, Admin and HTTP in a process without a node of its own, until it shall stop.
+pub async fn run(grpc: TcpListener, web: TcpListener, gateway: Gateway, shutdown: Shutdown) -> anyhow::Result<()> {
+    let health = Health::default();
+    let services = rpc::serve_gateway(grpc, gateway.clone(), health.clone(), shutdown.clone());
+    tokio::try_join!(services, http::serve(web, gateway, health, shutdown)).map(|_| ())
+}
+
+/// The masters, as seen from inside the cluster.
+struct Masters {
+    all: Vec<(String, Option<Channel>)>,
+    /// Who answered last.
+    leader: AtomicUsize,
+}
+
+impl Masters {
+    fn new(addresses: Vec<String>) -> Masters {
+        let all = addresses.into_iter().map(|address| (address.clone(), channel(&address))).collect();
+        Masters { all, leader: AtomicUsize::new(0) }
+    }
+
+    async fn ask_in_turn(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        let first = self.leader.load(Ordering::Relaxed);
+        let mut last = Error::Refused(Refusal::NoMaster);
+        for number in (0..self.all.len()).map(|step| (first + step) % self.all.len()) {
+            match self.ask_one(number, request.clone()).await {
+                Err(error) if goes_on(&error, &request) => last = error,
+                result => {
+                    self.leader.store(number, Ordering::Relaxed);
+                    return result;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_one(&self, number: usize, request: AdminRequest) -> Result<AdminReply, Error> {
+        let (address, channel) = &self.all[number];
+        let Some(channel) = channel.clone() else {
+            return Err(Error::Unreachable { endpoint: address.clone(), why: String::from("this is no host:port") });
+        };
+        let mut peer = PeerClient::new(channel).max_decoding_message_size(frame::MAX_FRAME);
+        let patience = if only_asks(&request) { PATIENCE.0 } else { PATIENCE.1 };
+        match timeout(patience, peer.admin(frame::encode(&request))).await {
+            Ok(Ok(response)) => match frame::decode::<Result<AdminReply, Refusal>>(response.into_inner()) {
+                Ok(answer) => answer.map_err(Error::Refused),
+                Err(error) => Err(Error::Protocol(error.to_string())),
+            },
+            Ok(Err(status)) => Err(Error::from_status(address, &status)),
+            Err(_) => Err(Error::Lost { endpoint: address.clone(), why: format!("none within {patience:?}") }),
+        }
+    }
+}
+
+impl Master for Masters {
+    fn ask(&self, request: AdminRequest) -> BoxFuture<'_, Result<AdminReply, Error>> {
+        self.ask_in_turn(request).boxed()
+    }
+}
+
+fn only_asks(request: &AdminRequest) -> bool {
+    matches!(request, AdminRequest::Map | AdminRequest::Status)
+}
+
+/// May another master be asked after this?
+fn goes_on(error: &Error, request: &AdminRequest) -> bool {
+    match error {
+        Error::Refused(Refusal::NoMaster) | Error::Unreachable { .. } => true,
+        Error::Lost { .. } => only_asks(request),
+        _ => false,
+    }
+}
+
+fn channel(address: &str) -> Option<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+    let endpoint = endpoint
+        .connect_timeout(Duration::from_millis(500))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3));
+    Some(endpoint.connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What changes something is never said to a second master after the first may have heard it.
+    #[test]
+    fn a_lost_change_is_not_repeated() {
+        let lost = Error::Lost { endpoint: String::from("m1"), why: String::from("reset") };
+        let unreachable = Error::Unreachable { endpoint: String::from("m1"), why: String::from("refused") };
+        let drop = AdminRequest::DropTable(String::from("users"));
+        assert!(goes_on(&lost, &AdminRequest::Map) && goes_on(&unreachable, &drop));
+        assert!(!goes_on(&lost, &drop));
+        assert!(goes_on(&Refusal::NoMaster.into(), &drop));
+        assert!(!goes_on(&Refusal::NoSuchTable(String::from("users")).into(), &drop));
+    }
+}

@@ -1,0 +1,223 @@
+//! Rows and cells: values go raw, rows as JSON, scans as a stream with a row a line.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use client::{Client, NamedRow, Written};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use model::{Change, ColumnFilter, Condition, Mutation, ReadOptions, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::resource::{Column, Query, column};
+use crate::cli::show::{bytes_from_json, row_to_json, version_to_json};
+
+/// The version of a value that goes raw.
+const TIMESTAMP: HeaderName = HeaderName::from_static("x-diptych-timestamp");
+/// Rows that are written at a time where they come fast.
+const LINES: usize = 256;
+
+/// The raw newest value of a column.
+pub async fn get_cell(client: &Client, table: &str, row: Bytes, column: Column) -> Result<Response, Problem> {
+    let Column { family, qualifier } = column;
+    let options = ReadOptions { columns: vec![ColumnFilter { family, qualifier: Some(qualifier) }], versions: 1 };
+    let found = client.get(table, row, options).await?;
+    let Some(cell) = found.and_then(|row| row.cells.into_iter().next()) else {
+        return Err(Problem::not_found("the row has no such column", ""));
+    };
+    let stamp = cell.timestamp.to_string();
+    Ok(([(CONTENT_TYPE, String::from("application/octet-stream")), (TIMESTAMP, stamp)], cell.value).into_response())
+}
+
+/// Writes a raw value.
+pub async fn put_cell(
+    client: &Client,
+    table: &str,
+    row: Bytes,
+    column: Column,
+    query: &Query,
+    value: Bytes,
+) -> Result<Response, Problem> {
+    let Column { family, qualifier } = column;
+    let timestamp = query.timestamp()?.unwrap_or(Timestamp::SERVER);
+    write(client, table, row, Change::Put { family, qualifier, timestamp, value }).await
+}
+
+/// Deletes a column, or one version of it.
+pub async fn delete_cell(
+    client: &Client,
+    table: &str,
+    row: Bytes,
+    column: Column,
+    query: &Query,
+) -> Result<Response, Problem> {
+    let Column { family, qualifier } = column;
+    let change = match query.timestamp()? {
+        Some(timestamp) => Change::DeleteCell { family, qualifier, timestamp },
+        None => Change::DeleteColumn { family, qualifier },
+    };
+    write(client, table, row, change).await
+}
+
+/// One row as JSON.
+pub async fn get_row(client: &Client, table: &str, row: Bytes, query: &Query) -> Result<Response, Problem> {
+    match client.get(table, row, query.read_options()?).await? {
+        Some(row) => Ok(Json(row_to_json(&row)).into_response()),
+        None => Err(Problem::not_found("there is no such row, or it has no such cells", "")),
+    }
+}
+
+/// Deletes a row.
+pub async fn delete_row(client: &Client, table: &str, row: Bytes) -> Result<Response, Problem> {
+    write(client, table, row, Change::DeleteRow).await
+}
+
+async fn write(client: &Client, table: &str, row: Bytes, change: Change<String>) -> Result<Response, Problem> {
+    let written = mutate(client, table, Mutation { row, condition: None, changes: vec![change] }).await?;
+    match written {
+        Written::Applied { version } => Ok(Json(json!({"version": version.0})).into_response()),
+        Written::Differs { .. } => Err(client::Error::Protocol(String::from("a condition that nobody made failed")).into()),
+    }
+}
+
+async fn mutate(client: &Client, table: &str, mutation: Mutation<String>) -> Result<Written, Problem> {
+    model::limits::check_mutation(&mutation).map_err(Problem::invalid)?;
+    Ok(client.mutate(table, mutation).await?)
+}
+
+/// The body of a conditional write. `expect` may be null or absent: the column must have no value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cput {
+    column: String,
+    #[serde(default)]
+    expect: Value,
+    put: Value,
+    #[serde(default)]
+    timestamp: Option<i64>,
+}
+
+/// Puts a value if the column holds what is expected.
+pub async fn cput(client: &Client, table: &str, row: Bytes, body: &[u8]) -> Result<Response, Problem> {
+    let written = mutate(client, table, read_cput(row, body)?).await?;
+    Ok(Json(written_to_json(&written)).into_response())
+}
+
+fn read_cput(row: Bytes, body: &[u8]) -> Result<Mutation<String>, Problem> {
+    let body: Cput = super::read_json(body)?;
+    let Column { family, qualifier } = column(body.column.as_bytes())?;
+    let bytes = |name: &str, value: &Value| bytes_from_json(value).map_err(|why| Problem::invalid(format!("{name}: {why}")));
+    let expect = if body.expect.is_null() { None } else { Some(bytes("expect", &body.expect)?) };
+    let timestamp = match body.timestamp {
+        None => Timestamp::SERVER,
+        Some(micros) if micros >= 0 => Timestamp(micros),
+        Some(_) => return Err(Problem::invalid("timestamp is negative; give microseconds since 1970")),
+    };
+    let change = Change::Put { family: family.clone(), qualifier: qualifier.clone(), timestamp, value: bytes("put", &body.put)? };
+    Ok(Mutation { row, condition: Some(Condition { family, qualifier, expect }), changes: vec![change] })
+}
+
+fn written_to_json(written: &Written) -> Value {
+    match written {
+        Written::Applied { version } => json!({"applied": true, "version": version.0}),
+        Written::Differs { present } => json!({
+            "applied": false,
+            "present": present.as_ref().map(|present| version_to_json(&present.value, present.timestamp)),
+        }),
+    }
+}
+
+/// Rows in key order, one JSON object a line. If it breaks off, the last line is the error, and the stream ends
+/// without its proper end.
+pub async fn scan(client: &Client, table: &str, query: &Query) -> Result<Response, Problem> {
+    let limit = query.number("limit", 1)?.map(i64::unsigned_abs);
+    let mut rows = client.scan(table, query.range(), query.read_options()?, limit);
+    // What fails at once gets its status.
+    let first = rows.try_next().await?;
+    let rows = stream::iter(first.map(Ok)).chain(rows);
+    let lines = rows.ready_chunks(LINES).flat_map(|rows| stream::iter(lines(rows)));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// One piece of the body, or two, of which the second breaks it off.
+fn lines(rows: Vec<Result<NamedRow, client::Error>>) -> Vec<Result<Bytes, client::Error>> {
+    let mut text = String::new();
+    let mut failed = None;
+    for row in rows {
+        match row {
+            Ok(row) => text.push_str(&row_to_json(&row).to_string()),
+            Err(error) => {
+                text.push_str(&Problem::from(error.clone()).to_json().to_string());
+                failed = Some(error);
+            }
+        }
+        text.push('\n');
+    }
+    std::iter::once(Ok(Bytes::from(text))).chain(failed.map(Err)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::{NamedCell, Present};
+
+    fn row(key: &str) -> NamedRow {
+        let cell = NamedCell {
+            family: String::from("info"),
+            qualifier: Bytes::from_static(b"note"),
+            timestamp: Timestamp(1732276800000000),
+            value: Bytes::from_static(b"busy"),
+        };
+        NamedRow { key: Bytes::copy_from_slice(key.as_bytes()), cells: vec![cell] }
+    }
+
+    /// architecture.md 5: NDJSON, a row a line.
+    #[test]
+    fn a_scan_is_a_row_a_line() {
+        let pieces = lines(vec![Ok(row("LAX")), Ok(row("SFO"))]);
+        let [Ok(text)] = &pieces[..] else { panic!("{pieces:?}") };
+        let first: Value = serde_json::from_slice(text.split(|&byte| byte == b'\n').next().unwrap()).unwrap();
+        let expected = json!({"row": "LAX", "cells": {"info:note": [{"value": "busy", "timestamp": 1732276800000000_i64}]}});
+        assert_eq!((first, text.iter().filter(|&&byte| byte == b'\n').count()), (expected, 2));
+    }
+
+    /// A reader that counts lines must not take half a table for a whole one.
+    #[test]
+    fn a_scan_that_breaks_off_says_so() {
+        let error = client::Error::Protocol(String::from("x"));
+        let pieces = lines(vec![Ok(row("LAX")), Err(error.clone())]);
+        assert_eq!(pieces.len(), 2);
+        assert!(pieces[0].as_ref().is_ok_and(|text| text.ends_with(b"\"message\":\"unexpected answer: x\"}}\n")));
+        assert_eq!(pieces[1], Err(error));
+    }
+
+    #[test]
+    fn a_cput_says_what_it_expects() {
+        let key = Bytes::from_static(b"alice");
+        let body = br#"{"column": "name:first", "expect": "Ada", "put": {"base64": "/w=="}}"#;
+        let mutation = read_cput(key.clone(), body).unwrap();
+        assert_eq!(mutation.condition.unwrap().expect, Some(Bytes::from_static(b"Ada")));
+        assert!(matches!(&mutation.changes[..], [Change::Put { value, .. }] if value[..] == [0xff]));
+        for absent in [&br#"{"column": "name:first", "put": "x"}"#[..], br#"{"column": "name:first", "expect": null, "put": "x"}"#] {
+            assert_eq!(read_cput(key.clone(), absent).unwrap().condition.unwrap().expect, None);
+        }
+        for bad in [&b"{"[..], br#"{"column": "name", "put": "x"}"#, br#"{"column": "a:b"}"#, br#"{"column": "a:b", "put": 5}"#] {
+            assert_eq!(read_cput(key.clone(), bad).unwrap_err().status.as_u16(), 400);
+        }
+    }
+
+    /// architecture.md 5: `{"applied": bool, "present": …}`.
+    #[test]
+    fn a_cput_answers_with_what_is_present() {
+        let present = Present { timestamp: Timestamp(7), value: Bytes::from_static(b"Eve") };
+        assert_eq!(
+            written_to_json(&Written::Differs { present: Some(present) }),
+            json!({"applied": false, "present": {"value": "Eve", "timestamp": 7}})
+        );
+        assert_eq!(written_to_json(&Written::Differs { present: None }), json!({"applied": false, "present": null}));
+        assert_eq!(written_to_json(&Written::Applied { version: Timestamp(9) }), json!({"applied": true, "version": 9}));
+    }
+}

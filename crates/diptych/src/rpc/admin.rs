@@ -1,0 +1,111 @@
+//! The service `diptych.v1.Admin`: tables and the cluster, answered by the master.
+
+use client::Error;
+use model::request::ClusterMap;
+use model::{AdminReply, AdminRequest, NodeId, Refusal, Schema};
+use tonic::{Request, Response, Status};
+use wire::status::to_status;
+use wire::v1::{self, admin_server::Admin};
+
+use crate::gateway::Gateway;
+use crate::host::master::MasterHandle;
+
+/// How the service reaches the master. One attempt: the caller knows best whether to repeat it.
+pub enum AdminService {
+    /// Over the network.
+    Gateway(Gateway),
+    /// In this very process.
+    Master(MasterHandle),
+}
+
+impl AdminService {
+    async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Status> {
+        match self {
+            AdminService::Gateway(gateway) => gateway.ask(request).await.map_err(|error| match error {
+                // Nobody there is what a client of the cluster knows as a missing master.
+                Error::Unreachable { .. } => to_status(&Refusal::NoMaster),
+                error => error.to_status(),
+            }),
+            AdminService::Master(master) => master.admin(request).await.map_err(|refusal| to_status(&refusal)),
+        }
+    }
+
+    async fn table(&self, request: AdminRequest) -> Result<Response<v1::Table>, Status> {
+        match self.ask(request).await? {
+            AdminReply::Table(schema) => Ok(Response::new(schema.into())),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    async fn map(&self) -> Result<ClusterMap, Status> {
+        match self.ask(AdminRequest::Map).await? {
+            AdminReply::Map(map) => Ok(map),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    async fn tables(&self) -> Result<Vec<Schema>, Status> {
+        Ok(wire::admin::tables(&self.map().await?))
+    }
+}
+
+fn unexpected(reply: &AdminReply) -> Status {
+    Status::internal(format!("the master answered something else: {reply:?}"))
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn create_table(&self, request: Request<v1::CreateTableRequest>) -> Result<Response<v1::Table>, Status> {
+        self.table(AdminRequest::try_from(request.into_inner())?).await
+    }
+
+    async fn drop_table(&self, request: Request<v1::DropTableRequest>) -> Result<Response<v1::Table>, Status> {
+        self.table(AdminRequest::from(request.into_inner())).await
+    }
+
+    async fn alter_table(&self, request: Request<v1::AlterTableRequest>) -> Result<Response<v1::Table>, Status> {
+        self.table(AdminRequest::try_from(request.into_inner())?).await
+    }
+
+    async fn list_tables(
+        &self,
+        _: Request<v1::ListTablesRequest>,
+    ) -> Result<Response<v1::ListTablesResponse>, Status> {
+        let tables = self.tables().await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListTablesResponse { tables }))
+    }
+
+    async fn get_table(&self, request: Request<v1::GetTableRequest>) -> Result<Response<v1::Table>, Status> {
+        let name = request.into_inner().table;
+        let found = self.tables().await?.into_iter().find(|schema| schema.name == name);
+        found.map(|schema| Response::new(schema.into())).ok_or_else(|| to_status(&Refusal::NoSuchTable(name)))
+    }
+
+    async fn get_map(&self, _: Request<v1::GetMapRequest>) -> Result<Response<v1::ClusterMap>, Status> {
+        Ok(Response::new(self.map().await?.into()))
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
+        match self.ask(AdminRequest::Status).await? {
+            AdminReply::Status(status) => Ok(Response::new(status.into())),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    async fn control_node(
+        &self,
+        request: Request<v1::ControlNodeRequest>,
+    ) -> Result<Response<v1::ControlNodeResponse>, Status> {
+        let request = request.into_inner();
+        let gateway = match self {
+            AdminService::Gateway(gateway) if gateway.has_control() => gateway,
+            _ => return Err(Status::unimplemented("processes are controlled by `diptych up`, which started them")),
+        };
+        let action = match request.action() {
+            v1::NodeAction::Unspecified => return Err(Status::invalid_argument("the message has no action")),
+            action => action,
+        };
+        let done = gateway.control(NodeId(request.node), action).await;
+        done.map(|()| Response::new(v1::ControlNodeResponse {})).map_err(|refusal| to_status(&refusal))
+    }
+}

@@ -1,0 +1,465 @@
+//! `up`: a whole cluster of real processes on this machine.
+//!
+//! ```text
+//!   up (this process: gateway, HTTP, supervision) ──starts──▶ m1  master
+//!                                                 ├─starts──▶ n1 … storage nodes
+//!                                                 └─writes──▶ DIR/cluster.json
+//! ```
+//!
+//! The children are the same binary with the same commands that an operator would use. A child that ends is reported
+//! and left down until somebody restarts it. Children never outlive this process: they are stopped with it, and the
+//! kernel ends them if it is killed. All signals to children come from here.
+
+mod folder;
+mod process;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::request::ClusterStatus;
+use model::{AdminReply, AdminRequest, NodeId, Refusal};
+use rustix::process::Signal;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout, timeout_at};
+
+pub use self::folder::ClusterFile;
+use self::folder::Folder;
+use self::process::{News, Process, name};
+use crate::cli::failure::reason;
+use crate::cli::parse::MASTER;
+use crate::cli::{Failure, LogFormat, Up};
+use crate::control::{NodeAction, NodeControl};
+use crate::gateway::{self, Gateway};
+use crate::host::Shutdown;
+use crate::telemetry;
+
+/// Nodes of a new cluster.
+const NODES: u32 = 4;
+/// A missing replica is made anew on another node after this.
+const REPLACE_AFTER: &str = "30s";
+/// Fewest replicas of new tables that accept writes.
+const MIN_REPLICAS: &str = "1";
+/// A child that has not ended so long after it was asked to is killed.
+const PATIENCE: Duration = Duration::from_millis(600);
+/// The cluster is up by then, or something is wrong.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// Runs the cluster until a signal stops it.
+pub fn run(args: &Up, as_json: bool) -> Result<(), Failure> {
+    telemetry::init(args.log.log_format);
+    let begun = Instant::now();
+    let folder = Folder::open(&args.data)?;
+    let nodes = number_of_nodes(args, folder.nodes())?;
+    if u32::from(args.replicas) > nodes {
+        return Err(Failure::usage(format!("--replicas {} needs as many nodes, and there are {nodes}", args.replicas))
+            .hint(format!("give --nodes {} or fewer replicas", args.replicas)));
+    }
+    let runtime = crate::cli::server_runtime()?;
+    let result = runtime.block_on(async {
+        let grpc = listen(args.grpc, "--grpc").await?;
+        let http = listen(args.http, "--http").await?;
+        let mut supervisor = Supervisor::new(args, folder, nodes);
+        let result = supervisor.run(grpc, http, begun, as_json).await;
+        supervisor.stop().await;
+        result
+    });
+    runtime.shutdown_timeout(Duration::from_millis(50));
+    result
+}
+
+/// Makes this process end with the one that started it.
+pub fn die_with(parent: Option<u32>) -> Result<(), Failure> {
+    let Some(parent) = parent else { return Ok(()) };
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| Failure::failed(format!("cannot ask to end with process {parent}: {error}")))?;
+    let present = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    match present == Some(parent) {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("process {parent}, which started this one, is gone"))),
+    }
+}
+
+fn number_of_nodes(args: &Up, present: u32) -> Result<u32, Failure> {
+    match args.nodes {
+        Some(nodes) if nodes < present => {
+            let message = format!("{} has {present} nodes; --nodes {nodes} would leave some out", args.data.display());
+            Err(Failure::usage(message).hint("their tablets have replicas there: give as many nodes, or leave --nodes out"))
+        }
+        Some(nodes) => Ok(nodes),
+        None if present == 0 => Ok(NODES.max(u32::from(args.replicas))),
+        None => Ok(present),
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format!("cannot listen on {address}: {}", reason(&error)))
+            .hint(format!("choose another address with {flag}, for example {flag} {}:0 for a free port", address.ip()))
+    })
+}
+
+/// A wish of somebody, and where the answer goes.
+type Wish = (NodeId, NodeAction, oneshot::Sender<Result<(), Refusal>>);
+
+struct Supervisor {
+    folder: Folder,
+    replicas: u8,
+    log_format: LogFormat,
+    /// The master first.
+    processes: Vec<Process>,
+    cluster: String,
+    grpc: String,
+    http: String,
+    news: mpsc::UnboundedReceiver<News>,
+    tell: mpsc::UnboundedSender<News>,
+}
+
+impl Supervisor {
+    fn new(args: &Up, folder: Folder, nodes: u32) -> Supervisor {
+        let before = folder.cluster_file();
+        let process = |node: NodeId| {
+            let name = name(node);
+            let entry = before.as_ref().and_then(|file| file.processes.iter().find(|entry| entry.id == name));
+            Process::new(node, &folder, entry)
+        };
+        let processes = std::iter::once(MASTER).chain((1..=nodes).map(NodeId)).map(process).collect();
+        let (tell, news) = mpsc::unbounded_channel();
+        Supervisor {
+            processes,
+            folder,
+            replicas: args.replicas,
+            log_format: args.log.log_format,
+            cluster: before.map(|file| file.cluster).unwrap_or_default(),
+            grpc: String::new(),
+            http: String::new(),
+            news,
+            tell,
+        }
+    }
+
+    async fn run(&mut self, grpc: TcpListener, http: TcpListener, begun: Instant, as_json: bool) -> Result<(), Failure> {
+        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+            .map(|kind| unix::signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}"))));
+        let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
+            return signals.into_iter().find_map(Result::err).map_or(Ok(()), Err);
+        };
+        let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
+        (self.grpc, self.http) = (address(&grpc)?, address(&http)?);
+        let (wish, mut wishes) = mpsc::channel::<Wish>(16);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = Shutdown::when(async move {
+            let _ = stopped.await;
+        });
+        let mut serving = tokio::spawn(std::future::pending());
+        let mut keep_wishes = Some((wish, grpc, http, shutdown));
+
+        let start = async {
+            self.start(0)?;
+            self.until_ready(0..1).await?;
+            let masters = self.processes[0].grpc.map(|grpc| grpc.to_string());
+            let (wish, grpc, http, shutdown) = keep_wishes.take().expect("it is taken once");
+            let gateway = Gateway::new(masters.into_iter().collect()).with_control(control(wish));
+            serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
+            for at in 1..self.processes.len() {
+                self.start(at)?;
+            }
+            self.until_ready(1..self.processes.len()).await?;
+            let status = self.until_all_are_known(&gateway).await?;
+            self.cluster = status.cluster.to_string();
+            self.write_file();
+            self.greet(begun, as_json);
+            Ok::<(), Failure>(())
+        };
+        tokio::select! {
+            started = start => started?,
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+        }
+        loop {
+            tokio::select! {
+                Some(news) = self.news.recv() => self.on_news(news),
+                Some((node, action, answer)) = wishes.recv() => self.on_wish(node, action, answer),
+                ended = &mut serving => return match ended {
+                    Ok(result) => Ok(result?),
+                    Err(error) => Err(Failure::failed(format!("the gateway stopped: {error}"))),
+                },
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = hangup.recv() => break,
+            }
+        }
+        drop(stop);
+        Ok(())
+    }
+
+    /// Starts a process; of its readiness there will be news.
+    fn start(&mut self, at: usize) -> Result<(), Failure> {
+        let master = self.processes[0].grpc;
+        let process = &mut self.processes[at];
+        let port = process.grpc.filter(is_free).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        if at == 0 && process.grpc.is_some_and(|before| before != port) && self.news.is_closed() {
+            return Err(Failure::failed("the port of the master is taken"));
+        }
+        let format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let data = process.data.display().to_string();
+        let mut arguments: Vec<String> = match process.node {
+            MASTER => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS].map(String::from).into(),
+            _ => ["node", "run"].map(String::from).into(),
+        };
+        let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
+        flag("--data", data);
+        flag("--grpc", port.to_string());
+        flag("--log-format", String::from(format));
+        match (process.node, master) {
+            (MASTER, _) => flag("--replicas", self.replicas.to_string()),
+            (node, master) => {
+                flag("--id", node.to_string());
+                flag("--master", master.expect("the master is ready first").to_string());
+            }
+        }
+        process.start(at, arguments, &self.folder, &self.tell)
+    }
+
+    /// Waits until these have said that they serve.
+    async fn until_ready(&mut self, range: std::ops::Range<usize>) -> Result<(), Failure> {
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
+        while let Some(late) = self.processes[range.clone()].iter().find(|process| !process.ready) {
+            let name = late.name.clone();
+            let Ok(news) = timeout_at(deadline, self.news.recv()).await else {
+                return Err(self.not_up(&name, format!("{name} does not get ready")));
+            };
+            match news {
+                Some(News::Ended(at, pid, status)) if self.processes[at].pid == Some(pid) => {
+                    self.processes[at].pid = None;
+                    let name = self.processes[at].name.clone();
+                    let how = how_it_ended(status);
+                    let why = self.folder.last_words(&name).map_or(how, |words| format!("{how}: {words}", how = how_it_ended(status)));
+                    return Err(self.not_up(&name, format!("{name} {why}")));
+                }
+                Some(news) => self.on_news(news),
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn not_up(&self, name: &str, message: String) -> Failure {
+        Failure::failed(message).hint(format!("its log is {}", self.folder.log_path(name).display()))
+    }
+
+    /// Waits until the master has heard of all nodes.
+    async fn until_all_are_known(&self, gateway: &Gateway) -> Result<ClusterStatus, Failure> {
+        let nodes = self.processes.len() - 1;
+        let ask = async {
+            loop {
+                if let Ok(AdminReply::Status(status)) = gateway.ask(AdminRequest::Status).await
+                    && status.nodes.iter().filter(|node| node.alive).count() >= nodes
+                {
+                    return status;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(READY_WITHIN, ask).await.map_err(|_| {
+            self.not_up("m1", format!("the master does not hear of all {nodes} nodes"))
+        })
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Ready(at, pid, grpc) if self.processes[at].pid == Some(pid) => {
+                let process = &mut self.processes[at];
+                (process.ready, process.grpc) = (true, Some(grpc));
+                if let Some(answer) = process.restart.take() {
+                    tracing::info!(event = "process_started", process = process.name, pid, "{} runs again", process.name);
+                    let _ = answer.send(Ok(()));
+                }
+                self.write_file();
+            }
+            News::Ended(at, pid, status) if self.processes[at].pid == Some(pid) => self.on_ended(at, pid, status),
+            News::Overdue(at, pid) if self.processes[at].pid == Some(pid) => self.processes[at].signal(Signal::KILL),
+            _ => {}
+        }
+    }
+
+    fn on_ended(&mut self, at: usize, pid: u32, status: Option<ExitStatus>) {
+        let process = &mut self.processes[at];
+        let (was_ready, ending) = (process.ready, process.ending);
+        (process.pid, process.ready) = (None, false);
+        let name = process.name.clone();
+        if process.restart.is_some() && (was_ready || ending) {
+            if let Err(failure) = self.start(at) {
+                self.refuse_restart(at, failure.message);
+            }
+        } else {
+            let how = how_it_ended(status);
+            if process.restart.is_some() {
+                let words = self.folder.last_words(&name).unwrap_or_default();
+                self.refuse_restart(at, format!("{name} {how}: {words}"));
+            }
+            let log = self.folder.log_path(&name);
+            tracing::warn!(
+                event = "process_ended", process = name, pid,
+                "{name} (pid {pid}) {how}; its log is {}; start it again: diptych node restart {name}", log.display()
+            );
+        }
+        self.write_file();
+    }
+
+    fn refuse_restart(&mut self, at: usize, why: String) {
+        if let Some(answer) = self.processes[at].restart.take() {
+            let _ = answer.send(Err(Refusal::Invalid(why)));
+        }
+    }
+
+    fn on_wish(&mut self, node: NodeId, action: NodeAction, answer: oneshot::Sender<Result<(), Refusal>>) {
+        let Some(at) = self.processes.iter().position(|process| process.node == node) else {
+            let names: Vec<&str> = self.processes.iter().map(|process| process.name.as_str()).collect();
+            let why = format!("no process {}; there are {}", name(node), names.join(", "));
+            let _ = answer.send(Err(Refusal::Invalid(why)));
+            return;
+        };
+        let process = &mut self.processes[at];
+        let name = process.name.clone();
+        let result = match (action, process.pid) {
+            (_, _) if process.restart.is_some() => Err(format!("{name} is being restarted")),
+            (NodeAction::Restart, Some(pid)) => {
+                process.restart = Some(answer);
+                process.ask_to_end();
+                let tell = self.tell.clone();
+                tokio::spawn(async move {
+                    sleep(PATIENCE).await;
+                    let _ = tell.send(News::Overdue(at, pid));
+                });
+                return;
+            }
+            (NodeAction::Restart, None) => {
+                process.restart = Some(answer);
+                process.ending = false;
+                if let Err(failure) = self.start(at) {
+                    self.refuse_restart(at, failure.message);
+                }
+                return;
+            }
+            (_, None) => Err(format!("{name} does not run; start it: diptych node restart {name}")),
+            (NodeAction::Suspend, Some(_)) => Ok(process.signal(Signal::STOP)),
+            (NodeAction::Resume, Some(_)) => Ok(process.signal(Signal::CONT)),
+            (NodeAction::Kill, Some(_)) => Ok(process.signal(Signal::KILL)),
+        };
+        tracing::info!(event = "node_control", process = name, "{action:?} {name}");
+        let _ = answer.send(result.map_err(Refusal::Invalid));
+    }
+
+    fn write_file(&self) {
+        if self.cluster.is_empty() {
+            return;
+        }
+        let content = ClusterFile {
+            cluster: self.cluster.clone(),
+            grpc: self.grpc.clone(),
+            http: self.http.clone(),
+            processes: self.processes.iter().map(Process::entry).collect(),
+        };
+        if let Err(error) = self.folder.write_cluster_file(&content) {
+            tracing::warn!(event = "cluster_file", "cannot write cluster.json: {}", reason(&error));
+        }
+    }
+
+    fn greet(&self, begun: Instant, as_json: bool) {
+        if as_json {
+            match self.folder.cluster_file() {
+                Some(file) => println!("{}", serde_json::json!(file)),
+                None => println!("{{}}"),
+            }
+            return;
+        }
+        let (nodes, seconds) = (self.processes.len() - 1, begun.elapsed().as_secs_f64());
+        let program = program();
+        let mut endpoint = String::new();
+        if self.grpc != "127.0.0.1:8086" {
+            endpoint = format!("  export DIPTYCH_ENDPOINT={}\n", self.grpc);
+        }
+        println!(
+            "Diptych {}: cluster {} is up in {seconds:.2} s: a master and {nodes} nodes\n\n  \
+             gRPC   {}\n  HTTP   http://{}\n  data   {}\n\nTry:\n{endpoint}  \
+             {program} table create airports --family info\n  \
+             {program} put airports LAX info:name='Los Angeles'\n  \
+             {program} status\n\nCtrl-C stops it; the data stays.",
+            env!("CARGO_PKG_VERSION"),
+            self.cluster,
+            self.grpc,
+            self.http,
+            self.folder.path().display()
+        );
+    }
+
+    /// Ends all children, in well under a second.
+    async fn stop(&mut self) {
+        self.processes.iter_mut().for_each(Process::ask_to_end);
+        for patience in [PATIENCE, PATIENCE / 3] {
+            let all_ended = async {
+                while self.processes.iter().any(|process| process.pid.is_some()) {
+                    if let Some(News::Ended(at, pid, _)) = self.news.recv().await
+                        && self.processes[at].pid == Some(pid)
+                    {
+                        self.processes[at].pid = None;
+                    }
+                }
+            };
+            if timeout(patience, all_ended).await.is_ok() {
+                break;
+            }
+            self.processes.iter().for_each(|process| process.signal(Signal::KILL));
+        }
+        self.processes.iter_mut().for_each(|process| process.pid = None);
+        self.write_file();
+    }
+}
+
+/// Carries wishes to the supervisor. Blocks until it is done.
+fn control(wishes: mpsc::Sender<Wish>) -> NodeControl {
+    Arc::new(move |node, action| {
+        let stopping = || Refusal::Invalid(String::from("the cluster is being stopped"));
+        let (answer, answered) = oneshot::channel();
+        wishes.blocking_send((node, action, answer)).map_err(|_| stopping())?;
+        answered.blocking_recv().map_err(|_| stopping())?
+    })
+}
+
+fn is_free(address: &SocketAddr) -> bool {
+    StdListener::bind(address).is_ok()
+}
+
+fn how_it_ended(status: Option<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        Some(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None) => String::from("ended"),
+        },
+        None => String::from("ended"),
+    }
+}
+
+/// How this program can be called from where we are.
+fn program() -> String {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&paths).any(|folder| folder.join("diptych").is_file()) {
+        return String::from("diptych");
+    }
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("diptych"));
+    let here = std::env::current_dir().ok();
+    let near = here.and_then(|here| program.strip_prefix(here).ok().map(|rest| format!("./{}", rest.display())));
+    near.unwrap_or_else(|| program.display().to_string())
+}

@@ -1,0 +1,151 @@
+//! One child process: how it is started, what it is told, what is heard of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use model::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+
+use super::folder::{Entry, Folder};
+use crate::cli::Failure;
+use crate::cli::failure::reason;
+use crate::cli::parse::MASTER;
+use model::Refusal;
+
+/// What is heard of the process at that place. The pid tells its lives apart.
+pub enum News {
+    /// It serves there.
+    Ready(usize, u32, SocketAddr),
+    /// It is gone.
+    Ended(usize, u32, Option<ExitStatus>),
+    /// It was asked to end some time ago.
+    Overdue(usize, u32),
+}
+
+/// A process of the cluster, whether it runs or not.
+pub struct Process {
+    /// `n1`, or [`MASTER`].
+    pub node: NodeId,
+    /// `n1` or `m1`.
+    pub name: String,
+    /// The folder of its data.
+    pub data: PathBuf,
+    /// Where it serves gRPC, or did last.
+    pub grpc: Option<SocketAddr>,
+    /// While it runs.
+    pub pid: Option<u32>,
+    /// Has it said that it serves?
+    pub ready: bool,
+    /// Was it told to end?
+    pub ending: bool,
+    /// Who waits for its restart.
+    pub restart: Option<oneshot::Sender<Result<(), Refusal>>>,
+}
+
+impl Process {
+    /// Does not run yet. `before` is what an earlier `up` knew of it.
+    pub fn new(node: NodeId, folder: &Folder, before: Option<&Entry>) -> Process {
+        let name = name(node);
+        Process {
+            node,
+            data: folder.data(&name),
+            grpc: before.and_then(|entry| entry.grpc.parse().ok()),
+            name,
+            pid: None,
+            ready: false,
+            ending: false,
+            restart: None,
+        }
+    }
+
+    /// For `cluster.json`.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            id: self.name.clone(),
+            role: String::from(if self.node == MASTER { "master" } else { "node" }),
+            pid: self.pid,
+            grpc: self.grpc.map_or_else(String::new, |grpc| grpc.to_string()),
+            data: self.data.clone(),
+        }
+    }
+
+    /// Starts it with these arguments. Call it on the main thread: the child ends with the thread that started it.
+    pub fn start(
+        &mut self,
+        at: usize,
+        arguments: Vec<String>,
+        folder: &Folder,
+        news: &mpsc::UnboundedSender<News>,
+    ) -> Result<(), Failure> {
+        let failed = |error| Failure::failed(format!("cannot start {}: {}", self.name, reason(&error)));
+        let log = folder.log(&self.name).map_err(failed)?;
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        // A group of its own: Ctrl-C is for us, and we tell the children in our way.
+        command.args(arguments).args(["--parent", &std::process::id().to_string()]).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let child = command.spawn().map_err(failed)?;
+        let pid = child.id().expect("it was not waited for yet");
+        (self.pid, self.ready, self.ending) = (Some(pid), false, false);
+        tokio::spawn(listen(at, pid, child, news.clone()));
+        Ok(())
+    }
+
+    /// Sends a signal; does nothing if it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended in this moment, of which there will be news.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Asks it to end, also if it is suspended.
+    pub fn ask_to_end(&mut self) {
+        self.ending = true;
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
+    }
+}
+
+/// `n1`, and `m1` for the master.
+pub fn name(node: NodeId) -> String {
+    if node == MASTER { String::from("m1") } else { node.to_string() }
+}
+
+/// Hears the child out until it ends.
+async fn listen(at: usize, pid: u32, mut child: Child, news: mpsc::UnboundedSender<News>) {
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(grpc) = ready_line(&line) {
+                let _ = news.send(News::Ready(at, pid, grpc));
+            }
+        }
+    }
+    let status = child.wait().await.ok();
+    // Nobody listens any more only if we are on our way out.
+    let _ = news.send(News::Ended(at, pid, status));
+}
+
+/// `ready grpc=127.0.0.1:4711 …`
+fn ready_line(line: &str) -> Option<SocketAddr> {
+    let rest = line.strip_prefix("ready ")?;
+    rest.split(' ').find_map(|word| word.strip_prefix("grpc="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_tells_the_port() {
+        assert_eq!(ready_line("ready grpc=127.0.0.1:4711"), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
+        assert_eq!(ready_line("ready http=127.0.0.1:1 grpc=[::1]:2"), "[::1]:2".parse().ok());
+        assert_eq!(ready_line("ready"), None);
+        assert_eq!(ready_line("steady grpc=127.0.0.1:1"), None);
+    }
+}
