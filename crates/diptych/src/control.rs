@@ -1,6 +1,6 @@
 //! What `up` can do to the processes that it started.
 
-use client::NodeAction;
+pub use client::NodeAction;
 use model::{NodeId, Refusal};
 use std::sync::Arc;
 

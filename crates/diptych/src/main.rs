@@ -1,3 +1,24 @@
-//! Diptych: a replicated wide-column store.
+//! Diptych: a replicated wide-column store. One binary for all of it: the processes of a cluster, and the commands.
 
-fn main() {}
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the roof is where the real world is: clocks, threads, files"
+)]
+
+mod bench;
+mod cli;
+mod control;
+mod gateway;
+mod host;
+mod http;
+mod rpc;
+mod telemetry;
+mod up;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -271,17 +271,22 @@ impl Master {
             }
         }
         self.assign(node, &news, out);
-        let forget: Vec<TabletId> =
-            heard.replicas.values().filter(|report| self.is_rubbish(now, node, report)).map(|r| r.tablet).collect();
+        let gone = |tablet: &&TabletId| !self.state.groups.contains_key(tablet);
+        let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
             out.push(Effect::Send(node, FromMaster::Forget(forget)));
         }
+        let spare = heard.replicas.values().filter(|report| self.is_spare(now, node, report));
+        let release: Vec<_> = spare.map(|report| (report.tablet, report.epoch)).collect();
+        if !release.is_empty() {
+            out.push(Effect::Send(node, FromMaster::Release(release)));
+        }
     }
 
-    /// Is the replica of no use any more? Only if its table is gone, or its group is complete without it and lives.
-    fn is_rubbish(&self, now: Instant, node: NodeId, report: &ReplicaReport) -> bool {
-        let Some(group) = self.state.groups.get(&report.tablet) else { return true };
-        let Some(schema) = self.state.tables.get(&group.tablet.table) else { return true };
+    /// Is the replica of no use any more? Only if its group is complete without it and lives.
+    fn is_spare(&self, now: Instant, node: NodeId, report: &ReplicaReport) -> bool {
+        let Some(group) = self.state.groups.get(&report.tablet) else { return false };
+        let Some(schema) = self.state.tables.get(&group.tablet.table) else { return false };
         let wanted = group.configuration.has(node) || group.learner == Some(node);
         let complete = group.configuration.size() >= usize::from(schema.replicas)
             && group.configuration.members().all(|member| self.is_alive(now, member));

@@ -295,6 +295,11 @@ impl State {
             return Ok(Changed::Nothing);
         }
         let before = core::mem::replace(&mut group.learner, learner);
+        if before.is_some() {
+            // What the former learner acknowledged, or its primary proposed for it, must not count any more should it
+            // be chosen again with an empty disk: a new epoch ends all that (found by `sim`, group seed 544).
+            group.configuration = group.configuration.next();
+        }
         let concerned = group.configuration.members().chain(before).chain(learner).collect();
         Ok(Changed::Group(tablet, concerned))
     }

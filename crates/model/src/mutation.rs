@@ -93,20 +93,22 @@ pub struct Condition<F = FamilyId> {
     pub expect: Option<Bytes>,
 }
 
-/// What the primary writes into the log: complete, so that every replica that applies it gets the same row and the
-/// same outcome without a clock, chance or a message.
+/// What the primary writes into the log: complete, so that every replica that applies it gets the same row without a
+/// clock, chance, a message or even a look at the row: a condition was judged before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Whose request it is: a second record with the same id changes nothing.
     pub request: RequestId,
-    /// The primary's choice: the version of whatever asked for [`Timestamp::SERVER`], and the time by which
-    /// retention judges. Rises from record to record, also across primaries.
+    /// The primary's choice: the version of whatever asked for [`Timestamp::SERVER`]. Rises from record to record, also
+    /// across primaries.
     pub version: Timestamp,
-    /// What to do.
-    pub mutation: Mutation,
+    /// Which row.
+    pub row: Bytes,
+    /// What happens to it.
+    pub changes: Vec<Change>,
 }
 
-/// What became of a [`Command`].
+/// What became of a [`Mutation`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It is in the table.

@@ -301,7 +301,6 @@ impl Node {
         hosted.rows.install(done);
         hosted.saw_version(completions.newest());
         hosted.completions = completions;
-        hosted.forget_waiting();
         // Whatever the log holds after the checkpoint is of a dead epoch.
         let epoch = hosted.replica.epoch();
         let cut = Record { tablet, lsn: upto, epoch, committed: upto, kind: Kind::Cut, body: Bytes::new() };

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use model::{
-    Assignment, Cell, Command, Condition, Instant, Lsn, Mutation, NodeId, Outcome, ReadOptions, Reply, Schema, Slice,
-    Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Command, Condition, Instant, NodeId, Outcome, ReadOptions, Reply, Schema, Slice, Tablet, TabletId,
+    Ticket, Timestamp,
 };
 use protocol::{Entry, Replica};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use store::Error;
 
 use crate::completions::Completions;
-use crate::read::{Found, Read, What};
+use crate::lanes::Lanes;
+use crate::read::{Read, What};
 
 /// What the log keeps of a replica beside its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,20 +39,11 @@ impl SavedState {
     }
 }
 
-/// A committed entry that is not applied yet.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    pub entry: Entry,
-    pub ticket: Option<Ticket>,
-}
-
 /// What came of applying.
 #[derive(Debug)]
 pub(crate) enum Applied {
-    /// Answer this.
-    Reply(Ticket, Reply),
-    /// The next entry's condition is about a row in files: run this, then call [`Hosted::judge`].
-    Read(Read),
+    /// This row has a new state; answer this, if anybody waits.
+    Row(Bytes, Option<(Ticket, Reply)>),
     /// A committed entry makes no sense: its bytes are not a command.
     Broken(String),
 }
@@ -66,10 +56,8 @@ pub(crate) struct Hosted {
     pub replica: Replica,
     pub rows: store::Tablet,
     pub completions: Completions,
-    /// Committed, in order, not applied.
-    waiting: VecDeque<Waiting>,
-    /// The read that the first of `waiting` needs is under way.
-    pub judging: Option<u64>,
+    /// Writes that wait their turn, by row.
+    pub lanes: Lanes,
     /// The newest version that a command of this tablet has.
     last_version: Timestamp,
     /// How many of the replica's `Append` and `Save` effects there were.
@@ -94,8 +82,7 @@ impl Hosted {
             replica,
             rows,
             completions,
-            waiting: VecDeque::new(),
-            judging: None,
+            lanes: Lanes::default(),
             last_version,
             marks: 0,
             receiving: None,
@@ -133,103 +120,37 @@ impl Hosted {
         self.last_version = self.last_version.max(version);
     }
 
-    pub fn enqueue(&mut self, entry: Entry, ticket: Option<Ticket>) {
-        self.waiting.push_back(Waiting { entry, ticket });
-    }
-
-    /// Forgets what was committed but not applied: a checkpoint has taken its place.
-    pub fn forget_waiting(&mut self) {
-        self.waiting.clear();
-        self.judging = None;
-    }
-
-    /// Applies committed entries as far as it goes without reading files.
-    pub fn apply(&mut self, out: &mut Vec<Applied>) {
-        while self.judging.is_none() {
-            let Some(Waiting { entry, ticket }) = self.waiting.pop_front() else { return };
-            if entry.payload.is_empty() {
-                self.rows.skip(entry.lsn);
-                continue;
-            }
-            let command: Command = match postcard::from_bytes(&entry.payload) {
-                Ok(command) => command,
-                Err(error) => {
-                    out.push(Applied::Broken(format!("entry {} of tablet {}: {error}", entry.lsn, self.id())));
-                    return;
-                }
-            };
-            self.saw_version(command.version);
-            if let Some(version) = self.completions.find(command.request) {
-                self.rows.skip(entry.lsn);
-                out.extend(ticket.map(|ticket| Applied::Reply(ticket, written(version))));
-                continue;
-            }
-            if let Some(condition) = &command.mutation.condition {
-                let read = self.read_of(&command, condition);
-                if read.touches_files() {
-                    self.waiting.push_front(Waiting { entry, ticket });
-                    out.push(Applied::Read(read));
-                    return;
-                }
-                match read.run() {
-                    Ok(found) => self.decide(entry.lsn, command, ticket, found, out),
-                    Err(error) => out.push(Applied::Broken(error.to_string())),
-                }
-            } else {
-                self.carry_out(entry.lsn, &command, ticket, out);
-            }
+    /// Applies committed entries, in their order.
+    pub fn apply(&mut self, entry: Entry, ticket: Option<Ticket>) -> Option<Applied> {
+        if entry.payload.is_empty() {
+            self.rows.skip(entry.lsn);
+            return None;
         }
-    }
-
-    /// The read that the first waiting entry needed is done.
-    pub fn judge(&mut self, found: Result<Found, Error>, out: &mut Vec<Applied>) {
-        self.judging = None;
-        let Some(Waiting { entry, ticket }) = self.waiting.pop_front() else { return };
-        match (postcard::from_bytes::<Command>(&entry.payload), found) {
-            (Ok(command), Ok(found)) => {
-                self.decide(entry.lsn, command, ticket, found, out);
-                self.apply(out);
-            }
-            (Err(error), _) => out.push(Applied::Broken(error.to_string())),
-            (_, Err(error)) => out.push(Applied::Broken(error.to_string())),
+        let Command { request, version, row, changes } = match postcard::from_bytes(&entry.payload) {
+            Ok(command) => command,
+            Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
+        };
+        self.saw_version(version);
+        let before = self.completions.find(request);
+        if before.is_some() {
+            self.rows.skip(entry.lsn);
+        } else {
+            self.rows.apply(entry.lsn, &row, &changes, version);
+            self.completions.record(entry.lsn, request, version);
         }
+        let outcome = Outcome::Applied { version: before.unwrap_or(version) };
+        Some(Applied::Row(row, ticket.map(|ticket| (ticket, Reply::Written(outcome)))))
     }
 
-    /// The column that the condition is about, newest version, as of everything before this entry.
-    fn read_of(&self, command: &Command, condition: &Condition) -> Read {
+    /// The read that a condition asks for: the newest version of its column, as of all that is applied.
+    pub fn read_for(&self, row: Bytes, condition: &Condition, now: Timestamp) -> Read {
         let column = model::ColumnFilter { family: condition.family, qualifier: Some(condition.qualifier.clone()) };
         Read {
             view: self.rows.view(),
             schema: Arc::clone(&self.schema),
-            now: command.version,
+            now,
             options: ReadOptions { columns: vec![column], versions: 1 },
-            what: What::Row(command.mutation.row.clone()),
+            what: What::Row(row),
         }
     }
-
-    /// Compares what the condition expects with what is there.
-    fn decide(&mut self, lsn: Lsn, command: Command, ticket: Option<Ticket>, found: Found, out: &mut Vec<Applied>) {
-        let present: Option<Cell> = match found {
-            Found::Row(row) => row.and_then(|row| row.cells.into_iter().next()),
-            Found::Rows(..) => None,
-        };
-        let expect = command.mutation.condition.as_ref().and_then(|condition| condition.expect.as_ref());
-        if present.as_ref().map(|cell| &cell.value) == expect {
-            self.carry_out(lsn, &command, ticket, out);
-        } else {
-            self.rows.skip(lsn);
-            out.extend(ticket.map(|ticket| Applied::Reply(ticket, Reply::Written(Outcome::Differs { present }))));
-        }
-    }
-
-    fn carry_out(&mut self, lsn: Lsn, command: &Command, ticket: Option<Ticket>, out: &mut Vec<Applied>) {
-        let Mutation { row, changes, .. } = &command.mutation;
-        self.rows.apply(lsn, row, changes, command.version);
-        self.completions.record(lsn, command.request, command.version);
-        out.extend(ticket.map(|ticket| Applied::Reply(ticket, written(command.version))));
-    }
-}
-
-fn written(version: Timestamp) -> Reply {
-    Reply::Written(Outcome::Applied { version })
 }

@@ -20,6 +20,7 @@ mod beacons;
 mod catch_up;
 mod hosted;
 mod identity;
+mod lanes;
 mod machine;
 mod recovery;
 mod serve;

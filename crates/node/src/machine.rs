@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::request::{ReplicaReport, Role};
 use model::{Assignment, ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, TabletId, Ticket};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{Core, FromMaster, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
+use protocol::{Core, Entry, FromMaster, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::log::{Kind, Record};
@@ -13,6 +13,7 @@ use store::{Done, Error, Job};
 use crate::api::{Effect, Event, Input, NOTHING};
 use crate::catch_up::Giving;
 use crate::hosted::{Applied, Hosted};
+use crate::lanes::Write;
 use crate::read::Found;
 
 /// The log keeps the node's own state, its cluster's id, under this number.
@@ -57,8 +58,8 @@ pub struct Options {
 pub(crate) enum Reading {
     /// A client asked.
     Request { ticket: Ticket, tablet: TabletId, epoch: Epoch },
-    /// A condition must be judged before the next entry can be applied.
-    Condition { tablet: TabletId },
+    /// A write waits for its condition to be judged.
+    Condition { tablet: TabletId, epoch: Epoch, write: Write },
 }
 
 /// What a job under way is for.
@@ -240,12 +241,7 @@ impl Node {
                     out.push(Effect::Report(ToMaster::Propose(tablet, configuration)));
                 }
                 GroupEffect::AskMaster => self.ask_master = true,
-                GroupEffect::Commit(commits) => {
-                    if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                        commits.into_iter().for_each(|(entry, ticket)| hosted.enqueue(entry, ticket));
-                    }
-                    self.apply(now, tablet, out);
-                }
+                GroupEffect::Commit(commits) => self.apply(now, tablet, commits, out),
                 GroupEffect::Refuse(ticket, refusal) => out.push(Effect::Refuse(ticket, refusal)),
                 GroupEffect::Older { to, from, attempt } => self.on_older(tablet, to, from, attempt, out),
                 GroupEffect::Suspect(node, why) => {
@@ -302,32 +298,25 @@ impl Node {
         }
     }
 
-    /// Applies what is committed, as far as that goes without reading files.
-    fn apply(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
-        let mut applied = Vec::new();
-        if let Some(hosted) = self.hosted.get_mut(&tablet) {
-            hosted.apply(&mut applied);
-        }
-        self.applied_so_far(now, tablet, applied, out);
-    }
-
-    fn applied_so_far(&mut self, now: Instant, tablet: TabletId, applied: Vec<Applied>, out: &mut Vec<Effect>) {
-        for applied in applied {
-            match applied {
-                Applied::Reply(ticket, reply) => out.push(Effect::Reply(ticket, reply)),
-                Applied::Read(read) => {
-                    let id = self.draw_id();
-                    self.reads.insert(id, Reading::Condition { tablet });
-                    if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                        hosted.judging = Some(id);
-                    }
-                    out.push(Effect::Read(id, read));
+    /// Applies what is committed, answers whoever waits, and lets those go on who waited for these rows.
+    fn apply(&mut self, now: Instant, tablet: TabletId, commits: Vec<(Entry, Option<Ticket>)>, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let mut rows = Vec::new();
+        for (entry, ticket) in commits {
+            match hosted.apply(entry, ticket) {
+                Some(Applied::Row(row, reply)) => {
+                    out.extend(reply.map(|(ticket, reply)| Effect::Reply(ticket, reply)));
+                    hosted.lanes.applied(&row);
+                    rows.push(row);
                 }
-                Applied::Broken(what) => {
+                Some(Applied::Broken(what)) => {
                     out.push(Effect::Stop(format!("tablet {tablet} cannot go on: {what}")));
+                    return;
                 }
+                None => {}
             }
         }
+        rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out));
         self.flush_if_due(now, tablet, out);
     }
 
@@ -361,14 +350,19 @@ impl Node {
             Some(Reading::Request { ticket, tablet, epoch }) => {
                 self.answer_read(now, ticket, tablet, epoch, found, out);
             }
-            Some(Reading::Condition { tablet }) => {
-                let mut applied = Vec::new();
-                if let Some(hosted) = self.hosted.get_mut(&tablet)
-                    && hosted.judging == Some(id)
-                {
-                    hosted.judge(found, &mut applied);
+            Some(Reading::Condition { tablet, epoch, write }) => {
+                let row = write.mutation.row.clone();
+                let hosted = self.hosted.get(&tablet);
+                if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_write()) {
+                    self.judge(now, tablet, write, found, out);
+                    self.advance_lane(now, tablet, &row, out);
+                } else {
+                    out.push(Effect::Refuse(write.ticket, Refusal::NotReady(tablet)));
+                    if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                        hosted.lanes.judged(&row, false);
+                    }
+                    self.advance_lane(now, tablet, &row, out);
                 }
-                self.applied_so_far(now, tablet, applied, out);
             }
             None => {}
         }
@@ -468,6 +462,14 @@ impl Node {
             FromMaster::Forget(tablets) => {
                 tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
             }
+            FromMaster::Release(tablets) => {
+                for (tablet, epoch) in tablets {
+                    let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
+                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica)) {
+                        self.on_forget(tablet, out);
+                    }
+                }
+            }
         }
     }
 
@@ -519,6 +521,9 @@ impl Node {
             self.changed = true;
             if let Some(hosted) = self.hosted.get_mut(&tablet) {
                 hosted.receiving = None;
+                let current = hosted.replica.configuration().clone();
+                let refusal = Refusal::WrongEpoch { tablet, current };
+                out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
             }
         }
     }
@@ -533,6 +538,7 @@ impl Node {
             return;
         }
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
+        out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));
         let mut effects = Vec::new();
         hosted.replica.retire(&mut effects);
         for effect in effects {

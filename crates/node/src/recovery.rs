@@ -95,8 +95,9 @@ impl Recovering {
         );
         let mut hosted = Hosted::with(&self.state.assignment, replica, rows, completions);
         for entry in Entries::after(reader, self.tablet, flushed, committed) {
-            hosted.enqueue(entry?, None);
-            apply(&mut hosted, self.tablet)?;
+            if let Some(Applied::Broken(what)) = hosted.apply(entry?, None) {
+                return Err(broken(self.tablet, &what));
+            }
         }
         for entry in &tail {
             if let Ok(command) = postcard::from_bytes::<Command>(&entry.payload) {
@@ -105,26 +106,6 @@ impl Recovering {
         }
         Ok(hosted)
     }
-}
-
-/// Recovery may block, so conditions are judged on the spot.
-fn apply(hosted: &mut Hosted, tablet: TabletId) -> Result<(), Error> {
-    let mut applied = Vec::new();
-    hosted.apply(&mut applied);
-    for applied in applied {
-        match applied {
-            Applied::Read(read) => {
-                let mut after = Vec::new();
-                hosted.judge(read.run(), &mut after);
-                if let Some(Applied::Broken(what)) = after.pop() {
-                    return Err(broken(tablet, &what));
-                }
-            }
-            Applied::Broken(what) => return Err(broken(tablet, &what)),
-            Applied::Reply(..) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Entries of a tablet out of the log, read a batch at a time.

@@ -1,17 +1,18 @@
 //! Requests: what is wrong with them, who should have got them, and what they become.
 
 use bytes::Bytes;
-use model::request::Request;
+use model::request::{Request, Role};
 use model::{
-    ColumnFilter, Command, Condition, FamilyId, Instant, Mutation, Operation, ReadOptions, Refusal, Reply, RequestId,
-    RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
+    ColumnFilter, Command, Condition, FamilyId, Instant, Mutation, Operation, Outcome, ReadOptions, Refusal, Reply,
+    RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
 };
 use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
 use crate::api::Effect;
 use crate::hosted::Hosted;
-use crate::machine::Node;
+use crate::lanes::{Turn, Write};
+use crate::machine::{Node, Reading};
 use crate::read::{Found, Read, What};
 
 /// Bytes of writes of one tablet that may wait for their commit.
@@ -90,11 +91,86 @@ impl Node {
         if hosted.replica.uncommitted_bytes() > MOST_WAITING {
             return Err(Refusal::Overloaded);
         }
+        if !hosted.replica.may_write() {
+            return Err(match hosted.replica.role() {
+                Role::Primary => Refusal::NotReady(tablet),
+                _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
+            });
+        }
+        let row = mutation.row.clone();
+        hosted.lanes.push(Write { ticket, wall, request, mutation });
+        self.advance_lane(now, tablet, &row, out);
+        Ok(())
+    }
+
+    /// Lets the writes of a row go on as far as they can.
+    pub(crate) fn advance_lane(&mut self, now: Instant, tablet: TabletId, row: &Bytes, out: &mut Vec<Effect>) {
+        while let Some(hosted) = self.hosted.get_mut(&tablet) {
+            match hosted.lanes.next(row) {
+                Some(Turn::Log(write)) => self.log_write(now, tablet, write, out),
+                Some(Turn::Judge(write, condition)) => {
+                    if let Some(version) = hosted.completions.find(write.request) {
+                        // A repeat of what was done already: the condition need not hold any more.
+                        let reply = Reply::Written(Outcome::Applied { version });
+                        out.push(Effect::Reply(write.ticket, reply));
+                        hosted.lanes.judged(row, false);
+                        continue;
+                    }
+                    let read = hosted.read_for(row.clone(), &condition, write.wall);
+                    if read.touches_files() {
+                        let (epoch, id) = (hosted.replica.epoch(), self.draw_id());
+                        self.reads.insert(id, Reading::Condition { tablet, epoch, write });
+                        out.push(Effect::Read(id, read));
+                        return;
+                    }
+                    let found = read.run();
+                    self.judge(now, tablet, write, found, out);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Compares what a condition expects with what is there.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        tablet: TabletId,
+        write: Write,
+        found: Result<Found, store::Error>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let row = write.mutation.row.clone();
+        let present = match found {
+            Ok(Found::Row(row)) => row.and_then(|row| row.cells.into_iter().next()),
+            Ok(Found::Rows(..)) => None,
+            Err(error) => {
+                hosted.lanes.judged(&row, false);
+                out.push(Effect::Refuse(write.ticket, Refusal::Corrupt(error.to_string())));
+                return;
+            }
+        };
+        let expect = write.mutation.condition.as_ref().and_then(|condition| condition.expect.as_ref());
+        let holds = present.as_ref().map(|cell| &cell.value) == expect;
+        hosted.lanes.judged(&row, holds);
+        if holds {
+            self.log_write(now, tablet, write, out);
+        } else if hosted.replica.may_read(now) {
+            out.push(Effect::Reply(write.ticket, Reply::Written(Outcome::Differs { present })));
+        } else {
+            // "It differs" is a read, and needs the leases of one.
+            out.push(Effect::Refuse(write.ticket, Refusal::NotReady(tablet)));
+        }
+    }
+
+    fn log_write(&mut self, now: Instant, tablet: TabletId, write: Write, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let Write { ticket, wall, request, mutation } = write;
         let version = hosted.next_version(wall);
-        let command = Command { request, version, mutation };
+        let command = Command { request, version, row: mutation.row, changes: mutation.changes };
         let payload = postcard::to_allocvec(&command).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
-        Ok(())
     }
 
     /// A write needs room on the disk of every member.
@@ -129,7 +205,7 @@ impl Node {
         let epoch = hosted.replica.epoch();
         if !hosted.replica.may_read(now) {
             return Err(match hosted.replica.role() {
-                model::request::Role::Primary => Refusal::NotReady(tablet),
+                Role::Primary => Refusal::NotReady(tablet),
                 _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
             });
         }
@@ -138,7 +214,7 @@ impl Node {
         }
         let read = Read { view: hosted.rows.view(), schema: Arc::clone(&hosted.schema), now: wall, options, what };
         let id = self.draw_id();
-        self.reads.insert(id, crate::machine::Reading::Request { ticket, tablet, epoch });
+        self.reads.insert(id, Reading::Request { ticket, tablet, epoch });
         out.push(Effect::Read(id, read));
         Ok(())
     }

@@ -169,6 +169,8 @@ pub enum FromMaster {
     Unwelcome(String),
     /// What the master decided of these tablets: news to the node, or answers to what it proposed.
     Assignments(Vec<Assignment>),
-    /// These tablets are not the node's any more: remove them.
+    /// The tables of these tablets are gone: remove them.
     Forget(Vec<TabletId>),
+    /// The groups of these tablets are complete without this node, as of that epoch: remove what is spare.
+    Release(Vec<(TabletId, Epoch)>),
 }

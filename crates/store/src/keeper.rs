@@ -34,6 +34,9 @@ const INCOMING: &str = "incoming";
 /// Bytes of a checkpoint that are read at once, whatever a peer asks for.
 const MOST_FETCHED: u32 = 8 << 20;
 
+/// The tablets that a restart brings back, each with the note of its last flush.
+pub type Tablets = BTreeMap<TabletId, (Tablet, Bytes)>;
+
 /// All table files of a node.
 pub struct Keeper {
     disk: Arc<dyn Disk>,
@@ -45,7 +48,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Opens all tablets of which something is on the disk, each with its note, and removes what nobody needs.
-    pub fn open(disk: Arc<dyn Disk>) -> Result<(Keeper, BTreeMap<TabletId, (Tablet, Bytes)>), Error> {
+    pub fn open(disk: Arc<dyn Disk>) -> Result<(Keeper, Tablets), Error> {
         for dir in [TABLES, INCOMING, manifest::DIR] {
             disk.create_dir(dir).map_err(|source| Error::io(dir, "create", source))?;
         }

@@ -137,7 +137,9 @@ impl Tablet {
     }
 
     /// A merge, if one is due and none is running. It drops what `schema` drops as of the last applied record's
-    /// version: every replica reads the same after it as before, whenever it comes.
+    /// version, so what is read as of a later record is the same after it as before, with one exception: a version
+    /// that retention gave up by its rank may come to light again when a newer one is deleted
+    /// ([`Change::DeleteCell`]), unless a merge has dropped it by then.
     pub fn choose(&mut self, schema: &Schema) -> Option<Job> {
         let sizes: Vec<u64> = self.version.tables.iter().map(|table| table.bytes()).collect();
         if self.merging {

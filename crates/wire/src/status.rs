@@ -70,6 +70,7 @@ fn guess(status: &Status) -> Option<Refusal> {
         Code::InvalidArgument | Code::OutOfRange => Some(Refusal::Invalid(message)),
         Code::AlreadyExists => Some(Refusal::Exists(message)),
         Code::DataLoss => Some(Refusal::Corrupt(message)),
+        Code::ResourceExhausted => Some(Refusal::Overloaded),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use super::{Failure, Output, show, table};
 use crate::up::ClusterFile;
 
 /// Process ids of a local cluster.
-type Pids = BTreeMap<String, u32>;
+pub type Pids = BTreeMap<String, u32>;
 
 pub async fn status(client: &Client, data: &Path, out: &mut Output) -> Result<(), Failure> {
     let status = fetch(client).await?;
@@ -166,7 +166,7 @@ fn roles(node: NodeId, status: &ClusterStatus) -> (usize, usize) {
     (primaries, secondaries)
 }
 
-fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> Value {
+pub fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> Value {
     let (primaries, secondaries) = roles(node.node, status);
     let mut value = json!({
         "id": node.node.to_string(),
@@ -184,7 +184,7 @@ fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> Value
     value
 }
 
-fn tablet_to_json(tablet: &TabletStatus) -> Value {
+pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
     let lag = lag(tablet);
     let replica = |(node, report): &(NodeId, ReplicaReport)| {
         json!({

@@ -9,7 +9,7 @@
 //! What a command answers goes to stdout, all else to stderr. A failure is one line and a hint ([`Failure`]).
 
 mod args;
-mod cluster;
+pub mod cluster;
 mod csv;
 mod export;
 pub mod failure;
@@ -18,7 +18,7 @@ mod import;
 pub mod parse;
 mod rows;
 pub mod show;
-mod table;
+pub mod table;
 
 use std::process::ExitCode;
 
@@ -49,12 +49,12 @@ pub fn main() -> ExitCode {
 
 fn run(common: &Common, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args, common.json),
         Command::Master { command: MasterCommand::Run(args) } => run_master(args),
         Command::Node { command: NodeCommand::Run(args) } => run_node(args),
         Command::Limits => limits(common),
         Command::Completion { shell } => completion(shell),
-        Command::Bench(args) => runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))?.block_on(async {
+        Command::Bench(args) => server_runtime()?.block_on(async {
             let client = connect(common)?;
             with_output(common, async |out| bench::run(&client, &args, out).await).await
         }),
@@ -101,6 +101,11 @@ fn connect(common: &Common) -> Result<Client, Failure> {
     Ok(Client::connect(&common.endpoint, Options { deadline: common.timeout, ..Options::default() })?)
 }
 
+/// The runtime of a process that serves.
+pub fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))
+}
+
 fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {
     builder.enable_all().build().map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
@@ -123,21 +128,29 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn run_node(args: NodeRun) -> Result<(), Failure> {
-    telemetry::init(args.log.log_format.into());
+    telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
     let NodeRun { data, id, master: masters, grpc, http, advertise, .. } = args;
-    Ok(host::run_node(host::NodeArgs { data, id, grpc, http, advertise, masters, timing: Timing::default() })?)
+    let args = host::NodeArgs { data, id, grpc, http, advertise, masters, timing: Timing::default() };
+    let runtime = server_runtime()?;
+    let result = runtime.block_on(host::run_node(args));
+    runtime.shutdown_background();
+    Ok(result?)
 }
 
 fn run_master(args: MasterRun) -> Result<(), Failure> {
     if args.min_replicas > args.replicas {
         return Err(Failure::usage("--min-replicas is more than --replicas; no write could ever succeed"));
     }
-    telemetry::init(args.log.log_format.into());
+    telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
     let timing = Timing { replace_after: args.replace_after, ..Timing::default() };
     let MasterRun { data, id, grpc, http, replicas, min_replicas, .. } = args;
-    Ok(host::run_master(host::MasterArgs { data, id, grpc, http, replicas, min_replicas, timing })?)
+    let args = host::MasterArgs { data, id, grpc, http, replicas, min_replicas, timing };
+    let runtime = server_runtime()?;
+    let result = runtime.block_on(host::run_master(args));
+    runtime.shutdown_background();
+    Ok(result?)
 }
 
 fn limits(common: &Common) -> Result<(), Failure> {

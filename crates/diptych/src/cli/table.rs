@@ -142,7 +142,7 @@ fn splits_text(count: usize) -> String {
     if count == 1 { String::from("1 split") } else { format!("{} splits", show::count(count as u64)) }
 }
 
-fn schema_to_json(schema: &Schema) -> Value {
+pub fn schema_to_json(schema: &Schema) -> Value {
     let family = |family: &model::Family| json!({"name": family.name, "keeps": parse::show_retention(&family.retention)});
     let partition = match &schema.partition {
         Partition::Hash { tablets } => json!({"hash": tablets}),

@@ -10,14 +10,13 @@
 //! is full: the master and the nodes say everything again. Requests that wait are bounded; so are orders from outside.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use disk::{Disk, KernelDisk};
+use disk::Disk;
 use master::{Effect, Input, Master, Options};
 use metrics::{Gauge, gauge};
 use model::{AdminReply, AdminRequest, NodeId, Refusal, Ticket};
@@ -29,7 +28,7 @@ use super::consensus::{Apply, Consensus};
 use super::inbox::Inbox;
 use super::node::shard::Clock;
 use super::node::threads::{die, spawn};
-use super::{Health, MasterArgs, Shutdown, announce, bind};
+use super::{Health, MasterArgs, Shutdown, announce, bind, chance, open_disk};
 use crate::{http, rpc};
 
 /// Orders from nodes and clients that the thread has not looked at.
@@ -75,13 +74,11 @@ struct Running {
 impl Running {
     async fn start(args: &MasterArgs, health: Health) -> anyhow::Result<Running> {
         let data = args.data.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            KernelDisk::open(&data).with_context(|| format!("cannot open the data in {}", data.display()))
-        });
-        let disk = Arc::new(opening.await.context("opening the data met a bug in Diptych")??);
+        let opening = tokio::task::spawn_blocking(move || open_disk(&data));
+        let disk = opening.await.context("opening the data met a bug in Diptych")??;
         let options = Options {
             timing: args.timing.clone(),
-            seed: RandomState::new().hash_one(std::process::id()),
+            seed: chance(),
             replicas: args.replicas,
             min_replicas: args.min_replicas,
         };

@@ -18,17 +18,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use client::Client;
 use metrics::{counter, histogram};
+use model::{Refusal, limits};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::problem::Problem;
 use self::resource::{Query, Resource};
@@ -37,7 +38,7 @@ use crate::host::{Health, Shutdown, until_stopped};
 use crate::telemetry;
 
 /// Bytes of a body of JSON: the largest value, twice, in base64.
-const JSON: usize = model::limits::VALUE / 3 * 8 + (1 << 20);
+const JSON: usize = limits::VALUE / 3 * 8 + (1 << 20);
 /// Bytes of all bodies that are being read or carried out.
 const BODIES: usize = 512 << 20;
 
@@ -140,59 +141,174 @@ impl Site {
             check_origin(request.headers())?;
         }
         let query = Query::parse(request.uri().query(), resource.parameters(&method))?;
-        match resource {
-            Resource::Live => return Ok("ok\n".into_response()),
-            Resource::Ready => return Ok(self.ready(&query)),
-            Resource::Metrics => return Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::metrics()).into_response()),
-            Resource::OpenApi => return Ok(([(CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()),
-            _ => {}
-        }
-        let Some(gateway) = &self.gateway else {
-            let hint = "Ask a storage node or `diptych up`; a master serves health and metrics only.";
-            return Err(Problem::not_found("this process serves no data", hint));
-        };
-        self.use_cluster(gateway, resource, &method, &query, request).await
-    }
-
-    async fn use_cluster(
-        &self,
-        gateway: &Gateway,
-        resource: Resource,
-        method: &Method,
-        query: &Query,
-        request: Request,
-    ) -> Result<Response, Problem> {
-        let client: &Client = gateway.client();
         let body = request.into_body();
-        match (resource, method) {
-            (Resource::Page, _) => page::show(client).await,
-            (Resource::Cluster, _) => tables::cluster(client).await,
+        match (resource, &method) {
+            (Resource::Live, _) => Ok("ok\n".into_response()),
+            (Resource::Ready, _) => Ok(self.ready(&query)),
+            (Resource::Metrics, _) => Ok(typed("text/plain; version=0.0.4; charset=utf-8", telemetry::metrics())),
+            (Resource::OpenApi, _) => Ok(typed("application/json", include_str!("openapi.json"))),
+            (Resource::Page, _) => page::show(self.client()?).await,
+            (Resource::Cluster, _) => tables::cluster(self.client()?).await,
             (Resource::Tables, &Method::POST) => {
                 let (body, _room) = self.read(body, 1 << 20).await?;
-                tables::create(client, &body).await
+                tables::create(self.client()?, &body).await
             }
-            (Resource::Tables, _) => tables::list(client).await,
-            (Resource::Table(table), &Method::DELETE) => tables::drop_table(client, &table).await,
-            (Resource::Table(table), _) => tables::show(client, &table).await,
-            (Resource::Rows(table), _) => rows::scan(client, &table, query).await,
-            (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(client, &table, row).await,
-            (Resource::Row(table, row), _) => rows::get_row(client, &table, row, query).await,
+            (Resource::Tables, _) => tables::list(self.client()?).await,
+            (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table).await,
+            (Resource::Table(table), _) => tables::show(self.client()?, &table).await,
+            (Resource::Rows(table), _) => rows::scan(self.client()?, &table, &query).await,
+            (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(self.client()?, &table, row).await,
+            (Resource::Row(table, row), _) => rows::get_row(self.client()?, &table, row, &query).await,
             (Resource::Cput(table, row), _) => {
                 let (body, _room) = self.read(body, JSON).await?;
-                rows::cput(client, &table, row, &body).await
+                rows::cput(self.client()?, &table, row, &body).await
             }
             (Resource::Cell(table, row, column), &Method::PUT) => {
-                let (value, _room) = self.read(body, model::limits::VALUE).await?;
-                rows::put_cell(client, &table, row, column, query, value).await
+                let (value, _room) = self.read(body, limits::VALUE).await?;
+                rows::put_cell(self.client()?, &table, row, column, &query, value).await
             }
             (Resource::Cell(table, row, column), &Method::DELETE) => {
-                rows::delete_cell(client, &table, row, column, query).await
+                rows::delete_cell(self.client()?, &table, row, column, &query).await
             }
-            (Resource::Cell(table, row, column), _) => rows::get_cell(client, &table, row, column).await,
-            (Resource::Process(node, action), _) => tables::control(gateway, node, action).await,
-            (Resource::Live | Resource::Ready | Resource::Metrics | Resource::OpenApi, _) => {
-                unreachable!("answered without the cluster")
+            (Resource::Cell(table, row, column), _) => rows::get_cell(self.client()?, &table, row, column).await,
+            (Resource::Process(node, action), _) => tables::control(self.gateway()?, node, action).await,
+        }
+    }
+
+    fn gateway(&self) -> Result<&Gateway, Problem> {
+        let hint = "Ask a storage node or `diptych up`; a master serves health and metrics only.";
+        self.gateway.as_ref().ok_or_else(|| Problem::not_found("this process serves no data", hint))
+    }
+
+    fn client(&self) -> Result<&Client, Problem> {
+        Ok(self.gateway()?.client())
+    }
+
+    /// The whole body, with its place among all bodies.
+    async fn read(&self, body: Body, limit: usize) -> Result<(Bytes, SemaphorePermit<'_>), Problem> {
+        let too_long = || {
+            let message = format!("the body has more than {limit} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_argument", message, "`diptych limits` shows every limit.")
+        };
+        let length = body.size_hint().upper().map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length > limit {
+            return Err(too_long());
+        }
+        let room = self.bodies.try_acquire_many(length as u32).map_err(|_| Refusal::Overloaded)?;
+        let body = axum::body::to_bytes(body, limit).await.map_err(|_| match length {
+            length if length == limit => too_long(),
+            _ => Problem::invalid("the body broke off"),
+        })?;
+        Ok((body, room))
+    }
+
+    fn ready(&self, query: &Query) -> Response {
+        let mut checks = self.health.checks();
+        if self.shutdown.is_due() {
+            checks.push(("shutdown", Err(String::from("the process is about to stop"))));
+        }
+        let excluded = query.bytes("exclude");
+        let (ready, text) = readiness(&checks, excluded.as_deref(), query.flag("verbose"));
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, text).into_response()
+    }
+}
+
+/// The verdict, and its text: a line a check if that is asked for or something is wrong.
+fn readiness(checks: &[(&str, Result<(), String>)], excluded: Option<&[u8]>, verbose: bool) -> (bool, String) {
+    let checks: Vec<_> = checks.iter().filter(|(name, _)| Some(name.as_bytes()) != excluded).collect();
+    let ready = checks.iter().all(|(_, verdict)| verdict.is_ok());
+    if ready && !verbose {
+        return (true, String::from("ok\n"));
+    }
+    let line = |(name, verdict): &&(&str, Result<(), String>)| match verdict {
+        Ok(()) => format!("[+]{name} ok\n"),
+        Err(why) => format!("[-]{name} failed: {why}\n"),
+    };
+    let verdict = if ready { "readyz check passed\n" } else { "readyz check failed\n" };
+    (ready, checks.iter().map(line).chain([String::from(verdict)]).collect())
+}
+
+fn typed(kind: &'static str, body: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, kind)], body.into()).into_response()
+}
+
+fn wrong_method(method: &Method, methods: &[Method]) -> Response {
+    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let message = format!("{method} is not possible here");
+    let hint = format!("There are: {allowed}.");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_argument", message, hint);
+    ([(ALLOW, allowed)], problem).into_response()
+}
+
+/// A browser says which site made it send a change: only our own pages may.
+fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site.as_bytes());
+    if site.is_some() && site == headers.get(HOST).map(HeaderValue::as_bytes) {
+        return Ok(());
+    }
+    let message = "a page of another site must not change anything here";
+    Err(Problem::new(StatusCode::FORBIDDEN, "permission_denied", message, ""))
+}
+
+/// A value from a body of JSON.
+fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body is not the JSON that is expected: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The form that etcd and Kubernetes made usual.
+    #[test]
+    fn readiness_tells_check_by_check() {
+        let checks = [("log", Ok(())), ("master", Err(String::from("no master")))];
+        let expected = "[+]log ok\n[-]master failed: no master\nreadyz check failed\n";
+        assert_eq!(readiness(&checks, None, false), (false, String::from(expected)));
+        assert_eq!(readiness(&checks, Some(b"master"), false), (true, String::from("ok\n")));
+        let expected = "[+]log ok\nreadyz check passed\n";
+        assert_eq!(readiness(&checks[..1], None, true), (true, String::from(expected)));
+    }
+
+    /// A page from elsewhere must not kill nodes of a cluster on the reader's machine.
+    #[test]
+    fn a_change_from_a_foreign_page_is_refused() {
+        let headers = |origin: Option<&'static str>| {
+            let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("127.0.0.1:8080"))]);
+            headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
+            headers
+        };
+        assert_eq!(check_origin(&headers(None)), Ok(()));
+        assert_eq!(check_origin(&headers(Some("http://127.0.0.1:8080"))), Ok(()));
+        for foreign in ["http://evil.example", "null", "http://127.0.0.1:9"] {
+            assert_eq!(check_origin(&headers(Some(foreign))).unwrap_err().status, StatusCode::FORBIDDEN, "{foreign}");
+        }
+    }
+
+    /// The description names every path and method that there is, and no other.
+    #[test]
+    fn openapi_describes_what_is_served() {
+        let openapi: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let paths = openapi["paths"].as_object().unwrap();
+        for (path, operations) in paths {
+            let path = [("{table}", "users"), ("{row}", "a"), ("{family}", "f"), ("{qualifier}", "q"), ("{node}", "n1"), ("{action}", "kill")]
+                .iter()
+                .fold(path.clone(), |path, (name, value)| path.replace(name, value));
+            let resource = Resource::parse(&path).unwrap_or_else(|problem| panic!("{path}: {problem:?}"));
+            let mut described: Vec<String> = operations.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+            let mut served: Vec<String> = resource.methods().iter().map(ToString::to_string).collect();
+            described.sort();
+            served.sort();
+            assert_eq!(described, served, "{path}");
+            for (method, operation) in operations.as_object().unwrap() {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let names: Vec<&str> = parameters.filter(|p| p["in"] == "query").map(|p| p["name"].as_str().unwrap()).collect();
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
+        assert_eq!(paths.len(), 13, "a resource without a description, or the other way round");
     }
 }

@@ -25,6 +25,7 @@ use rustix::process::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 
 pub use self::folder::ClusterFile;
@@ -144,11 +145,10 @@ impl Supervisor {
     }
 
     async fn run(&mut self, grpc: TcpListener, http: TcpListener, begun: Instant, as_json: bool) -> Result<(), Failure> {
-        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-            .map(|kind| unix::signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}"))));
-        let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
-            return signals.into_iter().find_map(Result::err).map_or(Ok(()), Err);
-        };
+        let hear = |kind| unix::signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}")));
+        let mut interrupt = hear(SignalKind::interrupt())?;
+        let mut terminate = hear(SignalKind::terminate())?;
+        let mut hangup = hear(SignalKind::hangup())?;
         let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
         (self.grpc, self.http) = (address(&grpc)?, address(&http)?);
         let (wish, mut wishes) = mpsc::channel::<Wish>(16);
@@ -156,14 +156,12 @@ impl Supervisor {
         let shutdown = Shutdown::when(async move {
             let _ = stopped.await;
         });
-        let mut serving = tokio::spawn(std::future::pending());
-        let mut keep_wishes = Some((wish, grpc, http, shutdown));
+        let mut serving: JoinHandle<anyhow::Result<()>> = tokio::spawn(std::future::pending());
 
         let start = async {
             self.start(0)?;
             self.until_ready(0..1).await?;
             let masters = self.processes[0].grpc.map(|grpc| grpc.to_string());
-            let (wish, grpc, http, shutdown) = keep_wishes.take().expect("it is taken once");
             let gateway = Gateway::new(masters.into_iter().collect()).with_control(control(wish));
             serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
             for at in 1..self.processes.len() {
@@ -202,11 +200,14 @@ impl Supervisor {
     /// Starts a process; of its readiness there will be news.
     fn start(&mut self, at: usize) -> Result<(), Failure> {
         let master = self.processes[0].grpc;
+        let started = self.processes.iter().any(|process| process.pid.is_some());
         let process = &mut self.processes[at];
-        let port = process.grpc.filter(is_free).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        if at == 0 && process.grpc.is_some_and(|before| before != port) && self.news.is_closed() {
-            return Err(Failure::failed("the port of the master is taken"));
+        let before = process.grpc.filter(is_free);
+        if let (MASTER, true, None, Some(port)) = (process.node, started, before, process.grpc) {
+            // The nodes know no other.
+            return Err(Failure::failed(format!("the master's address {port} is taken by another program")));
         }
+        let port = before.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -242,9 +243,8 @@ impl Supervisor {
                 Some(News::Ended(at, pid, status)) if self.processes[at].pid == Some(pid) => {
                     self.processes[at].pid = None;
                     let name = self.processes[at].name.clone();
-                    let how = how_it_ended(status);
-                    let why = self.folder.last_words(&name).map_or(how, |words| format!("{how}: {words}", how = how_it_ended(status)));
-                    return Err(self.not_up(&name, format!("{name} {why}")));
+                    let words = self.folder.last_words(&name).unwrap_or_default();
+                    return Err(self.not_up(&name, format!("{name} {}: {words}", how_it_ended(status))));
                 }
                 Some(news) => self.on_news(news),
                 None => return Ok(()),

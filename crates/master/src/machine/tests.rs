@@ -112,8 +112,10 @@ fn a_returning_node_learns_at_once_and_a_spare_one_later() {
     world.beat(&[primary, other(&old), gone], 1_000);
     assert_eq!(world.learner(tablet), Some(gone));
 
+    let before = world.configuration(tablet);
     world.beat(&[primary, other(&old)], 5_000);
     assert_eq!(world.learner(tablet), None, "it went away again");
+    assert_eq!(world.configuration(tablet), before.next(), "what it acknowledged as a learner counts no more");
     world.beat(&[primary, other(&old)], 301_000);
     assert_eq!(world.learner(tablet), Some(other(&old)));
 }
@@ -127,11 +129,12 @@ fn only_rubbish_is_forgotten() {
     let mut spare_report = report(tablet, Role::Spare);
     spare_report.epoch = world.configuration(tablet).epoch;
     let forgets = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Send(_, FromMaster::Forget(_))));
+    let releases = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Send(_, FromMaster::Release(_))));
     let effects = world.step(heartbeat(spare.0, vec![spare_report.clone()]));
-    assert!(forgets(&effects));
+    assert!(releases(&effects));
     world.now = world.now + Duration::from_secs(60);
     let effects = world.step(heartbeat(spare.0, vec![spare_report]));
-    assert!(!forgets(&effects), "the members are silent: this may be the last copy");
+    assert!(!releases(&effects) && !forgets(&effects), "the members are silent: this may be the last copy");
     let effects = world.step(heartbeat(spare.0, vec![report(TabletId(99), Role::Primary)]));
     assert!(forgets(&effects), "its table is gone");
 }

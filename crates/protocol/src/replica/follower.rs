@@ -82,22 +82,27 @@ impl Replica {
         self.part = Part::Follower(Follower::new(now, self.committed));
         // A member hears from the primary by itself, from the committed point on.
         if !self.configuration.has(self.me) {
-            self.ask(now, self.committed.next(), out);
+            self.introduce(now, out);
         }
     }
 
-    /// Asks the primary to go back to `lsn`; a learner introduces itself by that.
-    fn ask(&mut self, now: Instant, lsn: Lsn, out: &mut Vec<Effect>) {
+    /// A learner introduces itself, and goes on doing so: its primary may have lost it, or know an older attempt.
+    fn introduce(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (epoch, primary) = (self.epoch(), self.configuration.primary);
-        let secondary = self.configuration.has(self.me);
         if let Part::Follower(follower) = &mut self.part {
-            follower.asked = Some((lsn, now));
-            let message = if secondary {
-                GroupMessage::Missing { epoch, from: lsn }
-            } else {
-                GroupMessage::Learn { epoch, attempt: follower.attempt, from: lsn }
-            };
-            out.push(Effect::Send(primary, message));
+            let from = follower.verified.next();
+            follower.asked = Some((from, now));
+            out.push(Effect::Send(primary, GroupMessage::Learn { epoch, attempt: follower.attempt, from }));
+        }
+    }
+
+    /// Asks the primary to go back to the first entry that was not compared.
+    fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (epoch, primary) = (self.epoch(), self.configuration.primary);
+        if let Part::Follower(follower) = &mut self.part {
+            let from = follower.verified.next();
+            follower.asked = Some((from, now));
+            out.push(Effect::Send(primary, GroupMessage::Missing { epoch, from }));
         }
     }
 
@@ -148,11 +153,13 @@ impl Replica {
         {
             let asked_already = follower.asked.is_some_and(|(lsn, _)| lsn == lacks);
             if !asked_already {
-                self.ask(now, lacks, out);
+                self.ask(now, out);
             }
             return;
         }
-        if let Part::Follower(follower) = &mut self.part {
+        if let Part::Follower(follower) = &mut self.part
+            && self.configuration.has(self.me)
+        {
             follower.asked = None;
         }
         let fresh = self.compare(from, entries, out);
@@ -265,8 +272,10 @@ impl Replica {
                     self.give_up_primary(out);
                 }
                 self.seek_primacy(now, out);
-                if let Some((lsn, _)) = ask_again {
-                    self.ask(now, lsn, out);
+                match ask_again {
+                    Some(_) if self.configuration.has(self.me) => self.ask(now, out),
+                    Some(_) => self.introduce(now, out),
+                    None => {}
                 }
             }
             Part::Returning(asked) => {

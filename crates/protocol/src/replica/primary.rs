@@ -171,6 +171,11 @@ impl Replica {
             primary.proposal = None;
             primary.installed = saved;
         }
+        // A learner's promises end with the epoch: it may have been told to forget since, and to learn anew.
+        let members = self.configuration.clone();
+        if let Some(primary) = self.primary() {
+            primary.peers.retain(|node, _| members.has(*node));
+        }
         self.keep_peers(now);
         // What is under way is of the old epoch and will be ignored. Every member holds what is committed.
         let committed = self.committed;

@@ -33,6 +33,9 @@ impl Content {
         match record {
             Record::Entries(entries, committed) => {
                 for entry in entries {
+                    if entry.lsn <= self.before {
+                        continue;
+                    }
                     self.entries.split_off(&entry.lsn);
                     assert!(entry.lsn == self.last().next(), "the log gets a gap: {entry:?} after {}", self.last());
                     self.entries.insert(entry.lsn, entry.clone());

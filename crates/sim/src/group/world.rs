@@ -468,6 +468,11 @@ impl World {
         if process.paused {
             return Ok(());
         }
+        if self.climate.gaps && now.since(process.stepped).as_millis() > 250 {
+            self.input(node, Input::Gap)?;
+        }
+        let process = self.hosts[node].process.as_mut().expect("lives");
+        process.stepped = now;
         process.beat += 1;
         let beats = process.beat % 3 == 1;
         if let Some(replica) = &process.replica {
@@ -971,7 +976,7 @@ impl World {
                 return Err(format!("{member} has not followed: {state}"));
             }
         }
-        if !self.climate.quiet_after_healing && self.last_acknowledged_at < QUIET - SECOND / 2 {
+        if !self.climate.quiet_after_healing && self.last_acknowledged_at < QUIET - 2 * SECOND {
             return Err(format!("no write since {:?}: {state}", Instant(self.last_acknowledged_at)));
         }
         self.summary.committed = committed;

@@ -93,6 +93,34 @@ fn a_merge_of_all_leaves_no_deletions() {
     assert_eq!((house.scan(), house.tablet.flushed()), (String::new(), Lsn(4)));
 }
 
+/// A merge without the oldest table may drop a version that retention gave up, but not bring back the value that it
+/// had replaced.
+#[test]
+fn a_replaced_value_never_returns() {
+    let mut house = House::new();
+    let put = |version, value: &'static str| {
+        let (family, qualifier, value) = (FamilyId(2), Bytes::new(), Bytes::from_static(value.as_bytes()));
+        Change::Put { family, qualifier, timestamp: Timestamp(version), value }
+    };
+    for changes in [vec![put(5, "replaced")], vec![put(5, "given up")], vec![put(6, "x"), put(7, "y")]] {
+        house.apply("a", &changes);
+        house.flush("").unwrap();
+    }
+    let Some(Job::Merge { tablet, inputs, schema, now, .. }) = house.tablet.choose_all(&schema()) else {
+        panic!("a merge merges")
+    };
+    let job = Job::Merge { tablet, inputs: inputs[1..].to_vec(), oldest: false, schema, now };
+    house.run(Some(job)).unwrap();
+    let delete = |version| {
+        let (family, qualifier) = (FamilyId(2), Bytes::new());
+        Change::DeleteCell { family, qualifier, timestamp: Timestamp(version) }
+    };
+    house.apply("a", &[delete(7)]);
+    assert_eq!(house.scan(), "a=x");
+    house.apply("a", &[delete(6)]);
+    assert_eq!(house.scan(), "");
+}
+
 #[test]
 fn a_full_disk_fails_the_job_and_leaves_nothing_behind() {
     let mut house = House::new();
@@ -225,7 +253,7 @@ fn a_failed_sync_fails_the_job() {
 /// The engine beside a map: random changes, flushes, merges, old views, failures and crashes.
 #[test]
 fn the_engine_reads_like_a_map() {
-    for seed in 0..60 {
+    for seed in 0..150 {
         println!("seed {seed}");
         Story::new(seed).run(400);
     }
@@ -370,9 +398,9 @@ impl Model {
                     self.0.remove(&(row.clone(), family, qualifier, std::cmp::Reverse(timestamp)));
                 }
                 Change::DeleteColumn { family, qualifier } => {
-                    self.0.retain(|(r, f, q, _), _| (&*r, &*f, &*q) != (row, &family, &qualifier));
+                    self.0.retain(|(r, f, q, _), _| (r, f, q) != (row, &family, &qualifier));
                 }
-                Change::DeleteFamily { family } => self.0.retain(|(r, f, ..), _| (&*r, &*f) != (row, &family)),
+                Change::DeleteFamily { family } => self.0.retain(|(r, f, ..), _| (r, f) != (row, &family)),
                 Change::DeleteRow => self.0.retain(|(r, ..), _| r != row),
             }
         }

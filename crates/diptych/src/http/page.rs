@@ -1,0 +1,167 @@
+//! The cluster's state as a page: made here, complete without a script, and everything in it escaped.
+
+use std::fmt::{self, Write};
+
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use client::Client;
+use model::request::{ClusterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+
+use super::problem::Problem;
+use super::tables;
+use crate::cli::show;
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; }
+@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #f85149; } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } .good { color: var(--good); } .bad { color: var(--bad); }
+code { font-family: ui-monospace, monospace; } div { overflow-x: auto; }";
+
+/// The page. Without a master it says so, and stays a page.
+pub async fn show(client: &Client) -> Result<Response, Problem> {
+    let body = match tables::status(client).await {
+        Ok(status) => page(&status),
+        Err(problem) => {
+            let error = &problem.to_json()["error"];
+            let text = |name| Text(error[name].as_str().unwrap_or_default()).to_string();
+            frame(&format!("<p class=bad>{}</p><p>{}</p>", text("message"), text("hint")))
+        }
+    };
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    Ok(([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], body).into_response())
+}
+
+/// Text within HTML.
+struct Text<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Text<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.to_string().chars() {
+            match letter {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                letter => f.write_char(letter)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn frame(body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <meta http-equiv=refresh content=5><title>Diptych</title><style>{STYLE}</style></head>\
+         <body><h1>Diptych</h1>{body}\
+         <p><a href=/v1/cluster>as JSON</a> · <a href=/readyz?verbose>health</a> · <a href=/metrics>metrics</a> · \
+         <a href=/openapi.json>interface</a></p></body></html>\n"
+    )
+}
+
+fn page(status: &ClusterStatus) -> String {
+    let alive = status.nodes.iter().filter(|node| node.alive).count();
+    let short = status.tablets.iter().filter(|tablet| is_short(tablet)).count();
+    let mut body = format!("<p>Cluster <code>{}</code>: {alive} of {} nodes alive, ", status.cluster, status.nodes.len());
+    body += &match short {
+        0 => format!("<span class=good>all {} tablets complete</span>.</p>", status.tablets.len()),
+        _ => format!("<span class=bad>{short} of {} tablets lack replicas</span>.</p>", status.tablets.len()),
+    };
+    body += "<h2>Nodes</h2><div><table><tr><th>node<th>state<th>heard<th class=n>primary of<th class=n>secondary of<th>address</tr>";
+    status.nodes.iter().for_each(|node| body += &node_line(node, status));
+    body += "</table></div><h2>Tablets</h2>";
+    if status.tablets.is_empty() {
+        body += "<p>No tables yet. Make one: <code>diptych table create users --family name</code></p>";
+    } else {
+        body += "<div><table><tr><th>table<th>tablet<th>rows<th>epoch<th>primary<th>secondaries<th class=n>committed<th class=n>size</tr>";
+        status.tablets.iter().for_each(|tablet| body += &tablet_line(tablet));
+        body += "</table></div>";
+    }
+    frame(&body)
+}
+
+fn node_line(node: &NodeStatus, status: &ClusterStatus) -> String {
+    let configurations = || status.tablets.iter().map(|tablet| &tablet.assignment.configuration);
+    let primary = configurations().filter(|configuration| configuration.primary == node.node).count();
+    let secondary = configurations().filter(|configuration| configuration.secondaries.contains(&node.node)).count();
+    let state = match (node.alive, node.disk_full) {
+        (true, false) => "<span class=good>alive</span>",
+        (true, true) => "<span class=bad>disk full</span>",
+        (false, _) => "<span class=bad>down</span>",
+    };
+    let heard = node.heard_ms_ago.map_or(String::from("never"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
+    format!(
+        "<tr><td>{}<td>{state}<td>{heard}<td class=n>{primary}<td class=n>{secondary}<td><code>{}</code></tr>",
+        node.node,
+        Text(&node.address)
+    )
+}
+
+fn tablet_line(tablet: &TabletStatus) -> String {
+    let assignment = &tablet.assignment;
+    let configuration = &assignment.configuration;
+    let report = |node| tablet.replicas.iter().find(|(at, _)| *at == node).map(|(_, report)| report);
+    let primary: Option<&ReplicaReport> = report(configuration.primary);
+    let steady = primary.is_some_and(|report| report.steady && report.role == Role::Primary);
+    let mut secondaries: Vec<String> = configuration.secondaries.iter().map(ToString::to_string).collect();
+    secondaries.extend(assignment.learner.map(|node| format!("{node} learns")));
+    format!(
+        "<tr><td>{}<td>{}<td><code>{}</code><td>{}<td>{}{}<td{}>{}<td class=n>{}<td class=n>{}</tr>",
+        Text(&assignment.schema.name),
+        assignment.tablet.id,
+        Text(&assignment.tablet.slice),
+        configuration.epoch,
+        configuration.primary,
+        if steady { "" } else { " <span class=bad>not ready</span>" },
+        if is_short(tablet) { " class=bad" } else { "" },
+        if secondaries.is_empty() { String::from("none") } else { secondaries.join(", ") },
+        primary.map_or(String::from("?"), |report| show::count(report.committed.0)),
+        primary.map_or(String::from("?"), |report| show::size(report.bytes)),
+    )
+}
+
+fn is_short(tablet: &TabletStatus) -> bool {
+    tablet.assignment.configuration.size() < usize::from(tablet.assignment.schema.replicas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use model::{Assignment, Configuration, FamilyId, NodeId, Partition, Schema, Slice, TableId, Tablet, TabletId};
+
+    /// Whatever a row key or an address holds, it is text on the page.
+    #[test]
+    fn everything_is_escaped() {
+        let split = Bytes::from_static(b"<script>alert('x')</script>&\"");
+        let schema = Schema {
+            table: TableId(1),
+            name: String::from("users"),
+            version: 1,
+            families: Vec::new(),
+            next_family: FamilyId(1),
+            partition: Partition::Range { splits: vec![split.clone()] },
+            replicas: 2,
+            min_replicas: 1,
+        };
+        let tablet = Tablet { id: TabletId(1), table: TableId(1), slice: Slice::Rows { start: split, end: None } };
+        let configuration = Configuration::first(NodeId(1), []);
+        let assignment = Assignment { tablet, schema, configuration, learner: None };
+        let node = NodeStatus {
+            node: NodeId(1),
+            address: String::from("<b>"),
+            alive: true,
+            incarnation: model::Incarnation(1),
+            heard_ms_ago: None,
+            disk_full: false,
+        };
+        let tablets = vec![TabletStatus { assignment, replicas: Vec::new() }];
+        let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets });
+        assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("alert('"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && page.contains("1 of 1 tablets lack replicas"), "{page}");
+    }
+}
