@@ -47,7 +47,10 @@ pub fn init(format: LogFormat) {
                 upkeep.run_upkeep();
             }
         };
-        std::thread::Builder::new().name(String::from("metrics")).spawn(keep).expect("a process may start some threads");
+        std::thread::Builder::new()
+            .name(String::from("metrics"))
+            .spawn(keep)
+            .expect("a process may start some threads");
         let _ = METRICS.set(handle);
     }
 }
@@ -104,6 +107,9 @@ mod tests {
     #[test]
     fn every_process_has_its_memory_and_time() {
         let text = metrics();
-        assert!(text.contains("process_resident_memory_bytes ") && text.contains("process_cpu_seconds_total "), "{text}");
+        assert!(
+            text.contains("process_resident_memory_bytes ") && text.contains("process_cpu_seconds_total "),
+            "{text}"
+        );
     }
 }

@@ -13,7 +13,7 @@
 //! The view that an offer was made of pins its files until the learner has moved on.
 
 use bytes::Bytes;
-use model::{Instant, Lsn, NodeId, TabletId};
+use model::{Epoch, Instant, Lsn, NodeId, TabletId};
 use protocol::replica::Input as GroupInput;
 use protocol::{Entry, FileInfo, GroupMessage, NodeMessage};
 use store::log::{Kind, Record};
@@ -22,6 +22,16 @@ use store::{Error, Job, View};
 use crate::api::{CHUNK_BYTES, Effect, Event};
 use crate::completions::Completions;
 use crate::machine::{Node, Working};
+
+/// Entries that are being read from the log for a peer.
+#[derive(Debug)]
+pub(crate) struct LogReading {
+    tablet: TabletId,
+    /// The epoch when the read began.
+    epoch: Epoch,
+    to: NodeId,
+    attempt: Option<u64>,
+}
 
 /// A checkpoint that is being given to a learner.
 #[derive(Debug)]
@@ -59,7 +69,8 @@ impl Node {
             self.offer(tablet, to, attempt, out);
             return;
         }
-        self.log_reads.insert(id, (tablet, to, attempt));
+        let Some(epoch) = self.hosted.get(&tablet).map(|hosted| hosted.replica.epoch()) else { return };
+        self.log_reads.insert(id, LogReading { tablet, epoch, to, attempt });
         out.push(Effect::ReadLog { id, tablet, from, max_bytes: CHUNK_BYTES });
     }
 
@@ -70,9 +81,12 @@ impl Node {
         result: Result<Vec<Record>, Error>,
         out: &mut Vec<Effect>,
     ) {
-        let Some((tablet, to, attempt)) = self.log_reads.remove(&id) else { return };
+        let Some(LogReading { tablet, epoch, to, attempt }) = self.log_reads.remove(&id) else { return };
         match result {
             Ok(records) => {
+                // In another epoch, what was read may have been replaced since.
+                let current = self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.epoch() == epoch);
+                let records = if current { records } else { Vec::new() };
                 let entries = records
                     .into_iter()
                     .map(|record| Entry { lsn: record.lsn, epoch: record.epoch, payload: record.body })
@@ -176,7 +190,7 @@ impl Node {
         let learning =
             hosted.replica.role() == model::request::Role::Learner && hosted.replica.configuration().primary == from;
         let known = hosted.receiving.as_ref().is_some_and(|receiving| receiving.attempt == attempt);
-        if !learning || known || self.adopting.contains(&tablet) {
+        if !learning || known || self.adopting.contains(&tablet) || !hosted.replica.wants_checkpoint(upto) {
             return;
         }
         hosted.receiving = Some(Receiving { attempt, from, upto, note, files, file: 0, offset: 0, asked: Some(now) });
@@ -208,6 +222,9 @@ impl Node {
             return;
         }
         let Some(done) = hosted.receiving.take() else { return };
+        if !hosted.replica.wants_checkpoint(done.upto) {
+            return; // Meanwhile the log has brought more than the files hold.
+        }
         let files = done.files.iter().map(|file| store::FileInfo { name: file.name.clone(), bytes: file.bytes });
         let job = Job::Adopt {
             tablet,

@@ -11,7 +11,7 @@ use store::log::{Kind, Record};
 use store::{Done, Error, Job};
 
 use crate::api::{Effect, Event, Input, NOTHING};
-use crate::catch_up::Giving;
+use crate::catch_up::{Giving, LogReading};
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
 use crate::read::Found;
@@ -95,7 +95,7 @@ pub struct Node {
 
     last_id: u64,
     pub(crate) reads: BTreeMap<u64, Reading>,
-    pub(crate) log_reads: BTreeMap<u64, (TabletId, NodeId, Option<u64>)>,
+    pub(crate) log_reads: BTreeMap<u64, LogReading>,
     jobs: BTreeMap<u64, Working>,
     pub(crate) giving: BTreeMap<(TabletId, NodeId), Giving>,
 
@@ -445,6 +445,8 @@ impl Node {
             NodeMessage::Group(tablet, GroupMessage::Chunk { attempt, file, offset, bytes }) => {
                 self.on_chunk(tablet, attempt, file, offset, bytes, out);
             }
+            // What a replica would acknowledge now, the checkpoint would take away again.
+            NodeMessage::Group(tablet, _) if self.adopting.contains(&tablet) => {}
             NodeMessage::Group(tablet, message) => {
                 self.step_replica(now, tablet, GroupInput::Receive(from, message), out);
             }

@@ -47,7 +47,9 @@ pub async fn run(client: &Client, args: &Bench, out: &mut Output) -> Result<(), 
     let report = result?;
     if out.json { out.line(report.to_json(args)) } else { report.print(args, out) }?;
     match report.first_error {
-        Some(error) => Err(Failure::new(Exit::Failed, format!("{} operations failed, the first: {error}", report.errors))),
+        Some(error) => {
+            Err(Failure::new(Exit::Failed, format!("{} operations failed, the first: {error}", report.errors)))
+        }
         None => Ok(()),
     }
 }

@@ -127,7 +127,8 @@ impl Report {
         let row = |name: &str, latencies: &Latencies| {
             let histogram = &latencies.0;
             let ms = |micros: u64| format!("{:.3}", micros as f64 / 1e3);
-            let mut row = vec![name.to_string(), count(histogram.len() as f64), count(self.per_second(histogram.len()))];
+            let mut row =
+                vec![name.to_string(), count(histogram.len() as f64), count(self.per_second(histogram.len()))];
             row.extend([0.5, 0.99, 0.999].map(|quantile| ms(histogram.value_at_quantile(quantile))));
             row.push(ms(histogram.max()));
             row

@@ -164,7 +164,11 @@ mod tests {
         let mut shares = std::collections::BTreeMap::new();
         for _ in 0..10_000 {
             let step = work.draw(&chooser, &rows, &mut random);
-            let (Step::Read(row) | Step::Update(row) | Step::Insert(row) | Step::ReadModifyWrite(row) | Step::Scan(row, _)) = step;
+            let (Step::Read(row)
+            | Step::Update(row)
+            | Step::Insert(row)
+            | Step::ReadModifyWrite(row)
+            | Step::Scan(row, _)) = step;
             assert!(row < rows.load(Ordering::Relaxed), "seed {SEED}: {step:?}");
             *shares.entry(step.kind()).or_default() += 1;
         }

@@ -13,7 +13,13 @@ use crate::bench::Work;
 
 /// Diptych: a replicated wide-column store.
 #[derive(Debug, Parser)]
-#[command(name = "diptych", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "diptych",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 unavailable, 4 not found, 5 condition not met.")]
 pub struct CommandLine {
     #[command(flatten)]

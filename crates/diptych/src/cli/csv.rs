@@ -150,7 +150,8 @@ impl<R: BufRead> Reader<R> {
                 (_, b'\n') => break,
                 (_, b'\r') if rest == b"\n" || rest.is_empty() => {}
                 (At::AfterQuote, _) => {
-                    let hint = if opened < self.lines.line { format!(" that opens on line {opened}") } else { String::new() };
+                    let hint =
+                        if opened < self.lines.line { format!(" that opens on line {opened}") } else { String::new() };
                     return Err(self.lines.problem(format!(
                         "broken quoting: something follows the closing quote of a field{hint}; a quote within quotes is \
                          written twice"
@@ -169,13 +170,19 @@ impl<R: BufRead> Reader<R> {
             }
         }
         if at == At::Quoted {
-            return Err(Problem { line: opened, what: String::from("broken quoting: the quote that opens here is never closed") });
+            return Err(Problem {
+                line: opened,
+                what: String::from("broken quoting: the quote that opens here is never closed"),
+            });
         }
         record.ends.push(bytes.len());
         record.text = self.utf8(bytes, record.line)?;
         if let Some(&cut) = record.ends.iter().find(|&&end| !record.text.is_char_boundary(end)) {
             // Two fields whose invalid halves make a letter when they stand side by side.
-            return Err(Problem { line: record.line, what: format!("invalid UTF-8 at the end of a field (byte {cut})") });
+            return Err(Problem {
+                line: record.line,
+                what: format!("invalid UTF-8 at the end of a field (byte {cut})"),
+            });
         }
         Ok(Some(()))
     }
@@ -185,18 +192,15 @@ impl<R: BufRead> Reader<R> {
             let good = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();
             let newlines = bytes[..good].iter().filter(|&&byte| byte == b'\n').count() as u64;
-            let what = format!("invalid UTF-8: byte 0x{:02x}; convert the file, for example with iconv -t utf-8", bytes[good]);
+            let what =
+                format!("invalid UTF-8: byte 0x{:02x}; convert the file, for example with iconv -t utf-8", bytes[good]);
             Problem { line: first + newlines, what }
         })
     }
 }
 
 /// Writes a record.
-pub fn write<'a>(
-    out: &mut impl Write,
-    delimiter: u8,
-    fields: impl IntoIterator<Item = &'a str>,
-) -> io::Result<()> {
+pub fn write<'a>(out: &mut impl Write, delimiter: u8, fields: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
     for (at, field) in fields.into_iter().enumerate() {
         if at > 0 {
             out.write_all(&[delimiter])?;

@@ -150,10 +150,13 @@ impl Writer {
         let mut fields = vec![""; columns.len() + 1];
         fields[0] = key;
         for cell in &row.cells {
-            let order = |(family, qualifier): &(String, Bytes)| (family, qualifier).cmp(&(&cell.family, &cell.qualifier));
+            let order =
+                |(family, qualifier): &(String, Bytes)| (family, qualifier).cmp(&(&cell.family, &cell.qualifier));
             let Ok(at) = columns.binary_search_by(order) else {
                 let message = format!("row {key} has a column that was not there before: {}", show::column_name(cell));
-                return Err(Failure::failed(message).hint("begin anew, or use --format ndjson, which needs no list of columns"));
+                return Err(
+                    Failure::failed(message).hint("begin anew, or use --format ndjson, which needs no list of columns")
+                );
             };
             fields[at + 1] = text(&cell.value, || format!("{} of row {key}", show::column_name(cell)))?;
         }
@@ -193,14 +196,17 @@ impl Written {
             if !lines.next(&mut line).map_err(unreadable)? || line.last() != Some(&b'\n') {
                 return Ok(written);
             }
-            let row = serde_json::from_slice(&line).map_err(|error| error.to_string()).and_then(|row| show::row_from_json(&row));
+            let row = serde_json::from_slice(&line)
+                .map_err(|error| error.to_string())
+                .and_then(|row| show::row_from_json(&row));
             let row = row.map_err(|what| unreadable(lines.problem(what)))?;
             written = Written { last: Some(row.key), rows: written.rows + 1, end: lines.offset, columns: None };
         }
     }
 
     fn read_csv(input: impl io::BufRead, delimiter: u8) -> Result<Written, Failure> {
-        let (mut reader, mut record, mut written) = (csv::Reader::new(input, delimiter), Record::default(), Written::default());
+        let (mut reader, mut record, mut written) =
+            (csv::Reader::new(input, delimiter), Record::default(), Written::default());
         // The last record may be torn anywhere, also where it still looks like one: only one with another behind it counts.
         let mut before: Option<(Option<Bytes>, u64)> = None;
         loop {
@@ -269,8 +275,9 @@ fn after(key: Bytes) -> Bytes {
 }
 
 fn text<'a>(bytes: &'a [u8], what: impl FnOnce() -> String) -> Result<&'a str, Failure> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| Failure::failed(format!("{} is no text, and CSV holds text only", what())).hint("use --format ndjson"))
+    std::str::from_utf8(bytes).map_err(|_| {
+        Failure::failed(format!("{} is no text, and CSV holds text only", what())).hint("use --format ndjson")
+    })
 }
 
 fn bar() -> ProgressBar {
@@ -287,7 +294,8 @@ mod tests {
     fn a_cut_file_goes_on_behind_its_last_complete_record() {
         let text = "row,f:a,f:b\nk1,1,\"x\ny\"\nk2,2,\nk3,3,\n";
         let at = |end: usize| Written::read(text[..end].as_bytes(), Format::Csv).unwrap();
-        let columns = Some(vec![("f".to_string(), Bytes::from_static(b"a")), ("f".to_string(), Bytes::from_static(b"b"))]);
+        let columns =
+            Some(vec![("f".to_string(), Bytes::from_static(b"a")), ("f".to_string(), Bytes::from_static(b"b"))]);
         for end in 0..=text.len() {
             let written = at(end);
             assert!(written.end as usize <= end && text.is_char_boundary(written.end as usize));

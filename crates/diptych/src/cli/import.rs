@@ -154,14 +154,13 @@ impl<'a> Load<'a> {
 
     async fn all(&mut self) -> Result<(), Failure> {
         while let Some(row) = self.source.next()? {
-            let at = |why: String| Failure::failed(self.source.at(row.line, &why));
             let key = hash(&row.mutation.row);
             let again = self.is_again(key);
             if again {
                 self.duplicates += 1;
                 if self.args.on_duplicate == OnDuplicate::Error {
                     let why = format!("the key {} comes a second time", show::printable(&row.mutation.row));
-                    return Err(at(why).hint("--on-duplicate last lets the last one win"));
+                    return Err(self.at(row.line, why).hint("--on-duplicate last lets the last one win"));
                 }
             }
             if row.mutation.changes.is_empty() {
@@ -171,7 +170,8 @@ impl<'a> Load<'a> {
             if row.end <= self.skip {
                 continue;
             }
-            limits::check_mutation(&row.mutation).map_err(|why| at(why).hint("`diptych limits` shows them all"))?;
+            limits::check_mutation(&row.mutation)
+                .map_err(|why| self.at(row.line, why).hint("`diptych limits` shows them all"))?;
             self.check_families(&row.mutation, row.line)?;
             while self.under_way.contains(&key) || self.flights.len() >= self.args.window as usize {
                 self.settle_one().await?;
@@ -184,6 +184,10 @@ impl<'a> Load<'a> {
             }
         }
         Ok(())
+    }
+
+    fn at(&self, line: u64, why: String) -> Failure {
+        Failure::failed(self.source.at(line, &why))
     }
 
     /// Has the key come before? Beyond the memory for keys the answer is no; order is kept all the same.
@@ -254,7 +258,10 @@ impl<'a> Load<'a> {
 
     fn warn(&self) {
         if self.duplicates > 0 {
-            self.say(&format!("warning: {} with a key that came before; the last one won", show::rows(self.duplicates)));
+            self.say(&format!(
+                "warning: {} with a key that came before; the last one won",
+                show::rows(self.duplicates)
+            ));
         }
         if self.empty > 0 {
             self.say(&format!("warning: {} with a key and no value were left out", show::rows(self.empty)));

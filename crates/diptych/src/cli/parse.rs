@@ -254,7 +254,10 @@ mod tests {
     #[test]
     fn an_assignment_splits_at_its_first_equals_sign() {
         let found = assignment("info:note=a=b:c").unwrap();
-        assert_eq!((found.family.as_str(), &found.qualifier[..], &found.value[..]), ("info", &b"note"[..], &b"a=b:c"[..]));
+        assert_eq!(
+            (found.family.as_str(), &found.qualifier[..], &found.value[..]),
+            ("info", &b"note"[..], &b"a=b:c"[..])
+        );
         assert_eq!(&assignment("info:a\\x3db=\\x41").unwrap().qualifier[..], b"a=b");
         assert_eq!(&assignment("info:x=\\x41").unwrap().value[..], b"\\x41", "a value is taken as it stands");
         assert_eq!(&assignment("info:x=").unwrap().value[..], b"");
@@ -288,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_table_is_cut_by_hash_or_by_range() {
-        let split = |keys: &[&'static str]| keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect::<Vec<_>>();
+        let split =
+            |keys: &[&'static str]| keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect::<Vec<_>>();
         assert_eq!(partition("hash:2", &[]), Ok(Partition::Hash { tablets: 2 }));
         assert_eq!(partition("range", &[]), Ok(Partition::Range { splits: vec![] }));
         assert_eq!(partition("range", &split(&["p", "g"])), Ok(Partition::Range { splits: split(&["g", "p"]) }));
@@ -301,7 +305,9 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, ms) in [("200ms", 200), ("10s", 10_000), ("5m", 300_000), ("12h", 43_200_000), ("30d", 2_592_000_000)] {
+        for (text, ms) in
+            [("200ms", 200), ("10s", 10_000), ("5m", 300_000), ("12h", 43_200_000), ("30d", 2_592_000_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
             assert_eq!(show_duration(Duration::from_millis(ms)), text);
         }

@@ -48,7 +48,7 @@ impl Output {
     /// Columns under their names; those whose name ends in `#` hold numbers.
     pub fn table(&mut self, names: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(names.iter().map(|name| name.trim_end_matches('#').to_uppercase()));
         table.add_rows(rows);
         for (at, name) in names.iter().enumerate() {
@@ -163,7 +163,8 @@ pub fn row_to_json(row: &NamedRow) -> Value {
 pub fn row_from_json(value: &Value) -> Result<NamedRow, String> {
     let row = value.get("row").ok_or("the object has no \"row\"")?;
     let key = bytes_from_json(row).map_err(|why| format!("\"row\": {why}"))?;
-    let columns = value.get("cells").and_then(Value::as_object).ok_or("the object has no \"cells\" that are an object")?;
+    let columns =
+        value.get("cells").and_then(Value::as_object).ok_or("the object has no \"cells\" that are an object")?;
     let mut cells = Vec::new();
     for (name, versions) in columns {
         let column = parse::one_column(name)?;
@@ -174,7 +175,11 @@ pub fn row_from_json(value: &Value) -> Result<NamedRow, String> {
                 None | Some(Value::Null) => Timestamp::SERVER,
                 Some(stamp) => match stamp.as_i64() {
                     Some(micros) if micros >= 0 => Timestamp(micros),
-                    _ => return Err(format!("a version of {name:?} has a \"timestamp\" that is no number of microseconds")),
+                    _ => {
+                        return Err(format!(
+                            "a version of {name:?} has a \"timestamp\" that is no number of microseconds"
+                        ));
+                    }
                 },
             };
             cells.push(NamedCell {
@@ -192,7 +197,11 @@ pub fn row_from_json(value: &Value) -> Result<NamedRow, String> {
 pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (0..4).find(|step| bytes >> (10 * (step + 1)) == 0).unwrap_or(4);
-    if step == 0 { format!("{bytes} B") } else { format!("{:.1} {}", bytes as f64 / f64::from(1 << (10 * step)), units[step]) }
+    if step == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{:.1} {}", bytes as f64 / f64::from(1 << (10 * step)), units[step])
+    }
 }
 
 /// A number with commas between its thousands.
@@ -229,8 +238,10 @@ mod tests {
     /// architecture.md 5: the shape of a row.
     #[test]
     fn a_row_is_this_json() {
-        let row = NamedRow { key: Bytes::from_static(b"LAX"), cells: vec![cell("info", b"note", 1732276800000000, b"busy")] };
-        let expected = json!({"row": "LAX", "cells": {"info:note": [{"value": "busy", "timestamp": 1732276800000000_i64}]}});
+        let row =
+            NamedRow { key: Bytes::from_static(b"LAX"), cells: vec![cell("info", b"note", 1732276800000000, b"busy")] };
+        let expected =
+            json!({"row": "LAX", "cells": {"info:note": [{"value": "busy", "timestamp": 1732276800000000_i64}]}});
         assert_eq!(row_to_json(&row), expected);
     }
 

@@ -143,10 +143,13 @@ fn splits_text(count: usize) -> String {
 }
 
 pub fn schema_to_json(schema: &Schema) -> Value {
-    let family = |family: &model::Family| json!({"name": family.name, "keeps": parse::show_retention(&family.retention)});
+    let family =
+        |family: &model::Family| json!({"name": family.name, "keeps": parse::show_retention(&family.retention)});
     let partition = match &schema.partition {
         Partition::Hash { tablets } => json!({"hash": tablets}),
-        Partition::Range { splits } => json!({"range": splits.iter().map(|key| bytes_to_json(key)).collect::<Vec<_>>()}),
+        Partition::Range { splits } => {
+            json!({"range": splits.iter().map(|key| bytes_to_json(key)).collect::<Vec<_>>()})
+        }
     };
     json!({
         "name": schema.name,

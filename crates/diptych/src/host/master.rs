@@ -43,7 +43,12 @@ const GAUGES: Duration = Duration::from_secs(1);
 /// Runs a master until the process is asked to stop.
 pub async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
     ensure!(args.id > 0, "masters are numbered from 1; give --id 1");
-    ensure!(args.min_replicas <= args.replicas, "--min-replicas {} exceeds --replicas {}", args.min_replicas, args.replicas);
+    ensure!(
+        args.min_replicas <= args.replicas,
+        "--min-replicas {} exceeds --replicas {}",
+        args.min_replicas,
+        args.replicas
+    );
     let shutdown = Shutdown::on_signals()?;
     let grpc = bind(args.grpc, "--grpc").await?;
     let web = match args.http {

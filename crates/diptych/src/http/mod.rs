@@ -188,7 +188,12 @@ impl Site {
     async fn read(&self, body: Body, limit: usize) -> Result<(Bytes, SemaphorePermit<'_>), Problem> {
         let too_long = || {
             let message = format!("the body has more than {limit} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_argument", message, "`diptych limits` shows every limit.")
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_argument",
+                message,
+                "`diptych limits` shows every limit.",
+            )
         };
         let length = body.size_hint().upper().map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
         if length > limit {
@@ -254,7 +259,8 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// A value from a body of JSON.
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body is not the JSON that is expected: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::invalid(format!("the body is not the JSON that is expected: {error}")))
 }
 
 #[cfg(test)]
@@ -293,18 +299,27 @@ mod tests {
         let openapi: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
         let paths = openapi["paths"].as_object().unwrap();
         for (path, operations) in paths {
-            let path = [("{table}", "users"), ("{row}", "a"), ("{family}", "f"), ("{qualifier}", "q"), ("{node}", "n1"), ("{action}", "kill")]
-                .iter()
-                .fold(path.clone(), |path, (name, value)| path.replace(name, value));
+            let path = [
+                ("{table}", "users"),
+                ("{row}", "a"),
+                ("{family}", "f"),
+                ("{qualifier}", "q"),
+                ("{node}", "n1"),
+                ("{action}", "kill"),
+            ]
+            .iter()
+            .fold(path.clone(), |path, (name, value)| path.replace(name, value));
             let resource = Resource::parse(&path).unwrap_or_else(|problem| panic!("{path}: {problem:?}"));
-            let mut described: Vec<String> = operations.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+            let mut described: Vec<String> =
+                operations.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
             let mut served: Vec<String> = resource.methods().iter().map(ToString::to_string).collect();
             described.sort();
             served.sort();
             assert_eq!(described, served, "{path}");
             for (method, operation) in operations.as_object().unwrap() {
                 let parameters = operation["parameters"].as_array().into_iter().flatten();
-                let names: Vec<&str> = parameters.filter(|p| p["in"] == "query").map(|p| p["name"].as_str().unwrap()).collect();
+                let names: Vec<&str> =
+                    parameters.filter(|p| p["in"] == "query").map(|p| p["name"].as_str().unwrap()).collect();
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }

@@ -30,7 +30,8 @@ pub async fn show(client: &Client) -> Result<Response, Problem> {
             frame(&format!("<p class=bad>{}</p><p>{}</p>", text("message"), text("hint")))
         }
     };
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     Ok(([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], body).into_response())
 }
 
@@ -66,7 +67,8 @@ fn frame(body: &str) -> String {
 fn page(status: &ClusterStatus) -> String {
     let alive = status.nodes.iter().filter(|node| node.alive).count();
     let short = status.tablets.iter().filter(|tablet| is_short(tablet)).count();
-    let mut body = format!("<p>Cluster <code>{}</code>: {alive} of {} nodes alive, ", status.cluster, status.nodes.len());
+    let mut body =
+        format!("<p>Cluster <code>{}</code>: {alive} of {} nodes alive, ", status.cluster, status.nodes.len());
     body += &match short {
         0 => format!("<span class=good>all {} tablets complete</span>.</p>", status.tablets.len()),
         _ => format!("<span class=bad>{short} of {} tablets lack replicas</span>.</p>", status.tablets.len()),

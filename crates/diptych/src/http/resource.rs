@@ -72,7 +72,12 @@ impl Resource {
                 let node = parse::process(&text(node)?).map_err(Problem::invalid)?.0;
                 Resource::Process(node, node_action(action)?)
             }
-            _ => return Err(Problem::not_found(format!("there is nothing at {path}"), "/openapi.json says what there is.")),
+            _ => {
+                return Err(Problem::not_found(
+                    format!("there is nothing at {path}"),
+                    "/openapi.json says what there is.",
+                ));
+            }
         })
     }
 }
@@ -104,9 +109,9 @@ fn row_key(part: &str) -> Result<Bytes, Problem> {
 pub fn column(name: &[u8]) -> Result<Column, Problem> {
     match filter(name)? {
         ColumnFilter { family, qualifier: Some(qualifier) } => Ok(Column { family, qualifier }),
-        ColumnFilter { family, .. } => {
-            Err(Problem::invalid(format!("{family:?} names a family; a column is family:qualifier, such as {family}:name")))
-        }
+        ColumnFilter { family, .. } => Err(Problem::invalid(format!(
+            "{family:?} names a family; a column is family:qualifier, such as {family}:name"
+        ))),
     }
 }
 
@@ -235,7 +240,10 @@ mod tests {
         assert_eq!(parsed("/v1/tables/users"), Resource::Table("users".into()));
         assert_eq!(parsed("/v1/tables/users/rows"), Resource::Rows("users".into()));
         assert_eq!(parsed("/v1/tables/users/rows/alice"), Resource::Row("users".into(), Bytes::from_static(b"alice")));
-        assert_eq!(parsed("/v1/tables/users/rows/alice:cput"), Resource::Cput("users".into(), Bytes::from_static(b"alice")));
+        assert_eq!(
+            parsed("/v1/tables/users/rows/alice:cput"),
+            Resource::Cput("users".into(), Bytes::from_static(b"alice"))
+        );
         assert_eq!(parsed("/v1/tables/users/rows/alice/name:first"), cell(b"alice", "name", b"first"));
         assert_eq!(parsed("/v1/nodes/n2/suspend"), Resource::Process(NodeId(2), NodeAction::Suspend));
         assert_eq!(parsed("/v1/nodes/2/restart"), Resource::Process(NodeId(2), NodeAction::Restart));
@@ -248,7 +256,10 @@ mod tests {
         assert_eq!(parsed("/v1/tables/users/rows/a+b/name:"), cell(b"a+b", "name", b""));
         assert_eq!(parsed("/v1/tables/users/rows/a/name%3Afirst"), cell(b"a", "name", b"first"));
         assert_eq!(parsed("/v1/tables/users/rows/a/name:b:c"), cell(b"a", "name", b"b:c"));
-        assert_eq!(parsed("/v1/tables/users/rows/a%3Acput"), Resource::Row("users".into(), Bytes::from_static(b"a:cput")));
+        assert_eq!(
+            parsed("/v1/tables/users/rows/a%3Acput"),
+            Resource::Row("users".into(), Bytes::from_static(b"a:cput"))
+        );
         assert_eq!(parsed("/v1/tables/users/rows/Z%C3%BCrich"), Resource::Row("users".into(), Bytes::from("Zürich")));
     }
 
@@ -278,7 +289,8 @@ mod tests {
     #[test]
     fn a_query_names_ranges_and_columns() {
         let known = ["prefix", "start", "end", "limit", "column", "versions"];
-        let query = Query::parse(Some("prefix=L+A%2b&limit=10&column=info:a%3Ab&column=info&versions=3"), &known).unwrap();
+        let query =
+            Query::parse(Some("prefix=L+A%2b&limit=10&column=info:a%3Ab&column=info&versions=3"), &known).unwrap();
         assert_eq!(query.range(), RowRange::prefix(b"L A+"));
         assert_eq!(query.number("limit", 1).unwrap(), Some(10));
         let options = query.read_options().unwrap();

@@ -79,7 +79,9 @@ async fn write(client: &Client, table: &str, row: Bytes, change: Change<String>)
     let written = mutate(client, table, Mutation { row, condition: None, changes: vec![change] }).await?;
     match written {
         Written::Applied { version } => Ok(Json(json!({"version": version.0})).into_response()),
-        Written::Differs { .. } => Err(client::Error::Protocol(String::from("a condition that nobody made failed")).into()),
+        Written::Differs { .. } => {
+            Err(client::Error::Protocol(String::from("a condition that nobody made failed")).into())
+        }
     }
 }
 
@@ -109,14 +111,20 @@ pub async fn cput(client: &Client, table: &str, row: Bytes, body: &[u8]) -> Resu
 fn read_cput(row: Bytes, body: &[u8]) -> Result<Mutation<String>, Problem> {
     let body: Cput = super::read_json(body)?;
     let Column { family, qualifier } = column(body.column.as_bytes())?;
-    let bytes = |name: &str, value: &Value| bytes_from_json(value).map_err(|why| Problem::invalid(format!("{name}: {why}")));
+    let bytes =
+        |name: &str, value: &Value| bytes_from_json(value).map_err(|why| Problem::invalid(format!("{name}: {why}")));
     let expect = if body.expect.is_null() { None } else { Some(bytes("expect", &body.expect)?) };
     let timestamp = match body.timestamp {
         None => Timestamp::SERVER,
         Some(micros) if micros >= 0 => Timestamp(micros),
         Some(_) => return Err(Problem::invalid("timestamp is negative; give microseconds since 1970")),
     };
-    let change = Change::Put { family: family.clone(), qualifier: qualifier.clone(), timestamp, value: bytes("put", &body.put)? };
+    let change = Change::Put {
+        family: family.clone(),
+        qualifier: qualifier.clone(),
+        timestamp,
+        value: bytes("put", &body.put)?,
+    };
     Ok(Mutation { row, condition: Some(Condition { family, qualifier, expect }), changes: vec![change] })
 }
 
@@ -180,7 +188,8 @@ mod tests {
         let pieces = lines(vec![Ok(row("LAX")), Ok(row("SFO"))]);
         let [Ok(text)] = &pieces[..] else { panic!("{pieces:?}") };
         let first: Value = serde_json::from_slice(text.split(|&byte| byte == b'\n').next().unwrap()).unwrap();
-        let expected = json!({"row": "LAX", "cells": {"info:note": [{"value": "busy", "timestamp": 1732276800000000_i64}]}});
+        let expected =
+            json!({"row": "LAX", "cells": {"info:note": [{"value": "busy", "timestamp": 1732276800000000_i64}]}});
         assert_eq!((first, text.iter().filter(|&&byte| byte == b'\n').count()), (expected, 2));
     }
 
@@ -201,10 +210,18 @@ mod tests {
         let mutation = read_cput(key.clone(), body).unwrap();
         assert_eq!(mutation.condition.unwrap().expect, Some(Bytes::from_static(b"Ada")));
         assert!(matches!(&mutation.changes[..], [Change::Put { value, .. }] if value[..] == [0xff]));
-        for absent in [&br#"{"column": "name:first", "put": "x"}"#[..], br#"{"column": "name:first", "expect": null, "put": "x"}"#] {
+        for absent in [
+            &br#"{"column": "name:first", "put": "x"}"#[..],
+            br#"{"column": "name:first", "expect": null, "put": "x"}"#,
+        ] {
             assert_eq!(read_cput(key.clone(), absent).unwrap().condition.unwrap().expect, None);
         }
-        for bad in [&b"{"[..], br#"{"column": "name", "put": "x"}"#, br#"{"column": "a:b"}"#, br#"{"column": "a:b", "put": 5}"#] {
+        for bad in [
+            &b"{"[..],
+            br#"{"column": "name", "put": "x"}"#,
+            br#"{"column": "a:b"}"#,
+            br#"{"column": "a:b", "put": 5}"#,
+        ] {
             assert_eq!(read_cput(key.clone(), bad).unwrap_err().status.as_u16(), 400);
         }
     }
@@ -218,6 +235,9 @@ mod tests {
             json!({"applied": false, "present": {"value": "Eve", "timestamp": 7}})
         );
         assert_eq!(written_to_json(&Written::Differs { present: None }), json!({"applied": false, "present": null}));
-        assert_eq!(written_to_json(&Written::Applied { version: Timestamp(9) }), json!({"applied": true, "version": 9}));
+        assert_eq!(
+            written_to_json(&Written::Applied { version: Timestamp(9) }),
+            json!({"applied": true, "version": 9})
+        );
     }
 }

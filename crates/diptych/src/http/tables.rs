@@ -1,6 +1,7 @@
 //! Tables, the cluster's state, and what can be done to nodes. The JSON is the same as the command line's `--json`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -10,6 +11,7 @@ use model::request::{ClusterStatus, NewTable};
 use model::{AdminReply, AdminRequest, NodeId, Refusal, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::read_json;
@@ -18,6 +20,9 @@ use crate::cli::parse;
 use crate::cli::show::bytes_from_json;
 use crate::cli::table::{assignment_to_json, schema_to_json, tablets_of};
 use crate::gateway::Gateway;
+
+/// How long the master may take to tell the cluster's state.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All tables.
 pub async fn list(client: &Client) -> Result<Response, Problem> {
@@ -118,9 +123,10 @@ async fn change(client: &Client, request: AdminRequest) -> Result<Schema, Proble
     }
 }
 
-/// How everything is.
+/// How everything is. Whoever looks wants to know soon that there is no master, and not to wait for one.
 pub async fn status(client: &Client) -> Result<ClusterStatus, Problem> {
-    match client.admin(AdminRequest::Status).await? {
+    let asked = timeout(PATIENCE, client.admin(AdminRequest::Status)).await;
+    match asked.map_err(|_| Refusal::NoMaster)?? {
         AdminReply::Status(status) => Ok(status),
         other => Err(Error::Protocol(format!("asked for the status, got {other:?}")).into()),
     }
@@ -139,7 +145,12 @@ pub async fn cluster(client: &Client) -> Result<Response, Problem> {
 pub async fn control(gateway: &Gateway, node: NodeId, action: NodeAction) -> Result<Response, Problem> {
     if !gateway.has_control() {
         let hint = "Ask the HTTP port of `diptych up`, which started the processes.";
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "unimplemented", "this process cannot control others", hint));
+        return Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unimplemented",
+            "this process cannot control others",
+            hint,
+        ));
     }
     gateway.control(node, action).await?;
     let done = match action {

@@ -67,10 +67,7 @@ impl Admin for AdminService {
         self.table(AdminRequest::try_from(request.into_inner())?).await
     }
 
-    async fn list_tables(
-        &self,
-        _: Request<v1::ListTablesRequest>,
-    ) -> Result<Response<v1::ListTablesResponse>, Status> {
+    async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {
         let tables = self.tables().await?.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListTablesResponse { tables }))
     }

@@ -75,9 +75,7 @@ impl KvService {
             return Ok(Box::pin(stream::unfold(Some(rows), page)));
         };
         match self.ask(route.request(scan.into_page())).await? {
-            Answer::Rows { rows, resume } => {
-                Ok(Box::pin(stream::iter([Ok(convert::scan_page(rows, resume))])))
-            }
+            Answer::Rows { rows, resume } => Ok(Box::pin(stream::iter([Ok(convert::scan_page(rows, resume))]))),
             answer => Err(unexpected(&answer)),
         }
     }

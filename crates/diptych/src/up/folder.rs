@@ -74,7 +74,8 @@ impl Folder {
             return Err(Failure::failed(format!("{} holds other things and no cluster", path.display()))
                 .hint("choose a new or empty folder with --data"));
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -90,7 +90,8 @@ fn number_of_nodes(args: &Up, present: u32) -> Result<u32, Failure> {
     match args.nodes {
         Some(nodes) if nodes < present => {
             let message = format!("{} has {present} nodes; --nodes {nodes} would leave some out", args.data.display());
-            Err(Failure::usage(message).hint("their tablets have replicas there: give as many nodes, or leave --nodes out"))
+            Err(Failure::usage(message)
+                .hint("their tablets have replicas there: give as many nodes, or leave --nodes out"))
         }
         Some(nodes) => Ok(nodes),
         None if present == 0 => Ok(NODES.max(u32::from(args.replicas))),
@@ -144,7 +145,13 @@ impl Supervisor {
         }
     }
 
-    async fn run(&mut self, grpc: TcpListener, http: TcpListener, begun: Instant, as_json: bool) -> Result<(), Failure> {
+    async fn run(
+        &mut self,
+        grpc: TcpListener,
+        http: TcpListener,
+        begun: Instant,
+        as_json: bool,
+    ) -> Result<(), Failure> {
         let hear = |kind| unix::signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}")));
         let mut interrupt = hear(SignalKind::interrupt())?;
         let mut terminate = hear(SignalKind::terminate())?;
@@ -214,7 +221,9 @@ impl Supervisor {
         };
         let data = process.data.display().to_string();
         let mut arguments: Vec<String> = match process.node {
-            MASTER => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS].map(String::from).into(),
+            MASTER => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS]
+                .map(String::from)
+                .into(),
             _ => ["node", "run"].map(String::from).into(),
         };
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
@@ -270,9 +279,9 @@ impl Supervisor {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(READY_WITHIN, ask).await.map_err(|_| {
-            self.not_up("m1", format!("the master does not hear of all {nodes} nodes"))
-        })
+        timeout(READY_WITHIN, ask)
+            .await
+            .map_err(|_| self.not_up("m1", format!("the master does not hear of all {nodes} nodes")))
     }
 
     fn on_news(&mut self, news: News) {
@@ -281,7 +290,13 @@ impl Supervisor {
                 let process = &mut self.processes[at];
                 (process.ready, process.grpc) = (true, Some(grpc));
                 if let Some(answer) = process.restart.take() {
-                    tracing::info!(event = "process_started", process = process.name, pid, "{} runs again", process.name);
+                    tracing::info!(
+                        event = "process_started",
+                        process = process.name,
+                        pid,
+                        "{} runs again",
+                        process.name
+                    );
                     let _ = answer.send(Ok(()));
                 }
                 self.write_file();
@@ -309,8 +324,11 @@ impl Supervisor {
             }
             let log = self.folder.log_path(&name);
             tracing::warn!(
-                event = "process_ended", process = name, pid,
-                "{name} (pid {pid}) {how}; its log is {}; start it again: diptych node restart {name}", log.display()
+                event = "process_ended",
+                process = name,
+                pid,
+                "{name} (pid {pid}) {how}; its log is {}; start it again: diptych node restart {name}",
+                log.display()
             );
         }
         self.write_file();
@@ -352,11 +370,16 @@ impl Supervisor {
                 return;
             }
             (_, None) => Err(format!("{name} does not run; start it: diptych node restart {name}")),
-            (NodeAction::Suspend, Some(_)) => Ok(process.signal(Signal::STOP)),
-            (NodeAction::Resume, Some(_)) => Ok(process.signal(Signal::CONT)),
-            (NodeAction::Kill, Some(_)) => Ok(process.signal(Signal::KILL)),
+            (NodeAction::Suspend, Some(_)) => Ok(Signal::STOP),
+            (NodeAction::Resume, Some(_)) => Ok(Signal::CONT),
+            (NodeAction::Kill, Some(_)) => Ok(Signal::KILL),
+            (NodeAction::Unspecified, Some(_)) => Err(String::from("say suspend, resume, kill or restart")),
         };
-        tracing::info!(event = "node_control", process = name, "{action:?} {name}");
+        let result = result.map(|signal| {
+            tracing::info!(event = "node_control", process = name, "{action:?} {name}");
+            process.signal(signal);
+        });
+        // Whoever asked may have gone away.
         let _ = answer.send(result.map_err(Refusal::Invalid));
     }
 

@@ -227,14 +227,14 @@ impl Replica {
     }
 
     pub(super) fn on_restored(&mut self, now: Instant, upto: Lsn, out: &mut Vec<Effect>) {
-        if !matches!(self.part, Part::Follower(_)) || self.configuration.has(self.me) {
-            return;
-        }
+        assert!(!self.configuration.has(self.me), "only a learner's rows are replaced");
         self.tail = Tail::after(upto);
         self.committed = upto;
         self.durable = upto;
         self.unsynced.clear();
-        self.become_follower(now, out);
+        if matches!(self.part, Part::Follower(_)) {
+            self.become_follower(now, out);
+        }
     }
 
     /// The primary has been silent for the whole grace period: obey it no more, and stand for its place.

@@ -152,7 +152,8 @@ fn with_header(
 ) -> Result<Rows, Failure> {
     let mut record = Record::default();
     let header = reader.next(&mut record);
-    let header = header.map_err(|problem| Failure::failed(format!("{name} line {}: {}", problem.line, problem.what)))?;
+    let header =
+        header.map_err(|problem| Failure::failed(format!("{name} line {}: {}", problem.line, problem.what)))?;
     if header.is_none() {
         return Err(Failure::failed(format!("{name} is empty; its first line has to name the columns")));
     }
@@ -355,7 +356,8 @@ mod tests {
 
     #[test]
     fn json_is_flat_or_as_exported() {
-        let flat = br#"{"iata": "LAX", "name": "Los Angeles", "geo:lat": 33.9, "none": null, "raw": {"base64": "/w=="}}"#;
+        let flat =
+            br#"{"iata": "LAX", "name": "Los Angeles", "geo:lat": 33.9, "none": null, "raw": {"base64": "/w=="}}"#;
         let found = rows(source(flat, Format::Ndjson, Some("iata"), Some("info"))).unwrap();
         let mut cells = found[0].1.clone();
         cells.sort();

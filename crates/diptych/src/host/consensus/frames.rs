@@ -96,7 +96,11 @@ impl Frames {
             return Err(io::Error::other(format!("{}: an earlier write failed", self.name)));
         }
         if body.len() as u64 > LONGEST {
-            return Err(io::Error::other(format!("{}: a frame of {} bytes; the limit is {LONGEST}", self.name, body.len())));
+            return Err(io::Error::other(format!(
+                "{}: a frame of {} bytes; the limit is {LONGEST}",
+                self.name,
+                body.len()
+            )));
         }
         let mut frame = Vec::with_capacity(HEADER + body.len());
         frame.extend_from_slice(&[0; 4]);
@@ -148,10 +152,8 @@ impl Frames {
         let mut from = self.end + 1;
         while from + HEADER as u64 <= length {
             let filled = read_full(&*self.file, from, &mut window)?;
-            let found = window[..filled]
-                .windows(HEADER)
-                .zip(from..)
-                .find(|(bytes, at)| check_header(bytes, *at).is_some());
+            let found =
+                window[..filled].windows(HEADER).zip(from..).find(|(bytes, at)| check_header(bytes, *at).is_some());
             if let Some((_, at)) = found {
                 return Ok(Some(at));
             }
@@ -169,7 +171,8 @@ impl Frames {
 fn check_header(header: &[u8], at: u64) -> Option<u64> {
     let mut place = [0; 8];
     place.copy_from_slice(&header[8..16]);
-    let good = u64::from_le_bytes(place) == at && checksum(&header[4..HEADER]) == u32::from_le_bytes(quarter(header, 0));
+    let good =
+        u64::from_le_bytes(place) == at && checksum(&header[4..HEADER]) == u32::from_le_bytes(quarter(header, 0));
     good.then(|| u64::from(u32::from_le_bytes(quarter(header, 4))))
 }
 

@@ -8,8 +8,8 @@
 //! Recovery applies the records of the file in order. [`RaftLogStorage::purge`] writes what is left to a new file,
 //! so file and memory stay as small as the snapshot policy wants. All file access is on threads that may block.
 
-use super::{Entry, Group, LogId, Vote};
 use super::frames::Frames;
+use super::{Entry, Group, LogId, Vote};
 use disk::Disk;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
@@ -179,7 +179,9 @@ impl RaftLogReader<Group> for Log {
 }
 
 /// Runs it on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
