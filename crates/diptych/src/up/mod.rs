@@ -14,7 +14,7 @@ mod folder;
 mod process;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,6 +111,8 @@ type Wish = (NodeId, NodeAction, oneshot::Sender<Result<(), Refusal>>);
 
 struct Supervisor {
     folder: Folder,
+    /// This program's file.
+    program: PathBuf,
     replicas: u8,
     log_format: LogFormat,
     /// The master first.
@@ -135,6 +137,7 @@ impl Supervisor {
         Supervisor {
             processes,
             folder,
+            program: std::env::current_exe().unwrap_or_default(),
             replicas: args.replicas,
             log_format: args.log.log_format,
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
@@ -208,6 +211,8 @@ impl Supervisor {
     fn start(&mut self, at: usize) -> Result<(), Failure> {
         let master = self.processes[0].grpc;
         let started = self.processes.iter().any(|process| process.pid.is_some());
+        // The file may have been removed or replaced since; what runs here is there still.
+        let program = if self.program.exists() { &self.program } else { Path::new("/proc/self/exe") };
         let process = &mut self.processes[at];
         let before = process.grpc.filter(is_free);
         if let (MASTER, true, None, Some(port)) = (process.node, started, before, process.grpc) {
@@ -237,7 +242,7 @@ impl Supervisor {
                 flag("--master", master.expect("the master is ready first").to_string());
             }
         }
-        process.start(at, arguments, &self.folder, &self.tell)
+        process.start(at, program, arguments, &self.folder, &self.tell)
     }
 
     /// Waits until these have said that they serve.
@@ -407,7 +412,7 @@ impl Supervisor {
             return;
         }
         let (nodes, seconds) = (self.processes.len() - 1, begun.elapsed().as_secs_f64());
-        let program = program();
+        let program = self.callable();
         let mut endpoint = String::new();
         if self.grpc != "127.0.0.1:8086" {
             endpoint = format!("  export DIPTYCH_ENDPOINT={}\n", self.grpc);
@@ -424,6 +429,17 @@ impl Supervisor {
             self.http,
             self.folder.path().display()
         );
+    }
+
+    /// How this program can be called from where we are.
+    fn callable(&self) -> String {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        if std::env::split_paths(&paths).any(|folder| folder.join("diptych").is_file()) {
+            return String::from("diptych");
+        }
+        let here = std::env::current_dir().ok();
+        let near = here.and_then(|here| Some(format!("./{}", self.program.strip_prefix(here).ok()?.display())));
+        near.unwrap_or_else(|| self.program.display().to_string())
     }
 
     /// Ends all children, in well under a second.
@@ -473,16 +489,4 @@ fn how_it_ended(status: Option<ExitStatus>) -> String {
         },
         None => String::from("ended"),
     }
-}
-
-/// How this program can be called from where we are.
-fn program() -> String {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&paths).any(|folder| folder.join("diptych").is_file()) {
-        return String::from("diptych");
-    }
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("diptych"));
-    let here = std::env::current_dir().ok();
-    let near = here.and_then(|here| program.strip_prefix(here).ok().map(|rest| format!("./{}", rest.display())));
-    near.unwrap_or_else(|| program.display().to_string())
 }

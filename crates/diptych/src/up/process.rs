@@ -1,10 +1,10 @@
 //! One child process: how it is started, what it is told, what is heard of it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use model::NodeId;
+use model::{NodeId, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -14,7 +14,6 @@ use super::folder::{Entry, Folder};
 use crate::cli::Failure;
 use crate::cli::failure::reason;
 use crate::cli::parse::MASTER;
-use model::Refusal;
 
 /// What is heard of the process at that place. The pid tells its lives apart.
 pub enum News {
@@ -77,13 +76,14 @@ impl Process {
     pub fn start(
         &mut self,
         at: usize,
+        program: &Path,
         arguments: Vec<String>,
         folder: &Folder,
         news: &mpsc::UnboundedSender<News>,
     ) -> Result<(), Failure> {
         let failed = |error| Failure::failed(format!("cannot start {}: {}", self.name, reason(&error)));
         let log = folder.log(&self.name).map_err(failed)?;
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        let mut command = Command::new(program);
         // A group of its own: Ctrl-C is for us, and we tell the children in our way.
         command.args(arguments).args(["--parent", &std::process::id().to_string()]).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
