@@ -104,8 +104,9 @@ pub struct Command {
     pub version: Timestamp,
     /// Which row.
     pub row: Bytes,
-    /// What happens to it.
-    pub changes: Vec<Change>,
+    /// What happens to it; `None` if its condition did not hold. That is logged too: a late repeat of the request must
+    /// not succeed after the client has heard that it failed.
+    pub changes: Option<Vec<Change>>,
 }
 
 /// What became of a [`Mutation`].

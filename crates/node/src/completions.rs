@@ -1,8 +1,8 @@
 //! Completion records: which requests a tablet has carried out, so that a repeated one changes nothing (RIFL, 3.2).
 //!
 //! They are part of the replicated state: they change only when an entry is applied, and travel with checkpoints.
-//! Only applied writes are recorded; a conditional write that did not apply has changed nothing, and may be judged
-//! again when it is repeated.
+//! A conditional write that did not apply is recorded as well: its client has heard that it failed, and a late repeat
+//! must not succeed after that.
 
 use bytes::Bytes;
 use model::{ClientId, Lsn, RequestId, Timestamp};
@@ -28,14 +28,41 @@ pub struct Completions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Client {
     heard: Lsn,
-    /// Requests that were applied, with the version they got; none before the client's `first_incomplete`.
-    applied: BTreeMap<u64, Timestamp>,
+    /// The client has had the answers to all requests before this one.
+    first_incomplete: u64,
+    /// What became of its requests from there on.
+    done: BTreeMap<u64, Completion>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Completion {
+    /// It was applied and got this version.
+    Applied(Timestamp),
+    /// Its condition did not hold.
+    Differed,
+}
+
+/// What the records say of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It has not been carried out.
+    Never,
+    /// It has.
+    Done(Completion),
+    /// It has, and its client knows: this is a copy that lingered somewhere. Nobody waits for it.
+    Stale,
 }
 
 impl Completions {
-    /// The version that the request got when it was applied before.
-    pub fn find(&self, request: RequestId) -> Option<Timestamp> {
-        self.clients.get(&request.client)?.applied.get(&request.sequence).copied()
+    /// Has the request been carried out before?
+    pub fn find(&self, request: RequestId) -> Seen {
+        let Some(client) = self.clients.get(&request.client) else { return Seen::Never };
+        match client.done.get(&request.sequence) {
+            Some(&completion) => Seen::Done(completion),
+            None if request.sequence < client.first_incomplete => Seen::Stale,
+            None => Seen::Never,
+        }
     }
 
     /// The newest version that any request got, also those that are forgotten.
@@ -43,19 +70,22 @@ impl Completions {
         self.newest
     }
 
-    /// The entry at `lsn` has applied the request.
-    pub fn record(&mut self, lsn: Lsn, request: RequestId, version: Timestamp) {
+    /// The entry at `lsn`, whose version is `version`, has carried out the request.
+    pub fn record(&mut self, lsn: Lsn, request: RequestId, version: Timestamp, completion: Completion) {
         self.newest = self.newest.max(version);
         let client = self.clients.entry(request.client).or_default();
         self.by_age.remove(&client.heard);
         client.heard = lsn;
         self.by_age.insert(lsn, request.client);
-        if client.applied.first_key_value().is_some_and(|(&first, _)| first < request.first_incomplete) {
-            client.applied = client.applied.split_off(&request.first_incomplete);
+        if request.first_incomplete > client.first_incomplete {
+            client.first_incomplete = request.first_incomplete;
+            if client.done.first_key_value().is_some_and(|(&first, _)| first < request.first_incomplete) {
+                client.done = client.done.split_off(&request.first_incomplete);
+            }
         }
-        client.applied.insert(request.sequence, version);
-        if client.applied.len() > MOST_REQUESTS {
-            client.applied.pop_first();
+        client.done.insert(request.sequence, completion);
+        if client.done.len() > MOST_REQUESTS {
+            client.done.pop_first();
         }
         if self.clients.len() > MOST_CLIENTS
             && let Some((_, oldest)) = self.by_age.pop_first()
@@ -86,33 +116,40 @@ mod tests {
         RequestId { client: ClientId(client), sequence, first_incomplete }
     }
 
-    /// RIFL 3.2: a completion record lives until the client says that it has had the answer.
+    fn applied(version: i64) -> Completion {
+        Completion::Applied(Timestamp(version))
+    }
+
+    /// RIFL 3.2: a completion record lives until the client says that it has had the answer; a copy of the request that
+    /// arrives even later is known to be stale.
     #[test]
     fn a_record_lives_until_the_answer_is_known_to_have_arrived() {
         let mut completions = Completions::default();
-        completions.record(Lsn(1), request(7, 1, 1), Timestamp(100));
-        completions.record(Lsn(2), request(7, 2, 1), Timestamp(101));
-        assert_eq!(completions.find(request(7, 1, 1)), Some(Timestamp(100)));
-        completions.record(Lsn(3), request(7, 3, 2), Timestamp(102));
-        assert_eq!(completions.find(request(7, 1, 1)), None);
-        assert_eq!(completions.find(request(7, 2, 1)), Some(Timestamp(101)));
-        assert_eq!(completions.find(request(8, 2, 1)), None);
+        completions.record(Lsn(1), request(7, 1, 1), Timestamp(100), applied(100));
+        completions.record(Lsn(2), request(7, 2, 1), Timestamp(101), Completion::Differed);
+        assert_eq!(completions.find(request(7, 1, 1)), Seen::Done(applied(100)));
+        assert_eq!(completions.find(request(7, 2, 1)), Seen::Done(Completion::Differed));
+        completions.record(Lsn(3), request(7, 3, 2), Timestamp(102), applied(102));
+        assert_eq!(completions.find(request(7, 1, 1)), Seen::Stale);
+        assert_eq!(completions.find(request(7, 2, 1)), Seen::Done(Completion::Differed));
+        assert_eq!(completions.find(request(7, 4, 2)), Seen::Never);
+        assert_eq!(completions.find(request(8, 2, 1)), Seen::Never);
     }
 
     #[test]
     fn the_longest_silent_client_is_forgotten_first() {
         let mut completions = Completions::default();
         for client in 0..=MOST_CLIENTS as u64 {
-            completions.record(Lsn(client + 1), request(client, 1, 1), Timestamp(1));
+            completions.record(Lsn(client + 1), request(client, 1, 1), Timestamp(1), applied(1));
         }
-        assert_eq!(completions.find(request(0, 1, 1)), None);
-        assert!(completions.find(request(1, 1, 1)).is_some());
+        assert_eq!(completions.find(request(0, 1, 1)), Seen::Never);
+        assert_eq!(completions.find(request(1, 1, 1)), Seen::Done(applied(1)));
     }
 
     #[test]
     fn bytes_round_trip() {
         let mut completions = Completions::default();
-        completions.record(Lsn(1), request(7, 1, 1), Timestamp(100));
+        completions.record(Lsn(1), request(7, 1, 1), Timestamp(100), applied(100));
         assert_eq!(Completions::from_bytes(&completions.to_bytes()), Some(completions));
         assert_eq!(Completions::from_bytes(b""), Some(Completions::default()));
         assert_eq!(Completions::from_bytes(b"\xff\xff"), None);

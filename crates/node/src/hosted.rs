@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use model::{
-    Assignment, Command, Condition, Instant, NodeId, Outcome, ReadOptions, Reply, Schema, Slice, Tablet, TabletId,
-    Ticket, Timestamp,
+    Assignment, Cell, Command, Condition, Instant, NodeId, Outcome, ReadOptions, Refusal, Reply, Schema, Slice, Tablet,
+    TabletId, Ticket, Timestamp,
 };
 use protocol::{Entry, Replica};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::completions::Completions;
+use crate::completions::{Completion, Completions, Seen};
 use crate::lanes::Lanes;
 use crate::read::{Read, What};
 
@@ -42,8 +43,8 @@ impl SavedState {
 /// What came of applying.
 #[derive(Debug)]
 pub(crate) enum Applied {
-    /// This row has a new state; answer this, if anybody waits.
-    Row(Bytes, Option<(Ticket, Reply)>),
+    /// A write of this row is done; answer this, if anybody waits.
+    Row(Bytes, Option<(Ticket, Result<Reply, Refusal>)>),
     /// A committed entry makes no sense: its bytes are not a command.
     Broken(String),
 }
@@ -58,6 +59,8 @@ pub(crate) struct Hosted {
     pub completions: Completions,
     /// Writes that wait their turn, by row.
     pub lanes: Lanes,
+    /// What was found instead, by those whose condition did not hold and whose record is not committed yet.
+    pub present: BTreeMap<Ticket, Option<Cell>>,
     /// The newest version that a command of this tablet has.
     last_version: Timestamp,
     /// How many of the replica's `Append` and `Save` effects there were.
@@ -83,6 +86,7 @@ impl Hosted {
             rows,
             completions,
             lanes: Lanes::default(),
+            present: BTreeMap::new(),
             last_version,
             marks: 0,
             receiving: None,
@@ -131,15 +135,33 @@ impl Hosted {
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
         self.saw_version(version);
-        let before = self.completions.find(request);
-        if before.is_some() {
-            self.rows.skip(entry.lsn);
-        } else {
-            self.rows.apply(entry.lsn, &row, &changes, version);
-            self.completions.record(entry.lsn, request, version);
-        }
-        let outcome = Outcome::Applied { version: before.unwrap_or(version) };
-        Some(Applied::Row(row, ticket.map(|ticket| (ticket, Reply::Written(outcome)))))
+        let present = ticket.and_then(|ticket| self.present.remove(&ticket)).flatten();
+        let seen = self.completions.find(request);
+        let answer = match (seen, changes) {
+            (Seen::Never, Some(changes)) => {
+                self.rows.apply(entry.lsn, &row, &changes, version);
+                self.completions.record(entry.lsn, request, version, Completion::Applied(version));
+                Ok(Reply::Written(Outcome::Applied { version }))
+            }
+            (Seen::Never, None) => {
+                self.rows.skip(entry.lsn);
+                self.completions.record(entry.lsn, request, version, Completion::Differed);
+                Ok(Reply::Written(Outcome::Differs { present }))
+            }
+            (Seen::Done(Completion::Applied(version)), _) => {
+                self.rows.skip(entry.lsn);
+                Ok(Reply::Written(Outcome::Applied { version }))
+            }
+            (Seen::Done(Completion::Differed), _) => {
+                self.rows.skip(entry.lsn);
+                Ok(Reply::Written(Outcome::Differs { present }))
+            }
+            (Seen::Stale, _) => {
+                self.rows.skip(entry.lsn);
+                Err(Refusal::Invalid("this is an old copy of a request that was answered".into()))
+            }
+        };
+        Some(Applied::Row(row, ticket.map(|ticket| (ticket, answer))))
     }
 
     /// The read that a condition asks for: the newest version of its column, as of all that is applied.

@@ -305,7 +305,10 @@ impl Node {
         for (entry, ticket) in commits {
             match hosted.apply(entry, ticket) {
                 Some(Applied::Row(row, reply)) => {
-                    out.extend(reply.map(|(ticket, reply)| Effect::Reply(ticket, reply)));
+                    out.extend(reply.map(|(ticket, answer)| match answer {
+                        Ok(reply) => Effect::Reply(ticket, reply),
+                        Err(refusal) => Effect::Refuse(ticket, refusal),
+                    }));
                     hosted.lanes.applied(&row);
                     rows.push(row);
                 }
@@ -523,6 +526,7 @@ impl Node {
             self.changed = true;
             if let Some(hosted) = self.hosted.get_mut(&tablet) {
                 hosted.receiving = None;
+                hosted.present.clear();
                 let current = hosted.replica.configuration().clone();
                 let refusal = Refusal::WrongEpoch { tablet, current };
                 out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));

@@ -10,6 +10,7 @@ use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
 use crate::api::Effect;
+use crate::completions::{Completion, Seen};
 use crate::hosted::Hosted;
 use crate::lanes::{Turn, Write};
 use crate::machine::{Node, Reading};
@@ -107,13 +108,14 @@ impl Node {
     pub(crate) fn advance_lane(&mut self, now: Instant, tablet: TabletId, row: &Bytes, out: &mut Vec<Effect>) {
         while let Some(hosted) = self.hosted.get_mut(&tablet) {
             match hosted.lanes.next(row) {
-                Some(Turn::Log(write)) => self.log_write(now, tablet, write, out),
+                Some(Turn::Log(write)) => self.log_write(now, tablet, write, true, out),
                 Some(Turn::Judge(write, condition)) => {
-                    if let Some(version) = hosted.completions.find(write.request) {
-                        // A repeat of what was done already: the condition need not hold any more.
-                        let reply = Reply::Written(Outcome::Applied { version });
-                        out.push(Effect::Reply(write.ticket, reply));
+                    if let Some(answer) = known(hosted.completions.find(write.request)) {
                         hosted.lanes.judged(row, false);
+                        out.push(match answer {
+                            Ok(reply) => Effect::Reply(write.ticket, reply),
+                            Err(refusal) => Effect::Refuse(write.ticket, refusal),
+                        });
                         continue;
                     }
                     let read = hosted.read_for(row.clone(), &condition, write.wall);
@@ -153,22 +155,18 @@ impl Node {
         };
         let expect = write.mutation.condition.as_ref().and_then(|condition| condition.expect.as_ref());
         let holds = present.as_ref().map(|cell| &cell.value) == expect;
-        hosted.lanes.judged(&row, holds);
-        if holds {
-            self.log_write(now, tablet, write, out);
-        } else if hosted.replica.may_read(now) {
-            out.push(Effect::Reply(write.ticket, Reply::Written(Outcome::Differs { present })));
-        } else {
-            // "It differs" is a read, and needs the leases of one.
-            out.push(Effect::Refuse(write.ticket, Refusal::NotReady(tablet)));
-        }
+        hosted.lanes.judged(&row, true);
+        hosted.present.insert(write.ticket, present);
+        self.log_write(now, tablet, write, holds, out);
     }
 
-    fn log_write(&mut self, now: Instant, tablet: TabletId, write: Write, out: &mut Vec<Effect>) {
+    /// `holds`: its condition, if it has one, is fulfilled.
+    fn log_write(&mut self, now: Instant, tablet: TabletId, write: Write, holds: bool, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let Write { ticket, wall, request, mutation } = write;
         let version = hosted.next_version(wall);
-        let command = Command { request, version, row: mutation.row, changes: mutation.changes };
+        let changes = holds.then_some(mutation.changes);
+        let command = Command { request, version, row: mutation.row, changes };
         let payload = postcard::to_allocvec(&command).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
     }
@@ -241,6 +239,16 @@ impl Node {
             Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema }),
             Err(error) => Effect::Refuse(ticket, Refusal::Corrupt(error.to_string())),
         });
+    }
+}
+
+/// The answer to a conditional write that was carried out before, applied: its condition need not hold any more. One
+/// that differed is judged again, only to see by what.
+fn known(seen: Seen) -> Option<Result<Reply, Refusal>> {
+    match seen {
+        Seen::Done(Completion::Applied(version)) => Some(Ok(Reply::Written(Outcome::Applied { version }))),
+        Seen::Stale => Some(Err(Refusal::Invalid("this is an old copy of a request that was answered".into()))),
+        Seen::Never | Seen::Done(Completion::Differed) => None,
     }
 }
 

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! One seed is one history, on every machine. [`group`] drives the replicas of one tablet alone, fast and cruel;
-//! [`linear`] judges what clients saw.
+//! [`house`] drives whole nodes and the master; [`linear`] judges what clients saw.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod agenda;
 pub mod group;
+pub mod house;
 pub mod linear;

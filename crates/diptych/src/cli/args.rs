@@ -263,13 +263,12 @@ pub struct TableCreate {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "alteration", required = true, multiple = true, args = ["family", "drop_family"])]
 pub struct TableAlter {
     /// The table
     #[arg(value_parser = parse::table)]
     pub table: String,
     /// A new family, or a new rule for one that is there: NAME, NAME:versions=3, NAME:age=30d
-    #[arg(long, value_parser = parse::family_rule, value_name = "FAMILY")]
+    #[arg(long, value_parser = parse::family_rule, value_name = "FAMILY", required_unless_present = "drop_family")]
     pub family: Vec<(String, Retention)>,
     /// A family to drop with its data
     #[arg(long, value_parser = parse::family, value_name = "NAME")]
@@ -325,8 +324,6 @@ pub struct Get {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "expectation", required = true, args = ["expect", "expect_absent"])]
-#[group(id = "change", required = true, multiple = true, args = ["put", "set", "delete"])]
 pub struct Cput {
     #[command(flatten)]
     pub at: RowName,
@@ -335,12 +332,14 @@ pub struct Cput {
     pub column: Column,
     /// The value that it must have
     #[arg(long, value_parser = parse::value, value_name = "VALUE", allow_hyphen_values = true)]
+    #[arg(required_unless_present = "expect_absent", conflicts_with = "expect_absent")]
     pub expect: Option<Bytes>,
     /// It must have no value
     #[arg(long)]
     pub expect_absent: bool,
     /// The value that it gets
     #[arg(long, value_parser = parse::value, value_name = "VALUE", allow_hyphen_values = true)]
+    #[arg(required_unless_present_any = ["set", "delete"])]
     pub put: Option<Bytes>,
     /// A further cell of the row to write: family:qualifier=value
     #[arg(long, value_parser = parse::assignment, value_name = "COLUMN=VALUE")]

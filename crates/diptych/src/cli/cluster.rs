@@ -99,10 +99,10 @@ fn nodes_table(status: &ClusterStatus, pids: &Pids, out: &mut Output) -> Result<
         let state = match (node.alive, node.disk_full) {
             (true, false) => "alive",
             (true, true) => "disk full",
+            (false, _) if node.heard_ms_ago.is_none() => "not heard",
             (false, _) => "down",
         };
-        let heard =
-            node.heard_ms_ago.map_or_else(|| String::from("never"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
+        let heard = node.heard_ms_ago.map_or_else(|| String::from("-"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
         let pid = pids.get(&node.node.to_string()).map_or_else(|| String::from("-"), ToString::to_string);
         let id = node.node.to_string();
         vec![id, state.into(), heard, primaries.to_string(), secondaries.to_string(), node.address.clone(), pid]

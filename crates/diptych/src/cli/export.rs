@@ -109,7 +109,7 @@ impl Writer {
         let written = Written::read(BufReader::new(file.try_clone().map_err(failed)?), format)?;
         file.set_len(written.end).and_then(|()| file.seek(io::SeekFrom::End(0))).map_err(failed)?;
         if written.rows > 0 {
-            eprintln!("resuming: {} are in {} already", show::rows(written.rows), part.display());
+            eprintln!("resuming {}: {} in already", part.display(), show::rows_are(written.rows));
         }
         let Written { columns, last, rows, .. } = written;
         Ok(Writer { columns, last, rows, resumed: rows, ..Writer::new(Box::new(file), format, args) })
@@ -205,34 +205,35 @@ impl Written {
     }
 
     fn read_csv(input: impl io::BufRead, delimiter: u8) -> Result<Written, Failure> {
-        let (mut reader, mut record, mut written) =
-            (csv::Reader::new(input, delimiter), Record::default(), Written::default());
-        // The last record may be torn anywhere, also where it still looks like one: only one with another behind it counts.
-        let mut before: Option<(Option<Bytes>, u64)> = None;
-        loop {
-            let found = reader.next(&mut record);
-            if let (Some((key, end)), Ok(Some(()))) = (before.take(), &found) {
-                written.rows += u64::from(key.is_some());
-                written.last = key.or(written.last);
-                written.end = end;
-            }
-            match found {
-                Ok(Some(())) if written.columns.is_none() => {
-                    let column = |name: &str| match parse::one_column(name) {
-                        Ok(column) => Ok((column.family, column.qualifier.unwrap_or_default())),
-                        Err(what) => Err(unreadable(csv::Problem { line: 1, what })),
-                    };
-                    written.columns = Some(record.fields().skip(1).map(column).collect::<Result<_, _>>()?);
-                    before = Some((None, reader.offset()));
-                }
-                Ok(Some(())) => {
-                    let key = Bytes::copy_from_slice(record.field(0).unwrap_or_default().as_bytes());
-                    before = Some((Some(key), reader.offset()));
-                }
-                Ok(None) | Err(_) if written.end == 0 => return Ok(Written::default()),
-                Ok(None) | Err(_) => return Ok(written),
+        let (mut reader, mut record) = (csv::Reader::new(input, delimiter), Record::default());
+        let mut written = Written::default();
+        // The last record may be torn anywhere, also where it still looks like one: only one with another behind it
+        // counts.
+        let mut before: Option<(Vec<String>, u64)> = None;
+        while let Ok(Some(())) = reader.next(&mut record) {
+            let fields = record.fields().map(String::from).collect();
+            if let Some((fields, end)) = before.replace((fields, reader.offset())) {
+                written.add(fields, end)?;
             }
         }
+        Ok(written)
+    }
+
+    /// The header or a row, which ends there.
+    fn add(&mut self, fields: Vec<String>, end: u64) -> Result<(), Failure> {
+        self.end = end;
+        let mut fields = fields.into_iter();
+        let first = fields.next().unwrap_or_default();
+        if self.columns.is_some() {
+            (self.last, self.rows) = (Some(Bytes::from(first)), self.rows + 1);
+            return Ok(());
+        }
+        let column = |name: String| match parse::one_column(&name) {
+            Ok(column) => Ok((column.family, column.qualifier.unwrap_or_default())),
+            Err(what) => Err(unreadable(csv::Problem { line: 1, what })),
+        };
+        self.columns = Some(fields.map(column).collect::<Result<_, _>>()?);
+        Ok(())
     }
 }
 

@@ -100,9 +100,28 @@ impl From<io::Error> for Failure {
 
 /// The system's words without its number.
 pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_string(),
-        None => text,
+    plain(&error.to_string())
+}
+
+/// Leaves out the numbers of the system's errors: ` (os error 111)`.
+pub fn plain(text: &str) -> String {
+    match text.split_once(" (os error ") {
+        Some((before, after)) => {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_need_no_error_numbers() {
+        assert_eq!(plain("refused (os error 111)"), "refused");
+        assert_eq!(plain("a: refused (os error 111); b"), "a: refused; b");
+        assert_eq!(plain("x"), "x");
     }
 }

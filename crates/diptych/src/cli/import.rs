@@ -44,7 +44,7 @@ pub async fn run(client: &Client, args: &Import, out: &mut Output) -> Result<(),
     let (rows, seconds) = (load.rows, begun.elapsed().as_secs_f64());
     if let Err(failure) = result {
         load.keep();
-        let message = format!("{}; {} of it are in table {}", failure.message, show::rows(rows), args.table);
+        let message = format!("{}; {} in table {}", failure.message, show::rows_are(rows), args.table);
         return Err(Failure { message, ..failure });
     }
     if load.import.is_some() {
@@ -143,7 +143,7 @@ impl<'a> Load<'a> {
         let Some(import) = &self.import else { return };
         match Progress::read(&self.args.file) {
             Some(progress) if progress.import == *import => {
-                eprintln!("resuming: {} of {} are in already", show::rows(progress.rows), self.args.file.display());
+                eprintln!("resuming {}: {} in already", self.args.file.display(), show::rows_are(progress.rows));
                 (self.skip, self.resumed) = (progress.offset, progress.rows);
                 (self.rows, self.complete) = (progress.rows, (progress.offset, progress.rows));
             }

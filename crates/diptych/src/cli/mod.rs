@@ -20,8 +20,10 @@ mod rows;
 pub mod show;
 pub mod table;
 
+use std::error::Error as _;
 use std::process::ExitCode;
 
+use clap::error::ContextKind;
 use clap::{CommandFactory, Parser};
 use client::{Client, Options};
 use model::limits;
@@ -37,7 +39,18 @@ use crate::{bench, host, telemetry, up};
 
 /// Carries out the command line of this process.
 pub fn main() -> ExitCode {
-    let CommandLine { common, command } = CommandLine::parse();
+    let CommandLine { common, command } = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) if !error.use_stderr() => {
+            // Help or the version; a reader who has seen enough is no fault.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            usage(&error).tell(std::env::args_os().any(|argument| argument == "--json"));
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
     match run(&common, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -63,6 +76,21 @@ fn run(common: &Common, command: Command) -> Result<(), Failure> {
             with_output(common, async |out| ask(&client, command, out).await).await
         }),
     }
+}
+
+/// What clap found wrong, as one line, and what it knows to do about it.
+fn usage(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let first = parts.next().unwrap_or_default();
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let message = match (error.source(), argument) {
+        (Some(why), Some(argument)) => format!("{argument}: {why}"),
+        _ => String::from(first.strip_prefix("error: ").unwrap_or(&first)),
+    };
+    let known = |part: &String| part.starts_with("tip: ") || part.starts_with("Usage: ");
+    let hint = parts.find(known).map(|part| part.trim_start_matches("tip: ").to_string());
+    Failure::usage(message).hint(hint.unwrap_or_else(|| String::from("--help shows how")))
 }
 
 /// The commands that ask a cluster.
@@ -117,13 +145,13 @@ impl From<client::Error> for Failure {
             4 => Exit::NotFound,
             _ => Exit::Failed,
         };
-        Failure::new(exit, error.to_string()).hint(error.hint())
+        Failure::new(exit, failure::plain(&error.to_string())).hint(error.hint())
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure::failed(format!("{error:#}"))
+        Failure::failed(failure::plain(&format!("{error:#}")))
     }
 }
 

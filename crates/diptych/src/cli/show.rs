@@ -217,6 +217,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 row is`, `2 rows are`.
+pub fn rows_are(number: u64) -> String {
+    format!("{} {}", rows(number), if number == 1 { "is" } else { "are" })
+}
+
 /// `1 row`, `2 rows`, `3,376 rows`.
 pub fn rows(number: u64) -> String {
     if number == 1 { String::from("1 row") } else { format!("{} rows", count(number)) }

@@ -26,7 +26,7 @@ use disk::{Disk, KernelDisk};
 use model::NodeId;
 use protocol::Timing;
 
-pub use lifecycle::{Health, Shutdown, announce, bind, until_stopped};
+pub use lifecycle::{Health, Shutdown, announce, bind, until_stopped, without_huge_pages};
 pub use master::run_master;
 pub use node::run_node;
 

@@ -25,7 +25,7 @@ use self::threads::{LogThread, spawn};
 use super::inbox::Inbox;
 use super::peers::Peers;
 use super::session::{Reports, Session};
-use super::{Health, NodeArgs, Shutdown, announce, bind, chance, open_disk};
+use super::{Health, NodeArgs, Shutdown, announce, bind, chance, open_disk, without_huge_pages};
 use crate::gateway::Gateway;
 use crate::{http, rpc};
 
@@ -37,6 +37,7 @@ const STALL: Duration = Duration::from_secs(3);
 
 /// Runs a storage node until the process is asked to stop.
 pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
+    without_huge_pages();
     ensure!(!args.masters.is_empty(), "a node needs the address of a master; give --master HOST:PORT");
     ensure!(args.timing.is_safe(), "the grace period must outlast the lease: {:?}", args.timing);
     let shutdown = Shutdown::on_signals()?;
@@ -55,7 +56,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     let peers = Peers::new(args.id, address, node.cluster());
     let reports = Arc::<Reports>::default();
     let inbox = Arc::<Inbox<_>>::default();
-    let local = Local::new(args.id, Arc::clone(&inbox));
+    let local = Local::new(Arc::clone(&inbox));
     let session = Session {
         node: args.id,
         masters: args.masters.clone(),

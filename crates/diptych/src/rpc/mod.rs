@@ -101,6 +101,8 @@ async fn serve(listener: TcpListener, routes: Routes, health: Health, shutdown: 
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(STREAMS)
+        // After a pause of the process many calls have been given up at once; that is no attack.
+        .http2_max_pending_accept_reset_streams(Some(STREAMS as usize))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_routes(routes.add_service(reflection).add_service(health_service).prepare())

@@ -1,50 +1,53 @@
-//! `sim group 0..1000`: lives the histories of these seeds; prints the first that breaks a promise, and exits with 1.
+//! `sim group|house FROM..TO [EVENTS]`: lives the histories of these seeds, one after the other. Names those that break
+//! a promise and exits with 1; of a single seed it prints the last events before that.
 
 use std::process::ExitCode;
 
+use sim::{group, house};
+
+const USAGE: &str = "usage: sim group|house FROM..TO [EVENTS]";
+
 fn main() -> ExitCode {
+    // A panic in a history is reported with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: sim group FROM..TO [EVENTS]";
     let [kind, seeds, rest @ ..] = &arguments[..] else {
-        eprintln!("{usage}");
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     let bounds = seeds.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-    let (Some((from, to)), "group") = (bounds, kind.as_str()) else {
-        eprintln!("{usage}");
-        return ExitCode::from(2);
-    };
     let events = rest.first().and_then(|events| events.parse().ok()).unwrap_or(60);
-    groups(from, to, events)
+    match (kind.as_str(), bounds) {
+        ("group", Some((from, to))) => live("group", from, to, events, group::run),
+        ("house", Some((from, to))) => live("house", from, to, events, house::run),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
 }
 
-fn groups(from: u64, to: u64, events: usize) -> ExitCode {
-    let mut total = sim::group::Summary::default();
+fn live<S: std::fmt::Debug>(
+    kind: &str,
+    from: u64,
+    to: u64,
+    events: usize,
+    run: impl Fn(u64, usize) -> Result<S, group::Violation>,
+) -> ExitCode {
+    let events = if to.saturating_sub(from) == 1 { events } else { 0 };
     let mut bad = 0;
     for seed in from..to {
-        match sim::group::run(seed, 0) {
-            Ok(summary) => {
-                total.commits += summary.commits;
-                total.acknowledged += summary.acknowledged;
-                total.epochs += summary.epochs;
-                total.crashes += summary.crashes;
-                total.readable += summary.readable;
-                total.checkpoints += summary.checkpoints;
-                if summary.acknowledged == 0 {
-                    println!("seed {seed}: nothing was acknowledged");
-                }
-            }
+        match run(seed, events) {
+            Ok(summary) if events > 0 => println!("seed {seed}: {summary:?}"),
+            Ok(_) => {}
             Err(violation) => {
                 bad += 1;
                 println!("seed {seed} at {:.6} s: {}", violation.time as f64 / 1e9, violation.what);
+                violation.events.iter().for_each(|event| println!("{event}"));
+                println!("again: cargo run -p sim -- {kind} {seed}..{} 300", seed + 1);
             }
         }
     }
-    if bad > 0 && to - from == 1 {
-        if let Err(violation) = sim::group::run(from, events) {
-            println!("{}", violation.events.join("\n"));
-        }
-    }
-    println!("{bad} of {} histories are bad; {total:?}", to - from);
+    println!("{bad} of {} histories are bad", to.saturating_sub(from));
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,6 +15,7 @@ mod log;
 mod world;
 
 use model::Lsn;
+pub(crate) use world::words_of;
 
 /// What a history had in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

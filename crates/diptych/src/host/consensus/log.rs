@@ -140,8 +140,10 @@ impl RaftLogStorage<Group> for Log {
         I::IntoIter: OptionalSend,
     {
         let written = self.write(Record::Append(entries.into_iter().collect())).await;
-        let copy = written.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
-        callback.io_completed(copy);
+        callback.io_completed(match &written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        });
         written
     }
 

@@ -90,11 +90,6 @@ impl Consensus {
             max_in_snapshot_log_to_keep: 512,
             // Each life leads in a term of its own: what it leads with is then applied before.
             enable_leader_restore: Some(false),
-            // The commands of a master are few; what is not used here is resident for nothing.
-            api_channel_size: Some(1024),
-            notification_channel_size: Some(1024),
-            state_machine_channel_size: Some(256),
-            log_stage_capacity: Some(64),
             ..Config::default()
         };
         let config = Arc::new(config.validate()?);

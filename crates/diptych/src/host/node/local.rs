@@ -23,7 +23,6 @@ pub type Answered = Result<Reply, Refusal>;
 /// The way to the shard. Cheap to clone.
 #[derive(Clone)]
 pub struct Local {
-    id: NodeId,
     inbox: Arc<Inbox<Arrival>>,
     admission: Arc<Admission>,
     frames: Arc<Semaphore>,
@@ -31,13 +30,8 @@ pub struct Local {
 
 impl Local {
     /// To the shard that reads this inbox.
-    pub fn new(id: NodeId, inbox: Arc<Inbox<Arrival>>) -> Local {
-        Local { id, inbox, admission: Arc::default(), frames: Arc::new(Semaphore::new(FRAME_BYTES)) }
-    }
-
-    /// Which node this is.
-    pub fn id(&self) -> NodeId {
-        self.id
+    pub fn new(inbox: Arc<Inbox<Arrival>>) -> Local {
+        Local { inbox, admission: Arc::default(), frames: Arc::new(Semaphore::new(FRAME_BYTES)) }
     }
 
     /// Asks the node and waits for the answer.

@@ -1,0 +1,93 @@
+//! A node's host: the part of the server that carries effects out, without its threads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use disk::MemDisk;
+use model::{Instant, NodeId};
+use node::{FlushOptions, Hands, Input, Node};
+use protocol::Timing;
+use store::log::Record;
+
+/// A machine with its disk, and the node on it while that runs.
+pub(super) struct Machine {
+    pub disk: MemDisk,
+    pub process: Option<Process>,
+    /// Rises with every start and every crash.
+    pub life: u64,
+}
+
+/// A running node.
+pub(super) struct Process {
+    pub node: Node,
+    pub hands: Hands,
+    pub started: u64,
+    /// Speed of its clock, in millionths.
+    pub rate: u64,
+    /// How far its calendar is off, in microseconds.
+    pub skew: i64,
+    pub paused: bool,
+    pub inbox: VecDeque<Input>,
+    pub draining: bool,
+    pub woken_at: Option<u64>,
+    /// What waits for the log, and how many records it has synced.
+    pub to_log: Vec<Record>,
+    pub synced: u64,
+    pub syncing: usize,
+    pub room: bool,
+}
+
+/// The periods of all nodes and of the master.
+pub(super) fn timing() -> Timing {
+    Timing { replace_after: Duration::from_secs(3), ..Timing::default() }
+}
+
+impl Machine {
+    pub fn new() -> Machine {
+        Machine { disk: MemDisk::new(), process: None, life: 0 }
+    }
+
+    /// Starts the node. Small memtables and segments, so that a short history flushes, merges and trims.
+    pub fn start(&mut self, id: NodeId, now: u64, rate: u64, skew: i64) -> Result<(), store::Error> {
+        self.life += 1;
+        let options = node::Options {
+            id,
+            address: format!("{id}:1"),
+            timing: timing(),
+            seed: u64::from(id.0) * 1_000_003,
+            flush: FlushOptions { bytes: 16 << 10, updates: 40, log_bytes: 256 << 10 },
+            log: store::log::Options { segment_bytes: 32 << 10 },
+        };
+        let (node, hands) = node::open(Arc::new(self.disk.clone()), options, Instant::ZERO)?;
+        self.process = Some(Process {
+            node,
+            hands,
+            started: now,
+            rate,
+            skew,
+            paused: false,
+            inbox: VecDeque::new(),
+            draining: false,
+            woken_at: None,
+            to_log: Vec::new(),
+            synced: 0,
+            syncing: 0,
+            room: true,
+        });
+        Ok(())
+    }
+}
+
+impl Process {
+    /// What its clock shows.
+    pub fn local(&self, now: u64) -> Instant {
+        Instant((u128::from(now - self.started) * u128::from(self.rate) / 1_000_000) as u64)
+    }
+
+    /// When its clock will show that.
+    pub fn global(&self, local: Instant) -> u64 {
+        let elapsed = (u128::from(local.0) * 1_000_000).div_ceil(u128::from(self.rate)) as u64;
+        self.started.saturating_add(elapsed).saturating_add(1)
+    }
+}

@@ -1,0 +1,62 @@
+//! The whole house in virtual time: real nodes with their log and tables on disks in memory, a real master, clients.
+//!
+//! ```text
+//!   clients ──requests──▶ Node + Log + Keeper + MemDisk ◀──Prepare, beacons──▶ Node + …
+//!                              │ heartbeats, proposals ▲ assignments
+//!                              ▼                       │
+//!                           Master ──Propose──▶ a stand-in for consensus: commits after a while, loses at a crash
+//! ```
+//!
+//! Only what the real host does is played here: effects are carried out after a delay that the seed draws. Everything
+//! is broken that may break, until the house is healed; then all rows are read, and what every client ever saw must
+//! have an order that explains it ([`crate::linear`]), and all replicas must hold the same rows.
+
+mod check;
+mod client;
+mod machine;
+mod world;
+
+use crate::group::Violation;
+
+/// What a history had in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Operations of clients that were answered.
+    pub answered: u64,
+    /// Operations that were given up.
+    pub unknown: u64,
+    /// Starts of nodes.
+    pub starts: u64,
+    /// Changes of configuration.
+    pub epochs: u64,
+    /// Jobs: flushes, merges, pieces of checkpoints.
+    pub jobs: u64,
+    /// Checkpoints that learners took.
+    pub checkpoints: u64,
+    /// Hash of everything that happened: the same seed gives the same.
+    pub trace: u64,
+}
+
+/// Lives the history of a seed. `verbose` keeps this many of the last events for a violation's report.
+pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
+    world::World::new(seed, verbose).run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_house_keeps_its_promises() {
+        for seed in 0..12 {
+            if let Err(violation) = run(seed, 60) {
+                panic!("seed {seed} at {} ns: {}\n{}", violation.time, violation.what, violation.events.join("\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn one_seed_is_one_history() {
+        assert_eq!(run(3, 0).unwrap(), run(3, 50).unwrap());
+    }
+}
