@@ -1,7 +1,7 @@
 # Everything a person does here. Each target sets up what it needs.
 #   make run          a local cluster: one master, four storage nodes (Ctrl-C stops it; the data stays in diptych-data/)
 #   make test         all checks and tests, as CI runs them
-#   make sim          the simulator over many seeds (SEEDS=0..1000)
+#   make sim          the simulator over many seeds (SEEDS=0..500)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-SEEDS ?= 0..1000
+SEEDS ?= 0..500
 ARGS ?=
 
 .PHONY: run build test lint fmt sim bench bench-peers tools doc
@@ -34,7 +34,9 @@ fmt:
 	cargo fmt --all
 
 sim:
-	cargo run --release --locked --package sim -- --seeds $(SEEDS) $(ARGS)
+	cargo build --release --locked --package sim
+	target/release/sim group $(SEEDS) $(ARGS)
+	target/release/sim house $(SEEDS) $(ARGS)
 
 bench: build
 	bench/run

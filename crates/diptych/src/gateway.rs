@@ -4,17 +4,21 @@
 //!   Kv without a route, REST ─▶ client::Client ─▶ primaries        (it retries, and has its own map)
 //!   Admin, and the map       ─▶ Masters ─▶ Peer.Admin of the master that leads
 //! ```
+//!
+//! The map is remembered: while no master answers, clients get the last one, and nodes correct what is old in it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use client::{Client, Error, Master, NodeAction};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use model::request::ClusterMap;
 use model::{AdminReply, AdminRequest, NodeId, Refusal};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use wire::frame;
 use wire::peer::v1::peer_client::PeerClient;
@@ -25,6 +29,10 @@ use crate::{http, rpc};
 
 /// How long a master may take to answer what only asks, and what changes something.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// How long it may take to answer with a map, if there is an older one.
+const MAP_PATIENCE: Duration = Duration::from_millis(400);
+/// How often the map is fetched though nobody asks for it, and how soon if there is none yet.
+const MAP_AGES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
 
 /// The way of requests that nobody has routed. Clones share connections and the map.
 #[derive(Clone)]
@@ -35,9 +43,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Of the cluster with these masters, `host:port` each.
+    /// Of the cluster with these masters, `host:port` each. Needs a runtime.
     pub fn new(masters: Vec<String>) -> Gateway {
         let masters = Arc::new(Masters::new(masters));
+        tokio::spawn(keep_map(Arc::downgrade(&masters)));
         let client = Client::with_master(Arc::clone(&masters) as Arc<dyn Master>, client::Options::default());
         Gateway { client, masters, control: None }
     }
@@ -59,7 +68,7 @@ impl Gateway {
 
     /// Asks the master, once.
     pub async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Error> {
-        self.masters.ask(request).await
+        self.masters.ask_or_remember(request).await
     }
 
     /// Does something to a node's process.
@@ -84,12 +93,36 @@ struct Masters {
     all: Vec<(String, Option<Channel>)>,
     /// Who answered last.
     leader: AtomicUsize,
+    /// The newest that any has given.
+    map: Mutex<Option<ClusterMap>>,
 }
 
 impl Masters {
     fn new(addresses: Vec<String>) -> Masters {
         let all = addresses.into_iter().map(|address| (address.clone(), channel(&address))).collect();
-        Masters { all, leader: AtomicUsize::new(0) }
+        Masters { all, leader: AtomicUsize::new(0), map: Mutex::default() }
+    }
+
+    async fn ask_or_remember(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        if request != AdminRequest::Map {
+            return self.ask_in_turn(request).await;
+        }
+        let remembered = self.map.lock().clone();
+        let result = match remembered {
+            None => self.ask_in_turn(request).await,
+            Some(map) => match timeout(MAP_PATIENCE, self.ask_in_turn(request)).await {
+                Ok(Err(error)) if !error.is_passing() => Err(error),
+                Ok(Ok(reply)) => Ok(reply),
+                Ok(Err(_)) | Err(_) => return Ok(AdminReply::Map(map)),
+            },
+        };
+        if let Ok(AdminReply::Map(map)) = &result {
+            let mut newest = self.map.lock();
+            if newest.as_ref().is_none_or(|known| known.version <= map.version) {
+                *newest = Some(map.clone());
+            }
+        }
+        result
     }
 
     async fn ask_in_turn(&self, request: AdminRequest) -> Result<AdminReply, Error> {
@@ -127,7 +160,16 @@ impl Masters {
 
 impl Master for Masters {
     fn ask(&self, request: AdminRequest) -> BoxFuture<'_, Result<AdminReply, Error>> {
-        self.ask_in_turn(request).boxed()
+        self.ask_or_remember(request).boxed()
+    }
+}
+
+/// Fetches the map now and then, so that there is one to remember when the masters are away.
+async fn keep_map(masters: Weak<Masters>) {
+    while let Some(masters) = masters.upgrade() {
+        let known = masters.ask_or_remember(AdminRequest::Map).await.is_ok();
+        drop(masters);
+        sleep(if known { MAP_AGES.0 } else { MAP_AGES.1 }).await;
     }
 }
 

@@ -51,7 +51,7 @@ fn cells(cluster: &Cluster) {
     assert_eq!(cluster.http("PUT", "/v1/tables/t/rows/LAX/info:note", b"").0, 200);
     assert_eq!(cluster.http("GET", "/v1/tables/t/rows/LAX/info:note", b""), (200, Vec::new()));
     // A large one arrives as it was.
-    let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number * 7919 >> 5) as u8).collect();
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number.wrapping_mul(7919) >> 5) as u8).collect();
     assert_eq!(cluster.http("PUT", "/v1/tables/t/rows/large/mail:body", &large).0, 200);
     assert!(cluster.http("GET", "/v1/tables/t/rows/large/mail:body", b"").1 == large);
     assert_eq!(cluster.http("DELETE", "/v1/tables/t/rows/large", b"").0, 200);

@@ -35,11 +35,9 @@ impl Identity {
     pub fn open(disk: &dyn Disk, node: NodeId, seed: u64) -> Result<Identity, Error> {
         let identity = match Identity::read(disk)? {
             Some(old) if old.node != node => {
-                return Err(Error::Corrupt {
-                    file: FILE.into(),
-                    offset: 12,
+                return Err(Error::Foreign {
                     what: format!(
-                        "this folder holds the data of node {}, not of {node}; start it as {}",
+                        "this folder holds the data of node {}, not of {node}; start it as {}, or give {node} another folder",
                         old.node, old.node
                     ),
                 });

@@ -66,9 +66,22 @@ pub fn check(operations: &[Operation]) -> Result<(), Vec<Operation>> {
     };
     let mut operations: Vec<Operation> = operations.iter().filter(matters).copied().collect();
     operations.sort_by_key(|operation| operation.called);
-    let mut search =
-        Search { done: vec![0; operations.len().div_ceil(64)], first: 0, operations, dead: BTreeSet::new(), best: None };
+    let mut search = Search {
+        done: vec![0; operations.len().div_ceil(64)],
+        first: 0,
+        operations,
+        dead: BTreeSet::new(),
+        best: None,
+    };
     search.run()
+}
+
+/// A depth of the search.
+struct Level {
+    /// What may still be tried here.
+    open: Vec<usize>,
+    /// What was placed to get deeper, and the register before.
+    placed: Option<(usize, Value)>,
 }
 
 struct Search {
@@ -98,8 +111,7 @@ impl Search {
     fn candidates(&self) -> Option<Vec<usize>> {
         let left = || (self.first..self.operations.len()).filter(|&index| !self.is_done(index));
         let horizon = left().filter_map(|index| self.operations[index].answered).min()?;
-        let mut open: Vec<usize> =
-            left().take_while(|&index| self.operations[index].called <= horizon).collect();
+        let mut open: Vec<usize> = left().take_while(|&index| self.operations[index].called <= horizon).collect();
         // Taken from the end: those that were answered, the earliest first.
         open.sort_by_key(|&index| core::cmp::Reverse(self.operations[index].answered.unwrap_or(u64::MAX)));
         Some(open)
@@ -107,13 +119,12 @@ impl Search {
 
     fn run(&mut self) -> Result<(), Vec<Operation>> {
         let mut register: Value = None;
-        // Each level: what may still be tried there, and what was placed to get deeper, with the register before.
-        let mut levels: Vec<(Vec<usize>, Option<(usize, Value)>)> = Vec::new();
+        let mut levels: Vec<Level> = Vec::new();
         match self.candidates() {
             None => return Ok(()),
-            Some(open) => levels.push((open, None)),
+            Some(open) => levels.push(Level { open, placed: None }),
         }
-        while let Some((open, placed)) = levels.last_mut() {
+        while let Some(Level { open, placed }) = levels.last_mut() {
             if let Some((index, before)) = placed.take() {
                 register = before;
                 self.flip(index);
@@ -137,7 +148,7 @@ impl Search {
             }
             match self.candidates() {
                 None => return Ok(()),
-                Some(open) => levels.push((open, None)),
+                Some(open) => levels.push(Level { open, placed: None }),
             }
         }
         let done = self.best.take().map_or_else(|| vec![0; self.done.len()], |(_, done)| done);
@@ -201,7 +212,8 @@ mod tests {
             let mut random = Random::new(seed);
             let (mut register, mut operations) = (None, Vec::new());
             for moment in 1..150 {
-                let (called, answered) = (moment * 100 - random.below(300).min(moment * 99), moment * 100 + random.below(300));
+                let (called, answered) =
+                    (moment * 100 - random.below(300).min(moment * 99), moment * 100 + random.below(300));
                 let action = match random.below(4) {
                     0 => Write(Some(moment)),
                     1 => Swap(register, Some(moment)),

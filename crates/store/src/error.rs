@@ -28,6 +28,12 @@ pub enum Error {
         /// What is wrong there.
         what: String,
     },
+    /// The folder belongs to somebody else.
+    #[error("{what}")]
+    Foreign {
+        /// Whose it is, and what to do.
+        what: String,
+    },
     /// No room is left.
     #[error("no room to write {file}: the disk is full; free some space, the work goes on by itself")]
     Full {

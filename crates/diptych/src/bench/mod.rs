@@ -1,7 +1,7 @@
 //! `bench`: work of a known kind by a number of clients, and how long each operation took.
 //!
-//! Closed loop: each client has one operation under way and begins the next when it is answered, so the figures are
-//! those of so many busy users, not of a given rate. Rows are loaded before the clock starts. YCSB is after Cooper et
+//! Closed loop: each client has one operation under way (a few over the pipelined stream) and begins the next when it
+//! is answered, so the figures are those of so many busy users, not of a given rate. Rows are loaded before the clock starts. YCSB is after Cooper et
 //! al., "Benchmarking cloud serving systems with YCSB" (2010), one column a row.
 
 mod report;
@@ -78,7 +78,9 @@ async fn make_table(client: &Client, args: &Bench, name: &str) -> Result<bool, F
 
 async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Failure> {
     let table: Arc<str> = Arc::from(name);
-    let pipeline = client.pipeline(LOADING.max(args.clients as usize));
+    let depth = if args.work.is_pipelined() { args.depth as usize } else { 1 };
+    let under_way = args.clients as usize * depth;
+    let pipeline = client.pipeline(LOADING.max(under_way));
     load(&pipeline, args, &table).await?;
     let run = Arc::new(Run {
         client: client.clone(),
@@ -93,7 +95,7 @@ async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Fa
     });
     let mut random = Random::new(args.seed);
     let (mut clients, begun) = (JoinSet::new(), Instant::now());
-    for _ in 0..args.clients {
+    for _ in 0..under_way {
         clients.spawn(Arc::clone(&run).client(random.fork()));
     }
     let (mut all, bar) = (Recorder::default(), ProgressBar::new_spinner());

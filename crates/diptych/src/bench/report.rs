@@ -99,6 +99,7 @@ impl Report {
         json!({
             "work": args.work.name(),
             "clients": args.clients,
+            "depth": if args.work.is_pipelined() { args.depth } else { 1 },
             "value_bytes": args.value_bytes,
             "records": args.records,
             "tablets": args.tablets,
@@ -116,9 +117,10 @@ impl Report {
     /// For people.
     pub fn print(&self, args: &Bench, out: &mut Output) -> io::Result<()> {
         out.line(format!(
-            "{}: {} clients, values of {} bytes, {} rows, {:.1} s",
+            "{}: {} clients{}, values of {} bytes, {} rows, {:.1} s",
             args.work.name(),
             args.clients,
+            if args.work.is_pipelined() { format!(" with {} operations each", args.depth) } else { String::new() },
             args.value_bytes,
             count(args.records as f64),
             self.seconds

@@ -479,9 +479,12 @@ pub struct Bench {
     /// What to do
     #[arg(value_enum)]
     pub work: Work,
-    /// Clients, each with one operation under way
+    /// Clients, each with one operation under way (or --depth, if pipelined)
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub clients: u32,
+    /// Operations that each client has under way over the pipelined stream
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub depth: u32,
     /// Bytes of a value
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub value_bytes: u32,

@@ -275,7 +275,7 @@ fn after(key: Bytes) -> Bytes {
     Bytes::from(next)
 }
 
-fn text<'a>(bytes: &'a [u8], what: impl FnOnce() -> String) -> Result<&'a str, Failure> {
+fn text(bytes: &[u8], what: impl FnOnce() -> String) -> Result<&str, Failure> {
     std::str::from_utf8(bytes).map_err(|_| {
         Failure::failed(format!("{} is no text, and CSV holds text only", what())).hint("use --format ndjson")
     })
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_cut_file_goes_on_behind_its_last_complete_record() {
         let text = "row,f:a,f:b\nk1,1,\"x\ny\"\nk2,2,\nk3,3,\n";
-        let at = |end: usize| Written::read(text[..end].as_bytes(), Format::Csv).unwrap();
+        let at = |end: usize| Written::read(&text.as_bytes()[..end], Format::Csv).unwrap();
         let columns =
             Some(vec![("f".to_string(), Bytes::from_static(b"a")), ("f".to_string(), Bytes::from_static(b"b"))]);
         for end in 0..=text.len() {

@@ -23,7 +23,7 @@ pub mod table;
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use clap::error::ContextKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser};
 use client::{Client, Options};
 use model::limits;
@@ -46,6 +46,7 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
+        Err(error) if asks_for_nothing(&error) => error.exit(),
         Err(error) => {
             usage(&error).tell(std::env::args_os().any(|argument| argument == "--json"));
             return ExitCode::from(Exit::Usage as u8);
@@ -76,6 +77,11 @@ fn run(common: &Common, command: Command) -> Result<(), Failure> {
             with_output(common, async |out| ask(&client, command, out).await).await
         }),
     }
+}
+
+/// A command without its subcommand: the help says more than an error.
+fn asks_for_nothing(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand)
 }
 
 /// What clap found wrong, as one line, and what it knows to do about it.
@@ -126,7 +132,9 @@ async fn with_output(
 }
 
 fn connect(common: &Common) -> Result<Client, Failure> {
-    Ok(Client::connect(&common.endpoint, Options { deadline: common.timeout, ..Options::default() })?)
+    // It connects later: what can be wrong now is the address itself.
+    Client::connect(&common.endpoint, Options { deadline: common.timeout, ..Options::default() })
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The runtime of a process that serves.

@@ -245,26 +245,25 @@ impl Supervisor {
         process.start(at, program, arguments, &self.folder, &self.tell)
     }
 
-    /// Waits until these have said that they serve.
+    /// Waits until these have said that they serve, or have ended. Fails if all of them have.
     async fn until_ready(&mut self, range: std::ops::Range<usize>) -> Result<(), Failure> {
         let deadline = tokio::time::Instant::now() + READY_WITHIN;
-        while let Some(late) = self.processes[range.clone()].iter().find(|process| !process.ready) {
+        let mut last = Ok(());
+        while let Some(late) = self.processes[range.clone()].iter().find(|process| process.is_starting()) {
             let name = late.name.clone();
-            let Ok(news) = timeout_at(deadline, self.news.recv()).await else {
-                return Err(self.not_up(&name, format!("{name} does not get ready")));
-            };
-            match news {
-                Some(News::Ended(at, pid, status)) if self.processes[at].pid == Some(pid) => {
-                    self.processes[at].pid = None;
+            match timeout_at(deadline, self.news.recv()).await {
+                Ok(Some(News::Ended(at, pid, status))) if self.processes[at].pid == Some(pid) => {
                     let name = self.processes[at].name.clone();
                     let words = self.folder.last_words(&name).unwrap_or_default();
-                    return Err(self.not_up(&name, format!("{name} {}: {words}", how_it_ended(status))));
+                    last = Err(self.not_up(&name, format!("{name} {}: {words}", how_it_ended(status))));
+                    self.on_ended(at, pid, status);
                 }
-                Some(news) => self.on_news(news),
-                None => return Ok(()),
+                Ok(Some(news)) => self.on_news(news),
+                Ok(None) => break,
+                Err(_) => return Err(self.not_up(&name, format!("{name} does not get ready"))),
             }
         }
-        Ok(())
+        if self.processes[range].iter().any(|process| process.ready) { Ok(()) } else { last }
     }
 
     fn not_up(&self, name: &str, message: String) -> Failure {
@@ -273,7 +272,7 @@ impl Supervisor {
 
     /// Waits until the master has heard of all nodes.
     async fn until_all_are_known(&self, gateway: &Gateway) -> Result<ClusterStatus, Failure> {
-        let nodes = self.processes.len() - 1;
+        let nodes = self.processes[1..].iter().filter(|process| process.ready).count();
         let ask = async {
             loop {
                 if let Ok(AdminReply::Status(status)) = gateway.ask(AdminRequest::Status).await
@@ -322,10 +321,12 @@ impl Supervisor {
                 self.refuse_restart(at, failure.message);
             }
         } else {
-            let how = how_it_ended(status);
+            let how = match self.folder.last_words(&name).filter(|_| !was_ready) {
+                Some(words) => format!("{}: {words}", how_it_ended(status)),
+                None => how_it_ended(status),
+            };
             if process.restart.is_some() {
-                let words = self.folder.last_words(&name).unwrap_or_default();
-                self.refuse_restart(at, format!("{name} {how}: {words}"));
+                self.refuse_restart(at, format!("{name} {how}"));
             }
             let log = self.folder.log_path(&name);
             tracing::warn!(
@@ -411,14 +412,18 @@ impl Supervisor {
             }
             return;
         }
-        let (nodes, seconds) = (self.processes.len() - 1, begun.elapsed().as_secs_f64());
+        let (all, seconds) = (self.processes.len() - 1, begun.elapsed().as_secs_f64());
+        let nodes = match self.processes[1..].iter().filter(|process| process.ready).count() {
+            ready if ready == all => format!("{all} nodes"),
+            ready => format!("{ready} of {all} nodes"),
+        };
         let program = self.callable();
         let mut endpoint = String::new();
         if self.grpc != "127.0.0.1:8086" {
             endpoint = format!("  export DIPTYCH_ENDPOINT={}\n", self.grpc);
         }
         println!(
-            "Diptych {}: cluster {} is up in {seconds:.2} s: a master and {nodes} nodes\n\n  \
+            "Diptych {}: cluster {} is up in {seconds:.2} s: a master and {nodes}\n\n  \
              gRPC   {}\n  HTTP   http://{}\n  data   {}\n\nTry:\n{endpoint}  \
              {program} table create airports --family info\n  \
              {program} put airports LAX info:name='Los Angeles'\n  \

@@ -61,6 +61,11 @@ impl Process {
         }
     }
 
+    /// Runs, and has not said yet that it serves.
+    pub fn is_starting(&self) -> bool {
+        self.pid.is_some() && !self.ready
+    }
+
     /// For `cluster.json`.
     pub fn entry(&self) -> Entry {
         Entry {
@@ -84,6 +89,10 @@ impl Process {
         let failed = |error| Failure::failed(format!("cannot start {}: {}", self.name, reason(&error)));
         let log = folder.log(&self.name).map_err(failed)?;
         let mut command = Command::new(program);
+        // The allocator claims memory as it is needed: an idle master takes 38 MB instead of 64.
+        if std::env::var_os("MIMALLOC_ARENA_EAGER_COMMIT").is_none() {
+            command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+        }
         // A group of its own: Ctrl-C is for us, and we tell the children in our way.
         command.args(arguments).args(["--parent", &std::process::id().to_string()]).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);

@@ -243,11 +243,17 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// One request; HTTP/1.0, so that the answer is plain and ends with the connection.
+/// One request and its answer.
 pub fn http(address: &str, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    announce(address, method, path, body.len(), body)
+}
+
+/// A request that announces so many bytes and sends these. HTTP/1.0, so that the answer is plain and ends with the
+/// connection.
+pub fn announce(address: &str, method: &str, path: &str, length: usize, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("HTTP is served");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let head = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(&[head.as_bytes(), body].concat()).expect("the request is sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");

@@ -1,5 +1,6 @@
 //! `sim group|house FROM..TO [EVENTS]`: lives the histories of these seeds, one after the other. Names those that break
-//! a promise and exits with 1; of a single seed it prints the last events before that.
+//! a promise and exits with 1; of a single seed it prints the last events before that. With the variable
+//! `SIM_SUMMARIES` set it says of each history what it had in it.
 
 use std::process::ExitCode;
 
@@ -35,10 +36,11 @@ fn live<S: std::fmt::Debug>(
     run: impl Fn(u64, usize) -> Result<S, group::Violation>,
 ) -> ExitCode {
     let events = if to.saturating_sub(from) == 1 { events } else { 0 };
+    let summaries = events > 0 || std::env::var_os("SIM_SUMMARIES").is_some();
     let mut bad = 0;
     for seed in from..to {
         match run(seed, events) {
-            Ok(summary) if events > 0 => println!("seed {seed}: {summary:?}"),
+            Ok(summary) if summaries => println!("seed {seed}: {summary:?}"),
             Ok(_) => {}
             Err(violation) => {
                 bad += 1;

@@ -10,7 +10,11 @@ use protocol::Entry;
 pub(super) enum Record {
     /// Entries, and what the writer knew to be committed.
     Entries(Vec<Entry>, Lsn),
-    State { configuration: Configuration, abandoned: Epoch, committed: Lsn },
+    State {
+        configuration: Configuration,
+        abandoned: Epoch,
+        committed: Lsn,
+    },
     /// A checkpoint up to here has taken the place of all entries.
     Restart(Lsn),
 }

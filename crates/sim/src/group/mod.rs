@@ -67,6 +67,25 @@ mod tests {
         }
     }
 
+    /// Seeds that once broke a promise, and why.
+    const PINNED: &[(u64, &str)] = &[
+        (97, "a primary spoke in a new epoch before the epoch was on its disk, crashed, and took the same epoch anew"),
+        (40, "a learner's only answer got lost, and the primary had nothing left to send it"),
+        (544, "a learner was withdrawn, forgot everything and was chosen again in the same epoch"),
+        (6, "a member asked a new primary for committed entries that had left its log"),
+        (9660, "what a node acknowledged as a member counted after it had forgotten everything and learnt anew"),
+        (525, "a learner that its primary had lost did not introduce itself again"),
+    ];
+
+    #[test]
+    fn what_broke_once_holds_now() {
+        for (seed, cause) in PINNED {
+            if let Err(violation) = run(*seed, 0) {
+                panic!("seed {seed} ({cause}) at {} ns: {}", violation.time, violation.what);
+            }
+        }
+    }
+
     #[test]
     fn one_seed_is_one_history() {
         for seed in [1, 2, 3] {

@@ -35,15 +35,42 @@ enum Packet {
 
 #[derive(Debug)]
 enum Happening {
-    Deliver { from: usize, to: usize, packet: Packet },
+    Deliver {
+        from: usize,
+        to: usize,
+        packet: Packet,
+    },
     /// The node's own round: beacons and heartbeats.
-    Round { node: usize, life: u64 },
+    Round {
+        node: usize,
+        life: u64,
+    },
     /// The replica's deadline.
-    Wake { node: usize, life: u64 },
-    Settle { node: usize, life: u64 },
-    Synced { node: usize, life: u64, records: usize, marks: u64 },
-    Input { node: usize, life: u64, input: Input },
-    Restored { node: usize, life: u64, attempt: u64, upto: Lsn },
+    Wake {
+        node: usize,
+        life: u64,
+    },
+    Settle {
+        node: usize,
+        life: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+        records: usize,
+        marks: u64,
+    },
+    Input {
+        node: usize,
+        life: u64,
+        input: Input,
+    },
+    Restored {
+        node: usize,
+        life: u64,
+        attempt: u64,
+        upto: Lsn,
+    },
     Client,
     Fault,
     Restart(usize),
@@ -211,9 +238,7 @@ impl World {
         self.summary.epochs = self.master.configuration.epoch.0;
         match result {
             Ok(()) => Ok(self.summary),
-            Err(what) => {
-                Err(Violation { time: self.agenda.now(), what, events: self.events.into_iter().collect() })
-            }
+            Err(what) => Err(Violation { time: self.agenda.now(), what, events: self.events.into_iter().collect() }),
         }
     }
 
@@ -226,7 +251,8 @@ impl World {
             _ => 4,
         };
         self.summary.trace = (self.summary.trace.rotate_left(5) ^ now ^ kind).wrapping_mul(0x517c_c1b7_2722_0a95);
-        if self.verbose > 0 && !matches!(happening, Happening::Round { .. } | Happening::MasterRound | Happening::Client)
+        if self.verbose > 0
+            && !matches!(happening, Happening::Round { .. } | Happening::MasterRound | Happening::Client)
         {
             self.say(format!("{happening:?}"));
         }
@@ -604,7 +630,9 @@ impl World {
                 }
                 for member in newest.members() {
                     if !self.hosts[member.0 as usize].log.holds(entry.lsn, entry.epoch) {
-                        return Err(format!("n{node} commits {entry:?}, which the newest member {member} does not hold"));
+                        return Err(format!(
+                            "n{node} commits {entry:?}, which the newest member {member} does not hold"
+                        ));
                     }
                 }
             }
@@ -690,7 +718,10 @@ impl World {
             Packet::Beacon { sent, epoch, committed } => {
                 if process.paused {
                     // It waits in the socket, and is answered when the process goes on.
-                    self.agenda.after(20 * MS, Happening::Deliver { from, to, packet: Packet::Beacon { sent, epoch, committed } });
+                    self.agenda.after(
+                        20 * MS,
+                        Happening::Deliver { from, to, packet: Packet::Beacon { sent, epoch, committed } },
+                    );
                     return Ok(());
                 }
                 self.on_beacon(to, sender, sent, epoch, committed)

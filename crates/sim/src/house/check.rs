@@ -13,7 +13,7 @@ pub(super) struct Record {
     committed: BTreeMap<(TabletId, Lsn), (Epoch, Bytes)>,
     /// How far each replica's commits have been compared; of one life of its node.
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
-    /// Moments at which somebody could read.
+    /// The newest epoch that anybody followed.
     pub newest: BTreeMap<TabletId, Epoch>,
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use model::random::Random;
 use model::request::Request;
 use model::{
-    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Mutation, NodeId, Operation, Outcome, ReadOptions,
-    Refusal, Reply, RequestId, TabletId, Ticket, Timestamp,
+    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Mutation, NodeId, Operation, Outcome,
+    ReadOptions, Refusal, Reply, RequestId, TabletId, Ticket, Timestamp,
 };
 
 use crate::linear::{self, Action, Value};

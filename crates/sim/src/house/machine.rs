@@ -38,9 +38,10 @@ pub(super) struct Process {
     pub room: bool,
 }
 
-/// The periods of all nodes and of the master.
+/// The periods of all nodes and of the master. Dead replicas are made anew soon, so that a short history has that too.
 pub(super) fn timing() -> Timing {
-    Timing { replace_after: Duration::from_secs(3), ..Timing::default() }
+    let (session, replace_after) = (Duration::from_millis(1200), Duration::from_millis(1500));
+    Timing { session, replace_after, ..Timing::default() }
 }
 
 impl Machine {
@@ -56,8 +57,8 @@ impl Machine {
             address: format!("{id}:1"),
             timing: timing(),
             seed: u64::from(id.0) * 1_000_003,
-            flush: FlushOptions { bytes: 16 << 10, updates: 40, log_bytes: 256 << 10 },
-            log: store::log::Options { segment_bytes: 32 << 10 },
+            flush: FlushOptions { bytes: 16 << 10, updates: 12, log_bytes: 64 << 10 },
+            log: store::log::Options { segment_bytes: 8 << 10 },
         };
         let (node, hands) = node::open(Arc::new(self.disk.clone()), options, Instant::ZERO)?;
         self.process = Some(Process {

@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_house_keeps_its_promises() {
-        for seed in 0..12 {
+        for seed in 0..24 {
             if let Err(violation) = run(seed, 60) {
                 panic!("seed {seed} at {} ns: {}\n{}", violation.time, violation.what, violation.events.join("\n"));
             }

@@ -155,7 +155,8 @@ impl World {
 
     pub fn run(mut self) -> Result<Summary, Violation> {
         if self.verbose > 0 {
-            let climate = format!("{} nodes, {} clients, {:?}", self.machines.len() - 1, self.clients.len(), self.climate);
+            let climate =
+                format!("{} nodes, {} clients, {:?}", self.machines.len() - 1, self.clients.len(), self.climate);
             self.events.push_back(climate);
         }
         let mut result = Ok(());
@@ -182,7 +183,9 @@ impl World {
             _ => 4,
         };
         self.summary.trace = (self.summary.trace.rotate_left(5) ^ now ^ kind).wrapping_mul(0x517c_c1b7_2722_0a95);
-        if self.verbose > 0 && !matches!(happening, Happening::Drain { .. } | Happening::Wake { .. } | Happening::MasterWake { .. }) {
+        if self.verbose > 0
+            && !matches!(happening, Happening::Drain { .. } | Happening::Wake { .. } | Happening::MasterWake { .. })
+        {
             self.say(short(format!("{happening:?}")));
         }
         self.on(happening)
@@ -684,7 +687,7 @@ impl World {
                 this.doing = None;
                 self.histories.entry(row).or_default().push(operation);
                 self.summary.answered += 1;
-                let pause = self.random.below(60 * MS);
+                let pause = self.random.below(30 * MS);
                 self.agenda.after(pause, Happening::Act(client));
             }
             None => {
@@ -799,9 +802,12 @@ impl World {
             for member in configuration.members() {
                 let process = self.machines[member.0 as usize].process.as_ref();
                 let process = process.ok_or_else(|| format!("{member} is down"))?;
-                let report = process.node.reports(process.local(now)).into_iter().find(|report| report.tablet == *tablet);
+                let report =
+                    process.node.reports(process.local(now)).into_iter().find(|report| report.tablet == *tablet);
                 let role = if member == configuration.primary { Role::Primary } else { Role::Secondary };
-                if !report.is_some_and(|report| report.steady && report.role == role && report.epoch == configuration.epoch) {
+                if !report
+                    .is_some_and(|report| report.steady && report.role == role && report.epoch == configuration.epoch)
+                {
                     return Err(format!("{member} is not steady in {tablet}: {state}"));
                 }
                 let (applied, view, schema) =

@@ -315,7 +315,10 @@ mod tests {
         Source::new(input, format, &args, &schema())
     }
 
-    fn rows(source: Result<Source, Failure>) -> Result<Vec<(String, Vec<String>, u64, u64)>, Failure> {
+    /// Key, cells, line, and where the next row begins.
+    type Found = (String, Vec<String>, u64, u64);
+
+    fn rows(source: Result<Source, Failure>) -> Result<Vec<Found>, Failure> {
         let (mut source, mut all) = (source?, Vec::new());
         while let Some(row) = source.next()? {
             let change = |change: &Change<String>| match change {
