@@ -28,3 +28,6 @@ mod serve;
 pub use api::{Effect, Event, Input};
 pub use machine::{FlushOptions, Node, Options};
 pub use recovery::{Hands, open};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! A node of its own, with a host that carries every effect out at once.
+
+use bytes::Bytes;
+use disk::MemDisk;
+use model::request::{Request, Role};
+use model::{
+    Assignment, Change, ClientId, ClusterId, Condition, Configuration, Epoch, Family, FamilyId, Instant, Mutation,
+    NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, RowRange, Schema, Slice,
+    TableId, Tablet, TabletId, Ticket, Timestamp,
+};
+use protocol::{Core, FromMaster, Timing, ToMaster};
+use std::sync::Arc;
+
+use crate::{Effect, FlushOptions, Hands, Input, Node, Options, open};
+
+const ME: NodeId = NodeId(1);
+const TABLET: TabletId = TabletId(7);
+
+#[test]
+fn a_written_row_is_read() {
+    let mut world = World::new();
+    let Ok(Reply::Written(Outcome::Applied { version })) = world.put("LAX", "info", "note", "busy") else { panic!() };
+    assert_eq!(version, Timestamp(1_000), "the date of the request");
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "busy".into())]));
+    assert_eq!(world.get("SFO"), Ok(vec![]));
+}
+
+/// Versions rise even when the date does not.
+#[test]
+fn the_second_write_of_a_moment_is_newer() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "old").unwrap();
+    world.put("LAX", "info", "note", "new").unwrap();
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "new".into())]));
+}
+
+#[test]
+fn a_condition_is_judged_against_what_is_there() {
+    let mut world = World::new();
+    assert!(matches!(world.cput("LAX", None, "1"), Ok(Reply::Written(Outcome::Applied { .. }))));
+    let Ok(Reply::Written(Outcome::Differs { present })) = world.cput("LAX", None, "2") else { panic!() };
+    assert_eq!(present.unwrap().value, "1");
+    assert!(matches!(world.cput("LAX", Some("1"), "2"), Ok(Reply::Written(Outcome::Applied { .. }))));
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "2".into())]));
+}
+
+/// Also when the value has gone to a file meanwhile.
+#[test]
+fn a_condition_is_judged_against_files() {
+    let mut world = World::new();
+    world.cput("LAX", None, "1").unwrap();
+    world.flush();
+    assert!(matches!(world.cput("LAX", Some("0"), "2"), Ok(Reply::Written(Outcome::Differs { .. }))));
+    assert!(matches!(world.cput("LAX", Some("1"), "2"), Ok(Reply::Written(Outcome::Applied { .. }))));
+}
+
+/// RIFL 2: a repeated request is answered again, not carried out again; not even if it failed and would succeed now.
+#[test]
+fn a_repeated_request_changes_nothing() {
+    let mut world = World::new();
+    let first = request(5, 1);
+    let answer = world.write(first, put("LAX", "info", "note", "1"));
+    world.put("LAX", "info", "note", "2").unwrap();
+    assert_eq!(world.write(first, put("LAX", "info", "note", "1")), answer);
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "2".into())]));
+
+    let failed = request(5, 2);
+    let mutation = || conditional("SFO", Some("x"), "y");
+    assert!(matches!(world.write(failed, mutation()), Ok(Reply::Written(Outcome::Differs { .. }))));
+    world.put("SFO", "info", "note", "x").unwrap();
+    assert!(matches!(world.write(failed, mutation()), Ok(Reply::Written(Outcome::Differs { .. }))));
+    assert_eq!(world.get("SFO"), Ok(vec![("note".into(), "x".into())]));
+}
+
+/// Everything that was answered survives the loss of all that was not synced.
+#[test]
+fn a_restart_keeps_rows_and_completions() {
+    let mut world = World::new();
+    let first = request(5, 1);
+    let answer = world.write(first, put("LAX", "info", "note", "1"));
+    world.flush();
+    world.put("SFO", "info", "note", "2").unwrap();
+    world.restart();
+    assert_eq!(world.get("LAX"), Err(Refusal::NotReady(TABLET)), "a primary that was restarted needs a new epoch");
+    world.assign(Configuration { epoch: Epoch(2), primary: ME, secondaries: vec![] });
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "1".into())]));
+    assert_eq!(world.get("SFO"), Ok(vec![("note".into(), "2".into())]));
+    assert_eq!(world.write(first, put("LAX", "info", "note", "9")), answer);
+}
+
+#[test]
+fn bad_requests_are_refused_with_the_reason() {
+    let mut world = World::new();
+    let long = "x".repeat(5_000);
+    let no_family = Refusal::NoSuchFamily { family: "nofo".into(), have: "info".into() };
+    assert_eq!(world.put("LAX", "nofo", "note", "1"), Err(no_family));
+    assert!(matches!(world.put("", "info", "note", "1"), Err(Refusal::Invalid(_))));
+    assert!(matches!(world.put(&long, "info", "note", "1"), Err(Refusal::Invalid(_))));
+    let nothing = Mutation { row: "LAX".into(), condition: None, changes: vec![] };
+    assert!(matches!(world.write(request(5, 1), nothing), Err(Refusal::Invalid(_))));
+    let elsewhere = Request { tablet: TabletId(8), epoch: Epoch(1), operation: get("LAX") };
+    assert_eq!(world.ask(elsewhere), Err(Refusal::NoSuchTablet(TabletId(8))));
+    let old = Request { tablet: TABLET, epoch: Epoch(0), operation: get("LAX") };
+    assert!(matches!(world.ask(old), Err(Refusal::WrongEpoch { .. })));
+}
+
+/// A page has an end, and says where the next one begins.
+#[test]
+fn a_scan_goes_page_by_page() {
+    let mut world = World::new();
+    for row in ["a", "b", "c"] {
+        world.put(row, "info", "note", row).unwrap();
+    }
+    let scan = |start: &str| Operation::Scan {
+        range: RowRange { start: Bytes::copy_from_slice(start.as_bytes()), end: None },
+        options: ReadOptions::default(),
+        rows: 2,
+    };
+    let Ok(Reply::Rows { rows, resume, .. }) = world.operate(scan("")) else { panic!() };
+    assert_eq!(rows.iter().map(|row| &row.key[..]).collect::<Vec<_>>(), [b"a", b"b"]);
+    let resume = String::from_utf8(resume.unwrap().to_vec()).unwrap();
+    let Ok(Reply::Rows { rows, resume, .. }) = world.operate(scan(&resume)) else { panic!() };
+    assert_eq!((rows.len(), resume), (1, None));
+}
+
+/// Decision 2 of the design: below `min_replicas` writes are refused, and reads go on.
+#[test]
+fn too_few_replicas_refuse_writes() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.schema.min_replicas = 2;
+    world.schema.version += 1;
+    world.assign(Configuration::first(ME, []));
+    assert_eq!(world.put("LAX", "info", "note", "2"), Err(Refusal::TooFewReplicas { have: 1, need: 2 }));
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "1".into())]));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_room() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.step(Input::Room(false));
+    assert_eq!(world.put("LAX", "info", "note", "2"), Err(Refusal::DiskFull(ME)));
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "1".into())]));
+    world.step(Input::Room(true));
+    assert!(world.put("LAX", "info", "note", "2").is_ok());
+}
+
+/// Who has lost a tablet must not pass for a member that has it.
+#[test]
+fn a_member_that_lost_its_data_is_no_member() {
+    let mut world = World::empty();
+    let elsewhere = Configuration { epoch: Epoch(3), primary: NodeId(2), secondaries: vec![ME] };
+    world.assign(elsewhere.clone());
+    assert_eq!(world.node.replicas().count(), 0);
+    let alone = Configuration { epoch: Epoch(4), primary: NodeId(2), secondaries: vec![] };
+    let learner = Assignment { learner: Some(ME), ..world.assignment(alone) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![learner])));
+    assert_eq!(world.node.replicas().map(protocol::Replica::role).collect::<Vec<_>>(), [Role::Learner]);
+}
+
+#[test]
+fn another_clusters_disk_stops_the_node() {
+    let mut world = World::new();
+    let stranger = FromMaster::Welcome { cluster: ClusterId(2), directory: vec![] };
+    world.step(Input::FromMaster(stranger));
+    assert!(world.stopped.as_ref().unwrap().contains("holds data of cluster"), "{:?}", world.stopped);
+    let refused = open(Arc::new(world.disk.clone()), Options { id: NodeId(9), ..options() }, Instant::ZERO);
+    assert!(matches!(refused, Err(store::Error::Foreign { .. })));
+}
+
+/// A dropped table leaves nothing behind, and whoever still asks hears so.
+#[test]
+fn a_forgotten_tablet_is_gone_also_after_a_restart() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    world.step(Input::FromMaster(FromMaster::Forget(vec![TABLET])));
+    assert_eq!(world.get("LAX"), Err(Refusal::NoSuchTablet(TABLET)));
+    world.restart();
+    assert_eq!(world.node.replicas().count(), 0);
+}
+
+// ---- the vocabulary ---------------------------------------------------------------------------------------------
+
+struct World {
+    disk: MemDisk,
+    node: Node,
+    hands: Hands,
+    schema: Schema,
+    now: Instant,
+    logged: u64,
+    tickets: u64,
+    answers: Vec<(Ticket, Result<Reply, Refusal>)>,
+    stopped: Option<String>,
+}
+
+impl World {
+    /// A node that keeps nothing.
+    fn empty() -> World {
+        let disk = MemDisk::new();
+        let (node, hands) = open(Arc::new(disk.clone()), options(), Instant::ZERO).unwrap();
+        let mut world = World {
+            disk,
+            node,
+            hands,
+            schema: schema(),
+            now: Instant::ZERO,
+            logged: 0,
+            tickets: 0,
+            answers: Vec::new(),
+            stopped: None,
+        };
+        world.step(Input::FromMaster(FromMaster::Welcome { cluster: ClusterId(1), directory: vec![] }));
+        world
+    }
+
+    /// A node that keeps one tablet alone.
+    fn new() -> World {
+        let mut world = World::empty();
+        world.assign(Configuration::first(ME, []));
+        world
+    }
+
+    fn assignment(&self, configuration: Configuration) -> Assignment {
+        let tablet = Tablet { id: TABLET, table: TableId(1), slice: Slice::Hash { bucket: 0, of: 1 } };
+        Assignment { tablet, schema: self.schema.clone(), configuration, learner: None }
+    }
+
+    fn assign(&mut self, configuration: Configuration) {
+        let assignment = self.assignment(configuration);
+        self.step(Input::FromMaster(FromMaster::Assignments(vec![assignment])));
+    }
+
+    /// Steps, and carries out what follows, until nothing does.
+    fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while !inputs.is_empty() {
+            let mut out = Vec::new();
+            inputs.drain(..).for_each(|input| self.node.step(self.now, input, &mut out));
+            self.node.step(self.now, Input::Settle, &mut out);
+            for effect in out {
+                match effect {
+                    Effect::Log(records) => {
+                        self.hands.log.append(&records).unwrap();
+                        self.hands.log.sync().unwrap();
+                        self.logged += records.len() as u64;
+                        inputs.push(Input::Durable(self.logged));
+                    }
+                    Effect::Read(id, read) => inputs.push(Input::ReadDone(id, read.run())),
+                    Effect::Run(id, job) => inputs.push(Input::JobDone(id, self.hands.keeper.run(job))),
+                    Effect::Reply(ticket, reply) => self.answers.push((ticket, Ok(reply))),
+                    Effect::Refuse(ticket, refusal) => self.answers.push((ticket, Err(refusal))),
+                    Effect::Stop(why) => self.stopped = Some(why),
+                    Effect::Trim(floors) => {
+                        self.hands.log.trim(&floors).unwrap();
+                    }
+                    Effect::Report(ToMaster::Heartbeat { .. } | ToMaster::Propose(..)) => {}
+                    Effect::Send(..) | Effect::ReadLog { .. } | Effect::Event(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Power off and on.
+    fn restart(&mut self) {
+        self.disk.crash(1);
+        let (node, hands) = open(Arc::new(self.disk.clone()), options(), self.now).unwrap();
+        (self.node, self.hands, self.logged) = (node, hands, 0);
+        self.step(Input::Tick);
+    }
+
+    /// Sends the memtable to disk: the log is said to be too long.
+    fn flush(&mut self) {
+        self.step(Input::LogBytes(u64::MAX));
+        self.step(Input::LogBytes(0));
+        assert!(self.node.applied(TABLET).unwrap().1.has_files());
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Reply, Refusal> {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.step(Input::Request { ticket, wall: Timestamp(1_000), request });
+        let (answered, answer) = self.answers.pop().expect("every request has an answer");
+        assert_eq!((answered, self.answers.len()), (ticket, 0), "and only one");
+        answer
+    }
+
+    fn operate(&mut self, operation: Operation) -> Result<Reply, Refusal> {
+        let epoch = self.node.replicas().next().map_or(Epoch(1), protocol::Replica::epoch);
+        self.ask(Request { tablet: TABLET, epoch, operation })
+    }
+
+    fn write(&mut self, request: RequestId, mutation: Mutation<String>) -> Result<Reply, Refusal> {
+        self.operate(Operation::Write { request, mutation })
+    }
+
+    fn put(&mut self, row: &str, family: &str, qualifier: &str, value: &str) -> Result<Reply, Refusal> {
+        let request = request(9, self.tickets + 1);
+        self.write(request, put(row, family, qualifier, value))
+    }
+
+    fn cput(&mut self, row: &str, expect: Option<&str>, value: &str) -> Result<Reply, Refusal> {
+        let request = request(9, self.tickets + 1);
+        self.write(request, conditional(row, expect, value))
+    }
+
+    /// Qualifiers and values of a row.
+    fn get(&mut self, row: &str) -> Result<Vec<(String, String)>, Refusal> {
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        match self.operate(get(row))? {
+            Reply::Row(row, _) => {
+                let cells = row.into_iter().flat_map(|row| row.cells);
+                Ok(cells.map(|cell| (text(&cell.qualifier), text(&cell.value))).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn options() -> Options {
+    Options {
+        id: ME,
+        address: "host:1".into(),
+        timing: Timing::default(),
+        seed: 3,
+        flush: FlushOptions::default(),
+        log: store::log::Options { segment_bytes: 1 << 16 },
+    }
+}
+
+fn schema() -> Schema {
+    Schema {
+        table: TableId(1),
+        name: "airports".into(),
+        version: 1,
+        families: vec![Family { id: FamilyId(1), name: "info".into(), retention: Retention::Keep }],
+        next_family: FamilyId(2),
+        partition: Partition::Hash { tablets: 1 },
+        replicas: 1,
+        min_replicas: 1,
+    }
+}
+
+fn request(client: u64, sequence: u64) -> RequestId {
+    RequestId { client: ClientId(client), sequence, first_incomplete: 1 }
+}
+
+fn put(row: &str, family: &str, qualifier: &str, value: &str) -> Mutation<String> {
+    let change = Change::Put {
+        family: family.to_owned(),
+        qualifier: Bytes::copy_from_slice(qualifier.as_bytes()),
+        timestamp: Timestamp::SERVER,
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    Mutation { row: Bytes::copy_from_slice(row.as_bytes()), condition: None, changes: vec![change] }
+}
+
+fn conditional(row: &str, expect: Option<&str>, value: &str) -> Mutation<String> {
+    let condition = Condition {
+        family: "info".to_owned(),
+        qualifier: Bytes::from_static(b"note"),
+        expect: expect.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    };
+    Mutation { condition: Some(condition), ..put(row, "info", "note", value) }
+}
+
+fn get(row: &str) -> Operation {
+    Operation::Get { row: Bytes::copy_from_slice(row.as_bytes()), options: ReadOptions::default() }
+}
