@@ -189,8 +189,9 @@ impl Client {
 
     /// One table.
     pub async fn table(&self, name: &str) -> Result<Schema, Error> {
-        let found = self.tables().await?.into_iter().find(|schema| schema.name == name);
-        found.ok_or_else(|| Refusal::NoSuchTable(String::from(name)).into())
+        let map = self.map().await?;
+        let found = wire::admin::tables(&map).into_iter().find(|schema| schema.name == name);
+        found.ok_or_else(|| map.lacks(name).into())
     }
 
     /// Suspends, resumes, kills or restarts the process of a node. Only the endpoint of `diptych up` does that.

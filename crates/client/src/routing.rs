@@ -22,6 +22,8 @@ use crate::Error;
 pub(crate) struct Routing {
     /// Of the map; `None` before the first.
     version: Option<u64>,
+    /// Is it the last one of a master that is away?
+    old: bool,
     addresses: BTreeMap<NodeId, Arc<str>>,
     tables: BTreeMap<String, Cut>,
     configurations: BTreeMap<TabletId, Configuration>,
@@ -61,6 +63,8 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
     Table,
+    /// The table, and it may be newer than the map.
+    Master,
     Tablet,
     Address(NodeId),
 }
@@ -70,6 +74,7 @@ impl Unknown {
     pub(crate) fn into_error(self, table: &str) -> Error {
         match self {
             Unknown::Table => Error::Refused(Refusal::NoSuchTable(String::from(table))),
+            Unknown::Master => Error::Refused(Refusal::NoMaster),
             Unknown::Tablet => Error::unreachable(table, "the map lacks a tablet of this table"),
             Unknown::Address(node) => Error::unreachable(&node.to_string(), "the map lacks its address"),
         }
@@ -84,11 +89,12 @@ impl Routing {
 
     /// Takes a newer map; an older one, from a master that lags, changes nothing.
     pub(crate) fn replace(&mut self, map: ClusterMap) {
+        self.old = map.old;
         if self.version > Some(map.version) {
             return;
         }
         let known = std::mem::take(self);
-        self.version = Some(map.version);
+        (self.version, self.old) = (Some(map.version), known.old);
         self.addresses = map.nodes.into_iter().map(|(node, address)| (node, Arc::from(address))).collect();
         for assignment in map.tablets {
             let tablet = assignment.tablet.id;
@@ -125,7 +131,7 @@ impl Routing {
 
     /// The tablet and whom to ask: its primary, or with a detour another member.
     pub(crate) fn locate(&self, table: &str, seek: Seek<'_>, detour: usize) -> Result<Place, Unknown> {
-        let table = self.tables.get(table).ok_or(Unknown::Table)?;
+        let table = self.cut(table)?;
         let (tablet, end) = match (table, seek) {
             (Cut::Hash { tablets, of }, Seek::Row(row)) => (tablets.get(&hash_bucket(row, *of)), None),
             (Cut::Hash { tablets, .. }, Seek::Bucket(bucket)) => (tablets.get(&bucket), None),
@@ -146,11 +152,15 @@ impl Routing {
 
     /// Into how many hash tablets the table is cut, all of which the map has; `None` if it is cut by ranges.
     pub(crate) fn buckets(&self, table: &str) -> Result<Option<u32>, Unknown> {
-        match self.tables.get(table).ok_or(Unknown::Table)? {
+        match self.cut(table)? {
             Cut::Hash { tablets, of } if tablets.len() == *of as usize => Ok(Some(*of)),
             Cut::Hash { .. } => Err(Unknown::Tablet),
             Cut::Range(_) => Ok(None),
         }
+    }
+
+    fn cut(&self, table: &str) -> Result<&Cut, Unknown> {
+        self.tables.get(table).ok_or(if self.old { Unknown::Master } else { Unknown::Table })
     }
 
     /// Where nodes serve.
@@ -248,7 +258,8 @@ mod tests {
             learner: None,
         };
         let nodes = (1..=3).map(|node| (NodeId(node), format!("n{node}"))).collect();
-        ClusterMap { version, nodes, tablets: (0..).zip(partition.slices()).map(assignment).collect() }
+        let tablets = (0..).zip(partition.slices()).map(assignment).collect();
+        ClusterMap { version, nodes, tablets, old: false }
     }
 
     fn routing() -> Routing {
@@ -362,6 +373,9 @@ mod tests {
         assert_eq!(routing.buckets("t"), Ok(Some(1)));
         routing.replace(ClusterMap { version: 6, ..ClusterMap::default() });
         assert_eq!(routing.buckets("t"), Err(Unknown::Table));
+        // Whether there is such a table, only a master can say.
+        routing.replace(ClusterMap { version: 5, old: true, ..ClusterMap::default() });
+        assert_eq!(routing.buckets("t"), Err(Unknown::Master));
     }
 
     #[test]

@@ -430,7 +430,7 @@ impl Cluster {
             learner: None,
         };
         let tablets = (0..).zip(partition.slices()).map(assignment).collect();
-        world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets };
+        world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets, old: false };
         cluster
     }
 

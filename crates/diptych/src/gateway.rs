@@ -32,7 +32,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// How long it may take to answer with a map, if there is an older one.
 const MAP_PATIENCE: Duration = Duration::from_millis(400);
 /// How often the map is fetched though nobody asks for it, and how soon if there is none yet.
-const MAP_AGES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+const MAP_AGES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 
 /// The way of requests that nobody has routed. Clones share connections and the map.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ impl Masters {
             Some(map) => match timeout(MAP_PATIENCE, self.ask_in_turn(request)).await {
                 Ok(Err(error)) if !error.is_passing() => Err(error),
                 Ok(Ok(reply)) => Ok(reply),
-                Ok(Err(_)) | Err(_) => return Ok(AdminReply::Map(map)),
+                Ok(Err(_)) | Err(_) => return Ok(AdminReply::Map(ClusterMap { old: true, ..map })),
             },
         };
         if let Ok(AdminReply::Map(map)) = &result {

@@ -24,7 +24,7 @@ async fn a_killed_primary_does_not_hurt() {
     let cluster = Cluster::start();
     cluster.ok(TABLE);
     let load = Load::start(&cluster.grpc, 1);
-    load.until_written(HURT, 0);
+    settled(&cluster, &load);
     let mut gaps = Vec::new();
     for _ in 0..kills {
         let primary = cluster.primary("load", "a");
@@ -51,6 +51,15 @@ async fn a_killed_primary_does_not_hurt() {
     load.judge().await;
 }
 
+/// Waits until the load has begun and the groups have too.
+fn settled(cluster: &Cluster, load: &Load) {
+    load.until_written(HURT, 0);
+    for row in ["a", "z"] {
+        let secondary = cluster.tablet("load", row)["secondaries"][0].clone();
+        cluster.until_secondary("load", row, secondary.as_str().expect("there is one"));
+    }
+}
+
 fn kills() -> usize {
     std::env::var("DIPTYCH_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3)
 }
@@ -61,7 +70,7 @@ async fn a_suspended_primary_does_not_hurt() {
     let cluster = Cluster::start();
     cluster.ok(TABLE);
     let load = Load::start(&cluster.grpc, 2);
-    load.until_written(HURT, 0);
+    settled(&cluster, &load);
     for _ in 0..2 {
         let primary = cluster.primary("load", "a");
         let suspended = load.now();
@@ -90,7 +99,7 @@ async fn a_killed_secondary_does_not_hurt() {
     let cluster = Cluster::start();
     cluster.ok(TABLE);
     let load = Load::start(&cluster.grpc, 3);
-    load.until_written(HURT, 0);
+    settled(&cluster, &load);
     for _ in 0..kills() {
         let tablet = cluster.tablet("load", "a");
         let secondary = tablet["secondaries"][0].as_str().expect("there is one");
@@ -111,7 +120,7 @@ async fn a_killed_master_does_not_hurt() {
     let cluster = Cluster::start();
     cluster.ok(TABLE);
     let load = Load::start(&cluster.grpc, 4);
-    load.until_written(HURT, 0);
+    settled(&cluster, &load);
     let before = cluster.json(&["table", "show", "load"]);
     cluster.signal("m1", Signal::KILL);
     let mut longest = Duration::ZERO;

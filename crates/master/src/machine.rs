@@ -363,6 +363,7 @@ impl Master {
             version: self.state.applied,
             nodes: self.directory(),
             tablets: self.state.groups.keys().filter_map(|&tablet| self.state.assignment(tablet)).collect(),
+            old: false,
         }
     }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Epoch, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, RequestId,
-    Retention, Row, RowRange, Schema, TabletId,
+    Assignment, ClusterId, Epoch, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal,
+    RequestId, Retention, Row, RowRange, Schema, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -129,6 +129,15 @@ pub struct ClusterMap {
     pub nodes: Vec<(NodeId, String)>,
     /// Tablets of all tables, by table and slice.
     pub tablets: Vec<Assignment>,
+    /// No master answered, and this is the last that was heard: a table that it lacks may be there.
+    pub old: bool,
+}
+
+impl ClusterMap {
+    /// Why a table is not in it.
+    pub fn lacks(&self, table: &str) -> Refusal {
+        if self.old { Refusal::NoMaster } else { Refusal::NoSuchTable(String::from(table)) }
+    }
 }
 
 /// How everything is, as the leading master has heard.

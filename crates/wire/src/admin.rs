@@ -243,6 +243,7 @@ impl From<ClusterMap> for v1::ClusterMap {
     fn from(map: ClusterMap) -> v1::ClusterMap {
         v1::ClusterMap {
             version: map.version,
+            old: map.old,
             tables: tables_to_proto(map.tablets.iter()),
             nodes: map.nodes.into_iter().map(|(node, address)| v1::NodeAddress { node: node.0, address }).collect(),
             tablets: map.tablets.into_iter().map(assignment_to_proto).collect(),
@@ -257,6 +258,7 @@ impl TryFrom<v1::ClusterMap> for ClusterMap {
         let tables = tables_from_proto(message.tables)?;
         Ok(ClusterMap {
             version: message.version,
+            old: message.old,
             nodes: message.nodes.into_iter().map(|node| (NodeId(node.node), node.address)).collect(),
             tablets: message
                 .tablets

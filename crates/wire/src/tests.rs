@@ -261,7 +261,8 @@ fn a_bad_table_is_invalid() {
 
 #[test]
 fn the_map_comes_out_as_it_went_in() {
-    let map = ClusterMap { version: 12, nodes: vec![(NodeId(1), "[::1]:99".into())], tablets: assignments() };
+    let map =
+        ClusterMap { version: 12, nodes: vec![(NodeId(1), "[::1]:99".into())], tablets: assignments(), old: true };
     let message = sent(v1::ClusterMap::from(map.clone()));
     assert_eq!(message.tables.len(), 1);
     assert_eq!(ClusterMap::try_from(message), Ok(map.clone()));

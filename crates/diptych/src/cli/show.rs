@@ -4,7 +4,6 @@
 //! "timestamp": 1732276800000000}]}}`. Bytes that are UTF-8 are a string, others `{"base64": …}`. A column's name is
 //! text always: other bytes, control characters and the backslash are `\xNN` in it.
 
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Stdout, Write};
 
 use base64::Engine;
@@ -96,26 +95,7 @@ impl Output {
     }
 }
 
-/// All of it as one line of text: what is not printable, and the backslash, as `\xNN`.
-pub fn printable(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            if letter.is_control() || letter == '\\' {
-                let mut buffer = [0; 4];
-                for byte in letter.encode_utf8(&mut buffer).bytes() {
-                    let _ = write!(text, "\\x{byte:02x}");
-                }
-            } else {
-                text.push(letter);
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
+pub use model::text::escaped as printable;
 
 /// `family:qualifier`.
 pub fn column_name(cell: &NamedCell) -> String {

@@ -117,7 +117,7 @@ pub fn tablets_of<'a>(map: &'a ClusterMap, table: Option<&str>) -> Result<Vec<&'
     let wanted = |tablet: &&Assignment| table.is_none_or(|table| tablet.schema.name == table);
     let tablets: Vec<&Assignment> = map.tablets.iter().filter(wanted).collect();
     match (tablets.is_empty(), table) {
-        (true, Some(table)) => Err(client::Error::from(model::Refusal::NoSuchTable(table.to_string())).into()),
+        (true, Some(table)) => Err(client::Error::from(map.lacks(table)).into()),
         _ => Ok(tablets),
     }
 }

@@ -205,6 +205,7 @@ impl MasterHandle {
     }
 
     /// Does this master lead?
+    #[cfg(test)]
     pub fn leads(&self) -> bool {
         self.shared.leads.load(Ordering::Relaxed)
     }

@@ -33,7 +33,7 @@ pub async fn list(client: &Client) -> Result<Response, Problem> {
 /// One table with its tablets.
 pub async fn show(client: &Client, table: &str) -> Result<Response, Problem> {
     let map = client.map().await?;
-    let tablets = tablets_of(&map, Some(table)).map_err(|_| Refusal::NoSuchTable(String::from(table)))?;
+    let tablets = tablets_of(&map, Some(table)).map_err(|_| map.lacks(table))?;
     let mut value = schema_to_json(&tablets[0].schema);
     value["tablets"] = tablets.iter().map(|tablet| assignment_to_json(tablet)).collect();
     Ok(Json(value).into_response())

@@ -2,7 +2,7 @@
 
 use client::Error;
 use model::request::ClusterMap;
-use model::{AdminReply, AdminRequest, NodeId, Refusal, Schema};
+use model::{AdminReply, AdminRequest, NodeId, Refusal};
 use tonic::{Request, Response, Status};
 use wire::status::to_status;
 use wire::v1::{self, admin_server::Admin};
@@ -43,10 +43,6 @@ impl AdminService {
             reply => Err(unexpected(&reply)),
         }
     }
-
-    async fn tables(&self) -> Result<Vec<Schema>, Status> {
-        Ok(wire::admin::tables(&self.map().await?))
-    }
 }
 
 fn unexpected(reply: &AdminReply) -> Status {
@@ -68,14 +64,15 @@ impl Admin for AdminService {
     }
 
     async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {
-        let tables = self.tables().await?.into_iter().map(Into::into).collect();
+        let tables = wire::admin::tables(&self.map().await?).into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListTablesResponse { tables }))
     }
 
     async fn get_table(&self, request: Request<v1::GetTableRequest>) -> Result<Response<v1::Table>, Status> {
         let name = request.into_inner().table;
-        let found = self.tables().await?.into_iter().find(|schema| schema.name == name);
-        found.map(|schema| Response::new(schema.into())).ok_or_else(|| to_status(&Refusal::NoSuchTable(name)))
+        let map = self.map().await?;
+        let found = wire::admin::tables(&map).into_iter().find(|schema| schema.name == name);
+        found.map(|schema| Response::new(schema.into())).ok_or_else(|| to_status(&map.lacks(&name)))
     }
 
     async fn get_map(&self, _: Request<v1::GetMapRequest>) -> Result<Response<v1::ClusterMap>, Status> {

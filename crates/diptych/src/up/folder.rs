@@ -48,6 +48,9 @@ pub struct Entry {
     pub pid: Option<u32>,
     /// Where it serves gRPC.
     pub grpc: String,
+    /// Where it serves health, metrics and the rest of HTTP.
+    #[serde(default)]
+    pub http: String,
     /// The folder of its data.
     pub data: PathBuf,
 }
@@ -146,9 +149,14 @@ impl Folder {
         file.read_to_end(&mut tail).ok()?;
         let tail = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = tail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let error = lines.iter().rev().take(3).find_map(|line| line.strip_prefix("error: "));
+        let error = lines.iter().rev().take(3).find_map(|line| error_of(line));
         error.or(lines.last().copied()).map(String::from)
     }
+}
+
+/// What a line of a log says is wrong.
+fn error_of(line: &str) -> Option<&str> {
+    line.strip_prefix("error: ").or_else(|| Some(line.split_once(" ERROR ")?.1.trim()))
 }
 
 #[cfg(test)]
@@ -184,6 +192,7 @@ mod tests {
             role: "node".into(),
             pid: Some(5),
             grpc: "127.0.0.1:1".into(),
+            http: "127.0.0.1:2".into(),
             data: folder.data("n3"),
         };
         let content =
@@ -200,5 +209,7 @@ mod tests {
         assert_eq!(folder.last_words("n1"), None);
         writeln!(folder.log("n1").unwrap(), "starting\nerror: the disk is gone\nhint: find it").unwrap();
         assert_eq!(folder.last_words("n1").as_deref(), Some("the disk is gone"));
+        writeln!(folder.log("n1").unwrap(), "2026-11-23T07:55:20Z ERROR another cluster's data").unwrap();
+        assert_eq!(folder.last_words("n1").as_deref(), Some("another cluster's data"));
     }
 }

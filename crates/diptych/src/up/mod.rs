@@ -219,7 +219,9 @@ impl Supervisor {
             // The nodes know no other.
             return Err(Failure::failed(format!("the master's address {port} is taken by another program")));
         }
-        let port = before.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let port = before.unwrap_or(any);
+        let http = process.http.filter(is_free).unwrap_or(any);
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -234,6 +236,7 @@ impl Supervisor {
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
         flag("--data", data);
         flag("--grpc", port.to_string());
+        flag("--http", http.to_string());
         flag("--log-format", String::from(format));
         match (process.node, master) {
             (MASTER, _) => flag("--replicas", self.replicas.to_string()),
@@ -290,9 +293,9 @@ impl Supervisor {
 
     fn on_news(&mut self, news: News) {
         match news {
-            News::Ready(at, pid, grpc) if self.processes[at].pid == Some(pid) => {
+            News::Ready(at, pid, addresses) if self.processes[at].pid == Some(pid) => {
                 let process = &mut self.processes[at];
-                (process.ready, process.grpc) = (true, Some(grpc));
+                (process.ready, process.grpc, process.http) = (true, Some(addresses.grpc), addresses.http);
                 if let Some(answer) = process.restart.take() {
                     tracing::info!(
                         event = "process_started",
@@ -321,7 +324,8 @@ impl Supervisor {
                 self.refuse_restart(at, failure.message);
             }
         } else {
-            let how = match self.folder.last_words(&name).filter(|_| !was_ready) {
+            let has_said_why = status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
+            let how = match self.folder.last_words(&name).filter(|_| has_said_why) {
                 Some(words) => format!("{}: {words}", how_it_ended(status)),
                 None => how_it_ended(status),
             };

@@ -18,11 +18,20 @@ use crate::cli::parse::MASTER;
 /// What is heard of the process at that place. The pid tells its lives apart.
 pub enum News {
     /// It serves there.
-    Ready(usize, u32, SocketAddr),
+    Ready(usize, u32, Addresses),
     /// It is gone.
     Ended(usize, u32, Option<ExitStatus>),
     /// It was asked to end some time ago.
     Overdue(usize, u32),
+}
+
+/// Where a process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Other processes and clients.
+    pub grpc: SocketAddr,
+    /// Health, metrics, and all the rest of HTTP.
+    pub http: Option<SocketAddr>,
 }
 
 /// A process of the cluster, whether it runs or not.
@@ -35,6 +44,8 @@ pub struct Process {
     pub data: PathBuf,
     /// Where it serves gRPC, or did last.
     pub grpc: Option<SocketAddr>,
+    /// Where it serves HTTP, or did last.
+    pub http: Option<SocketAddr>,
     /// While it runs.
     pub pid: Option<u32>,
     /// Has it said that it serves?
@@ -53,6 +64,7 @@ impl Process {
             node,
             data: folder.data(&name),
             grpc: before.and_then(|entry| entry.grpc.parse().ok()),
+            http: before.and_then(|entry| entry.http.parse().ok()),
             name,
             pid: None,
             ready: false,
@@ -73,6 +85,7 @@ impl Process {
             role: String::from(if self.node == MASTER { "master" } else { "node" }),
             pid: self.pid,
             grpc: self.grpc.map_or_else(String::new, |grpc| grpc.to_string()),
+            http: self.http.map_or_else(String::new, |http| http.to_string()),
             data: self.data.clone(),
         }
     }
@@ -130,8 +143,8 @@ async fn listen(at: usize, pid: u32, mut child: Child, news: mpsc::UnboundedSend
     if let Some(stdout) = child.stdout.take() {
         let mut lines = BufReader::new(stdout).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(grpc) = ready_line(&line) {
-                let _ = news.send(News::Ready(at, pid, grpc));
+            if let Some(addresses) = ready_line(&line) {
+                let _ = news.send(News::Ready(at, pid, addresses));
             }
         }
     }
@@ -140,10 +153,11 @@ async fn listen(at: usize, pid: u32, mut child: Child, news: mpsc::UnboundedSend
     let _ = news.send(News::Ended(at, pid, status));
 }
 
-/// `ready grpc=127.0.0.1:4711 …`
-fn ready_line(line: &str) -> Option<SocketAddr> {
+/// `ready grpc=127.0.0.1:4711 http=127.0.0.1:4712`
+fn ready_line(line: &str) -> Option<Addresses> {
     let rest = line.strip_prefix("ready ")?;
-    rest.split(' ').find_map(|word| word.strip_prefix("grpc="))?.parse().ok()
+    let word = |name: &str| rest.split(' ').find_map(|word| word.strip_prefix(name))?.parse().ok();
+    Some(Addresses { grpc: word("grpc=")?, http: word("http=") })
 }
 
 #[cfg(test)]
@@ -152,8 +166,10 @@ mod tests {
 
     #[test]
     fn the_ready_line_tells_the_port() {
-        assert_eq!(ready_line("ready grpc=127.0.0.1:4711"), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
-        assert_eq!(ready_line("ready http=127.0.0.1:1 grpc=[::1]:2"), "[::1]:2".parse().ok());
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let both = Addresses { grpc: local(4711), http: Some(local(4712)) };
+        assert_eq!(ready_line("ready grpc=127.0.0.1:4711 http=127.0.0.1:4712"), Some(both));
+        assert_eq!(ready_line("ready grpc=127.0.0.1:4711"), Some(Addresses { http: None, ..both }));
         assert_eq!(ready_line("ready"), None);
         assert_eq!(ready_line("steady grpc=127.0.0.1:1"), None);
     }

@@ -78,7 +78,7 @@ fn a_silent_secondary_is_proposed_away() {
     step(&mut primary, Input::Granted(T, Epoch(1), at(400)));
     let fewer = Effect::ProposeConfiguration(configuration(2, P, &[T]));
     assert_eq!(primary.deadline(), Some(at(600)));
-    assert_eq!(step_at(&mut primary, at(600), Input::Tick), [fewer.clone()]);
+    assert_eq!(step_at(&mut primary, at(600), Input::Tick), vec![fewer.clone()]);
     assert_eq!(step_at(&mut primary, at(700), Input::Tick), []);
     assert_eq!(step_at(&mut primary, at(800), Input::Tick), [fewer]);
 }

@@ -434,6 +434,8 @@ impl World {
         }
         process.paused = false;
         process.woken_at = None;
+        // It could answer a read before it sees what has come meanwhile.
+        self.check()?;
         let inbox = core::mem::take(&mut process.inbox);
         let life = self.hosts[node].life;
         // What waited and what the clock says may come in any order.
@@ -918,8 +920,13 @@ impl World {
                 let first = if self.climate.master_faults { 0 } else { 1 };
                 let other = first + self.random.below(hosts - first as u64) as usize;
                 let delay = long(&mut self.random);
-                let ways = [vec![(node, other), (other, node)], vec![(node, other)], vec![(other, node)]];
-                let ways = ways[self.random.below(3) as usize].clone();
+                let alone = (first as usize..hosts as usize).filter(|&other| other != node);
+                let ways = match self.random.below(4) {
+                    0 => vec![(node, other), (other, node)],
+                    1 => vec![(node, other)],
+                    2 => vec![(other, node)],
+                    _ => alone.flat_map(|other| [(node, other), (other, node)]).collect(),
+                };
                 self.say(format!("fault: cut {ways:?} for {delay}"));
                 for (from, to) in ways {
                     if self.blocked.insert((from, to)) {

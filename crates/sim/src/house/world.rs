@@ -737,8 +737,13 @@ impl World {
             6..=8 if self.climate.cuts => {
                 let first = u64::from(!self.climate.master_faults);
                 let other = (first + self.random.below(nodes + 1 - first)) as usize;
-                let ways = [vec![(node, other), (other, node)], vec![(node, other)], vec![(other, node)]];
-                let ways = ways[self.random.below(3) as usize].clone();
+                let alone = (first as usize..=nodes as usize).filter(|&other| other != node);
+                let ways = match self.random.below(4) {
+                    0 => vec![(node, other), (other, node)],
+                    1 => vec![(node, other)],
+                    2 => vec![(other, node)],
+                    _ => alone.flat_map(|other| [(node, other), (other, node)]).collect(),
+                };
                 self.say(format!("fault: cut {ways:?} for {long}"));
                 for (from, to) in ways {
                     if self.blocked.insert((from, to)) {
