@@ -95,7 +95,8 @@ pub async fn run(targets: &Targets, system: System, load: Load) -> Result<Measur
     let mut random = Random::new(1);
     let mut tasks = JoinSet::new();
     for task in 0..load.shape.tasks {
-        tasks.spawn(client(targets.target(system, task), load, random.fork(), opens, closes));
+        let target = targets.target(system, load.verb, load.shape.batch, task);
+        tasks.spawn(client(target, load, random.fork(), opens, closes));
     }
     let mut all = Seen::new()?;
     while let Some(seen) = tasks.join_next().await {

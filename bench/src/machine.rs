@@ -84,7 +84,8 @@ fn version(program: &str) -> String {
     let text = String::from_utf8_lossy(&output);
     // "etcd Version: 3.4.23", "Redis server v=7.0.15 …"
     let found = text.split_whitespace().map(|word| word.trim_start_matches("v="));
-    found.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).next().unwrap_or_default().to_string()
+    let mut found = found.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    found.next().unwrap_or_default().to_string()
 }
 
 /// Median time to append 4 KiB and have it on the disk.

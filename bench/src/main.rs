@@ -10,6 +10,12 @@
 //! replicas, redis on its one. One process with one runtime drives all. What each does is described in
 //! `docs/benchmarks.md`. Ends what it started, however it ends.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a load generator reads the clock and starts processes"
+)]
+
 mod etcd;
 mod load;
 mod machine;
@@ -33,12 +39,14 @@ use crate::target::{System, Targets};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: peers --diptych FILE --results DIR [--rounds N] [--seconds N] [--only WORK]...";
+const USAGE: &str =
+    "usage: peers --diptych FILE --scratch DIR --results DIR [--rounds N] [--seconds N] [--only WORK]...";
 /// Between two runs: what the last one left to be done is done.
 const SETTLE: Duration = Duration::from_millis(400);
 
 struct Args {
     diptych: PathBuf,
+    scratch: PathBuf,
     results: PathBuf,
     rounds: usize,
     seconds: u64,
@@ -47,11 +55,13 @@ struct Args {
 
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
-        let (mut diptych, mut results, mut rounds, mut seconds, mut only) = (None, None, 3, 4, Vec::new());
+        let (mut diptych, mut scratch, mut results) = (None, None, None);
+        let (mut rounds, mut seconds, mut only) = (3, 4, Vec::new());
         while let Some(flag) = words.next() {
             let value = words.next().with_context(|| format!("{flag} without a value; {USAGE}"))?;
             match flag.as_str() {
                 "--diptych" => diptych = Some(PathBuf::from(value)),
+                "--scratch" => scratch = Some(PathBuf::from(value)),
                 "--results" => results = Some(PathBuf::from(value)),
                 "--rounds" => rounds = value.parse().with_context(|| format!("--rounds {value}; {USAGE}"))?,
                 "--seconds" => seconds = value.parse().with_context(|| format!("--seconds {value}; {USAGE}"))?,
@@ -63,7 +73,8 @@ impl Args {
         if rounds == 0 || seconds == 0 {
             bail!("at least one round of one second; {USAGE}");
         }
-        Ok(Args { diptych: diptych.context(USAGE)?, results: results.context(USAGE)?, rounds, seconds, only })
+        let (diptych, scratch) = (diptych.context(USAGE)?, scratch.context(USAGE)?);
+        Ok(Args { diptych, scratch, results: results.context(USAGE)?, rounds, seconds, only })
     }
 
     fn wants(&self, work: &str) -> bool {
@@ -88,8 +99,7 @@ fn main() -> Result<()> {
 /// Starts everything, measures, reports, stops. Dropped half-way, it kills what it started.
 async fn compare(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.results).with_context(|| format!("cannot make {}", args.results.display()))?;
-    // Beside the results and not in /tmp, which may be memory, where a sync costs nothing.
-    let folder = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.results)?;
+    let folder = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.scratch)?;
     let machine = Machine::look(folder.path())?;
     println!("{machine}\n");
     let servers = Servers::start(folder.path(), &args.diptych).await?;

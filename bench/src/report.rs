@@ -21,7 +21,7 @@ pub const LARGE: usize = 1024;
 /// Operations of each client under way on a stream or in a pipeline.
 const DEPTH: usize = 16;
 /// Clients, usually.
-const CLIENTS: usize = 64;
+pub const CLIENTS: usize = 64;
 /// All operations under way on the stream.
 pub const IN_FLIGHT: usize = CLIENTS * DEPTH;
 

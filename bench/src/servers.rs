@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Something is wrong if it is not up by then.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+pub const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Killed if it has not ended so long after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Storage nodes of Diptych.

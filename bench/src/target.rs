@@ -14,9 +14,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
 use crate::etcd::Etcd;
-use crate::load::{ROWS, Row};
-use crate::report::{IN_FLIGHT, LARGE, SMALL};
-use crate::servers::Servers;
+use crate::load::{ROWS, Row, Verb};
+use crate::report::{CLIENTS, IN_FLIGHT, LARGE, SMALL};
+use crate::servers::{READY_WITHIN, Servers};
 
 const TABLE: &str = "peers";
 const FAMILY: &str = "f";
@@ -27,8 +27,6 @@ const REPLICAS: u8 = 3;
 const MIN_REPLICAS: u8 = 2;
 /// As `diptych bench` and new tables have it.
 const TABLETS: u32 = 2;
-/// Each client of etcd and redis has one of these; see docs/benchmarks.md for why so many.
-const CONNECTIONS: usize = 64;
 /// An operation that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -56,12 +54,15 @@ impl System {
     }
 }
 
-/// Connections to all systems.
+/// Connections to all systems. Ours are the client library's own: one to a node, which all clients share. The peers have
+/// what was quickest for them when it was tried: etcd one to its leader, redis one for gets, and for puts and pipelines
+/// one for each client.
 pub struct Targets {
     diptych: Client,
     stream: Pipeline,
-    etcd: Vec<Etcd>,
-    redis: Vec<MultiplexedConnection>,
+    etcd: Etcd,
+    redis_shared: MultiplexedConnection,
+    redis_own: Vec<MultiplexedConnection>,
 }
 
 /// What one loop of a run speaks to.
@@ -84,26 +85,31 @@ impl Targets {
             min_replicas: Some(MIN_REPLICAS),
         };
         diptych.admin(AdminRequest::CreateTable(table)).await?;
-        let leader = leader(&servers.etcd).await?;
-        let redis_client = redis::Client::open(format!("redis://{}", servers.redis))?;
+        let redis = redis::Client::open(format!("redis://{}", servers.redis))?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(DEADLINE));
-        let (mut etcd, mut redis) = (Vec::new(), Vec::new());
-        for _ in 0..CONNECTIONS {
-            etcd.push(Etcd::connect(leader).await?);
-            redis.push(redis_client.get_multiplexed_async_connection_with_config(&config).await?);
+        let mut redis_own = Vec::new();
+        for _ in 0..CLIENTS {
+            redis_own.push(redis.get_multiplexed_async_connection_with_config(&config).await?);
         }
-        let targets = Targets { stream: diptych.pipeline(IN_FLIGHT), diptych, etcd, redis };
+        let targets = Targets {
+            stream: diptych.pipeline(IN_FLIGHT),
+            diptych,
+            etcd: leader(&servers.etcd).await?,
+            redis_shared: redis.get_multiplexed_async_connection_with_config(&config).await?,
+            redis_own,
+        };
         targets.load().await?;
         Ok(targets)
     }
 
     /// For the loop of this number.
-    pub fn target(&self, system: System, task: usize) -> Target {
+    pub fn target(&self, system: System, verb: Verb, batch: usize, task: usize) -> Target {
         match system {
             System::Diptych => Target::Diptych(self.diptych.clone()),
             System::DiptychStream => Target::Stream(self.stream.clone(), Arc::from(TABLE)),
-            System::Etcd => Target::Etcd(self.etcd[task % self.etcd.len()].clone()),
-            System::Redis => Target::Redis(self.redis[task % self.redis.len()].clone()),
+            System::Etcd => Target::Etcd(self.etcd.clone()),
+            System::Redis if verb == Verb::Get && batch == 1 => Target::Redis(self.redis_shared.clone()),
+            System::Redis => Target::Redis(self.redis_own[task % CLIENTS].clone()),
         }
     }
 
@@ -111,7 +117,7 @@ impl Targets {
         for system in [System::DiptychStream, System::Etcd, System::Redis] {
             let mut tasks = JoinSet::new();
             for task in 0..IN_FLIGHT as u64 {
-                let mut target = self.target(system, task as usize);
+                let mut target = self.target(system, Verb::Put, 1, task as usize);
                 tasks.spawn(async move {
                     let mut random = Random::new(task);
                     for number in (task..ROWS).step_by(IN_FLIGHT) {
@@ -146,10 +152,10 @@ impl Targets {
                 }
             }
             System::Etcd => {
-                ensure!(self.etcd[0].leads().await?, "the leader of etcd has changed: the run does not count")
+                ensure!(self.etcd.leads().await?, "the leader of etcd has changed: the run does not count")
             }
             System::Redis => {
-                let mut connection = self.redis[0].clone();
+                let mut connection = self.redis_shared.clone();
                 let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
                 for line in ["aof_enabled:1", "aof_last_write_status:ok"] {
                     ensure!(info.lines().any(|found| found == line), "redis does not say {line}");
@@ -163,30 +169,27 @@ impl Targets {
     }
 }
 
-/// The member that leads, once all members know one.
-async fn leader(members: &[String]) -> Result<&str> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+/// A connection to the member that leads, once every member knows who does.
+async fn leader(members: &[String]) -> Result<Etcd> {
+    let deadline = Instant::now() + READY_WITHIN;
     loop {
-        let mut leaders = Vec::new();
-        let mut first_error = None;
-        for member in members {
-            let answer = async { Etcd::connect(member).await?.leads().await };
-            match answer.await {
-                Ok(true) => leaders.push(member.as_str()),
-                Ok(false) => {}
-                Err(error) => first_error = Some(error),
-            }
-        }
-        match (leaders.as_slice(), first_error) {
-            (&[leader], None) => return Ok(leader),
-            (_, error) if Instant::now() >= deadline => {
-                return Err(error
-                    .unwrap_or_else(|| anyhow::anyhow!("leaders: {leaders:?}"))
-                    .context("etcd is not ready"));
-            }
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        match find_leader(members).await {
+            Ok(leader) => return Ok(leader),
+            Err(error) if Instant::now() >= deadline => return Err(error.context("etcd is not ready")),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+async fn find_leader(members: &[String]) -> Result<Etcd> {
+    let mut leader = None;
+    for member in members {
+        let etcd = Etcd::connect(member).await?;
+        if etcd.leads().await? {
+            leader = Some(etcd);
+        }
+    }
+    leader.context("no member leads")
 }
 
 impl Target {

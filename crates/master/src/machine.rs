@@ -348,6 +348,11 @@ impl Master {
         let able = |node: &NodeId| self.is_alive(now, *node) && !self.heard[node].disk_full;
         let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(able));
         if load.nodes() < usize::from(replicas) {
+            let young = self.leading.is_some_and(|(since, _)| now.since(since) < self.options.timing.heartbeat * 2);
+            if young && self.state.nodes.len() >= usize::from(replicas) {
+                // They may be there: the nodes have hardly had the time to say so.
+                return Err(Refusal::NoMaster);
+            }
             return Err(Refusal::Invalid(format!(
                 "{replicas} replicas need {replicas} nodes, and {} are alive with room on their disks; \
                  start more nodes or ask for fewer replicas",

@@ -172,6 +172,23 @@ fn a_snapshot_holds_the_state() {
     assert!(copy.restore(b"").is_err() && copy.restore(b"\x09abc").is_err());
 }
 
+/// A master that was restarted has heard of nobody yet: that is no reason to say that there are too few nodes.
+#[test]
+fn a_new_leader_waits_for_its_nodes() {
+    let mut world = World::with_nodes(2);
+    let snapshot = world.master.snapshot();
+    world.master = Master::new(options());
+    world.master.restore(&snapshot).unwrap();
+    world.step(Input::Leading(2));
+    let refused = world.create("t", Partition::Hash { tablets: 1 }, 2);
+    assert_eq!(refused, [Effect::Refuse(Ticket(9), Refusal::NoMaster)], "try again");
+    world.beat(&[NodeId(1)], 2_000);
+    let refused = world.create("t", Partition::Hash { tablets: 1 }, 2);
+    assert!(matches!(&refused[..], [Effect::Refuse(_, Refusal::Invalid(_))]), "n2 had its time");
+    world.step(heartbeat(2, vec![]));
+    assert!(world.create("t", Partition::Hash { tablets: 1 }, 2).iter().any(|effect| assigned(effect).is_some()));
+}
+
 // ---- the vocabulary ---------------------------------------------------------------------------------------------
 
 struct World {

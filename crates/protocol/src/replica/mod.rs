@@ -486,7 +486,11 @@ impl Core for Replica {
             Input::Beacon(from, epoch, committed) => self.on_beacon(now, from, epoch, committed, out),
             Input::Granted(from, epoch, sent) => self.on_granted(now, from, epoch, sent, out),
             Input::Durable(mark) => {
+                let saving = self.synced < self.saved;
                 self.on_durable(mark);
+                if saving && self.synced >= self.saved {
+                    self.on_installed(now);
+                }
                 self.advance(now, out);
                 self.acknowledge(false, out);
                 self.seek_primacy(now, out);

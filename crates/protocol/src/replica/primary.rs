@@ -44,8 +44,8 @@ struct Peer {
     under_way: VecDeque<(Lsn, usize)>,
     /// When the last beacon went out that it acknowledged.
     granted: Option<Instant>,
-    /// Since when it is expected to answer.
-    since: Instant,
+    /// Since when its first answer in this epoch is expected; `None` once that has come.
+    since: Option<Instant>,
     /// When it last acknowledged something new, or was sent something after a pause.
     progress: Instant,
     /// Entries for it are being read from the log.
@@ -62,7 +62,7 @@ impl Peer {
             base: has,
             under_way: VecDeque::new(),
             granted: None,
-            since: now,
+            since: Some(now),
             progress: now,
             fetching: None,
             attempt: None,
@@ -126,14 +126,14 @@ impl Primary {
         granted.is_some_and(|sent| now < sent + replica.timing.lease)
     }
 
-    /// When the node will have been silent for too long. Someone who has not answered yet gets longer: it may not
-    /// have heard of the configuration.
+    /// When the node will have been silent for too long. Someone who has not answered in this epoch gets longer: it
+    /// may not have heard of the configuration, or not have it on disk.
     fn lapses(&self, node: NodeId, replica: &Replica) -> Instant {
         let timing = &replica.timing;
         match self.peers.get(&node) {
+            Some(Peer { since: Some(since), .. }) => *since + timing.lease + timing.grace,
             Some(Peer { granted: Some(sent), .. }) => *sent + timing.lease,
-            Some(peer) => peer.since + timing.lease + timing.grace,
-            None => Instant::ZERO,
+            _ => Instant::ZERO,
         }
     }
 
@@ -141,7 +141,10 @@ impl Primary {
         if let Some((_, asked)) = &self.proposal {
             return Some(*asked + replica.timing.retry);
         }
-        let lapses = replica.configuration.secondaries.iter().map(|&node| self.lapses(node, replica)).min();
+        let lapses = match replica.synced >= self.installed {
+            true => replica.configuration.secondaries.iter().map(|&node| self.lapses(node, replica)).min(),
+            false => None,
+        };
         let fetching = self.peers.values().filter_map(|peer| peer.fetching).min();
         earliest(lapses, fetching.map(|since| since + replica.timing.retry * 5))
     }
@@ -180,7 +183,10 @@ impl Replica {
         // What is under way is of the old epoch and will be ignored. Every member holds what is committed.
         let committed = self.committed;
         if let Some(primary) = self.primary() {
-            primary.peers.values_mut().for_each(|peer| peer.rewind(now, committed.min(peer.sent)));
+            for peer in primary.peers.values_mut() {
+                peer.rewind(now, committed.min(peer.sent));
+                peer.since = Some(now);
+            }
         }
         self.advance(now, out);
     }
@@ -327,6 +333,7 @@ impl Replica {
         let (retry, last, committed) = (self.timing.retry, self.tail.last(), self.committed);
         let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
         peer.granted = peer.granted.max(Some(sent));
+        peer.since = None;
         // It lives, yet what was sent long ago is not acknowledged: that must have been lost.
         if peer.acked < peer.sent && peer.fetching.is_none() && now.since(peer.progress) > retry * 2 {
             let base = peer.base;
@@ -380,6 +387,9 @@ impl Replica {
             }
         }
         let Part::Primary(primary) = &self.part else { return };
+        if self.synced < primary.installed {
+            return;
+        }
         let silent: BTreeSet<NodeId> =
             self.configuration.secondaries.iter().copied().filter(|&node| now >= primary.lapses(node, self)).collect();
         if !silent.is_empty() {
@@ -389,11 +399,19 @@ impl Replica {
         }
     }
 
+    /// Our epoch is on disk, and beacons go out from now on: only now can anybody be expected to answer.
+    pub(super) fn on_installed(&mut self, now: Instant) {
+        let Some(primary) = self.primary() else { return };
+        for peer in primary.peers.values_mut() {
+            peer.since = peer.since.map(|_| now);
+        }
+    }
+
     pub(super) fn on_primary_gap(&mut self, now: Instant) {
         let Some(primary) = self.primary() else { return };
         for peer in primary.peers.values_mut() {
             peer.granted = None;
-            peer.since = now;
+            peer.since = Some(now);
         }
     }
 }

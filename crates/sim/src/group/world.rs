@@ -434,9 +434,9 @@ impl World {
         }
         process.paused = false;
         process.woken_at = None;
+        let inbox = core::mem::take(&mut process.inbox);
         // It could answer a read before it sees what has come meanwhile.
         self.check()?;
-        let inbox = core::mem::take(&mut process.inbox);
         let life = self.hosts[node].life;
         // What waited and what the clock says may come in any order.
         if self.random.chance(50) {
@@ -920,7 +920,7 @@ impl World {
                 let first = if self.climate.master_faults { 0 } else { 1 };
                 let other = first + self.random.below(hosts - first as u64) as usize;
                 let delay = long(&mut self.random);
-                let alone = (first as usize..hosts as usize).filter(|&other| other != node);
+                let alone = (first..hosts as usize).filter(|&other| other != node);
                 let ways = match self.random.below(4) {
                     0 => vec![(node, other), (other, node)],
                     1 => vec![(node, other)],

@@ -23,6 +23,9 @@ const APPEND_BYTES: usize = 256 << 20;
 /// The shard hears of the log's size when it has changed so much.
 const BYTES_STEP: u64 = 1 << 20;
 
+/// How much less of a busy processor a worker gets.
+const BACKGROUND: i32 = 10;
+
 /// Starts a thread that lives as long as the process. If it panics, what we guarantee does not hold, and the process
 /// stops rather than going on half alive.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
@@ -208,6 +211,8 @@ pub fn read(log: &LogReader, work: &Inbox<Reading>, shard: &Inbox<Arrival>) {
 
 /// A worker for flushes, merges and checkpoints: several share an inbox.
 pub fn work(keeper: &Keeper, work: &Inbox<(u64, Job)>, shard: &Inbox<Arrival>) {
+    // On Linux this is the thread's own: what has time gives way to what somebody waits for.
+    let _ = rustix::process::nice(BACKGROUND);
     while let Some((id, job)) = work.pop() {
         shard.push(Arrival::Core(Input::JobDone(id, keeper.run(job))));
     }
