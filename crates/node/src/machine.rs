@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use model::request::{ReplicaReport, Role};
-use model::{Assignment, ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, TabletId, Ticket};
+use model::{Assignment, ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
 use protocol::{Core, Entry, FromMaster, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,8 +56,8 @@ pub struct Options {
 /// Why a read is under way.
 #[derive(Debug)]
 pub(crate) enum Reading {
-    /// A client asked.
-    Request { ticket: Ticket, tablet: TabletId, epoch: Epoch },
+    /// A client asked. By the schema the cells that are found have their names, also if it changes meanwhile.
+    Request { ticket: Ticket, tablet: TabletId, epoch: Epoch, schema: Arc<Schema> },
     /// A write waits for its condition to be judged.
     Condition { tablet: TabletId, epoch: Epoch, write: Write },
 }
@@ -350,8 +350,8 @@ impl Node {
 
     fn on_read_done(&mut self, now: Instant, id: u64, found: Result<Found, Error>, out: &mut Vec<Effect>) {
         match self.reads.remove(&id) {
-            Some(Reading::Request { ticket, tablet, epoch }) => {
-                self.answer_read(now, ticket, tablet, epoch, found, out);
+            Some(Reading::Request { ticket, tablet, epoch, schema }) => {
+                self.answer_read(now, ticket, tablet, epoch, schema, found, out);
             }
             Some(Reading::Condition { tablet, epoch, write }) => {
                 let row = write.mutation.row.clone();

@@ -210,30 +210,32 @@ impl Node {
         if self.reads.len() >= MOST_READS {
             return Err(Refusal::Overloaded);
         }
-        let read = Read { view: hosted.rows.view(), schema: Arc::clone(&hosted.schema), now: wall, options, what };
+        let schema = Arc::clone(&hosted.schema);
+        let read = Read { view: hosted.rows.view(), schema: Arc::clone(&schema), now: wall, options, what };
         let id = self.draw_id();
-        self.reads.insert(id, Reading::Request { ticket, tablet, epoch });
+        self.reads.insert(id, Reading::Request { ticket, tablet, epoch, schema });
         out.push(Effect::Read(id, read));
         Ok(())
     }
 
     /// The read rule: the committed state was read first; only now is the lease looked at (PacificA, 2.3).
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn answer_read(
         &mut self,
         now: Instant,
         ticket: Ticket,
         tablet: TabletId,
         epoch: model::Epoch,
+        schema: Arc<Schema>,
         found: Result<Found, store::Error>,
         out: &mut Vec<Effect>,
     ) {
         let hosted = self.hosted.get(&tablet);
         let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_read(now));
-        let Some(hosted) = leased else {
+        if leased.is_none() {
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
             return;
-        };
-        let schema = Arc::clone(&hosted.schema);
+        }
         out.push(match found {
             Ok(Found::Row(row)) => Effect::Reply(ticket, Reply::Row(row, schema)),
             Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema }),

@@ -137,9 +137,9 @@ fn connect(common: &Common) -> Result<Client, Failure> {
         .map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// The runtime of a process that serves.
+/// The runtime of a process that serves: a worker for each core, or as many as TOKIO_WORKER_THREADS says.
 pub fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))
+    runtime(&mut tokio::runtime::Builder::new_multi_thread())
 }
 
 fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {

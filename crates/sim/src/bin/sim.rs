@@ -1,12 +1,13 @@
-//! `sim group|house FROM..TO [EVENTS]`: lives the histories of these seeds, one after the other. Names those that break
+//! `sim group|house FROM..TO [EVENTS [FAULTS]]`: lives the histories of these seeds, one after the other. Names those that break
 //! a promise and exits with 1; of a single seed it prints the last events before that. With the variable
-//! `SIM_SUMMARIES` set it says of each history what it had in it.
+//! `SIM_SUMMARIES` set it says of each history what it had in it. FAULTS, for `house`, is
+//! a list out of network,cuts,crashes,pauses,master,full,syncs,rot, or none; without it each seed draws its own.
 
 use std::process::ExitCode;
 
 use sim::{group, house};
 
-const USAGE: &str = "usage: sim group|house FROM..TO [EVENTS]";
+const USAGE: &str = "usage: sim group|house FROM..TO [EVENTS [FAULTS]]";
 
 fn main() -> ExitCode {
     // A panic in a history is reported with its seed.
@@ -18,9 +19,13 @@ fn main() -> ExitCode {
     };
     let bounds = seeds.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
     let events = rest.first().and_then(|events| events.parse().ok()).unwrap_or(60);
-    match (kind.as_str(), bounds) {
-        ("group", Some((from, to))) => live("group", from, to, events, group::run),
-        ("house", Some((from, to))) => live("house", from, to, events, house::run),
+    let faults = rest.get(1).map(|list| house::Fault::parse(list));
+    match (kind.as_str(), bounds, faults) {
+        ("group", Some((from, to)), None) => live("group", from, to, events, group::run),
+        ("house", Some((from, to)), None) => live("house", from, to, events, house::run),
+        ("house", Some((from, to)), Some(Some(faults))) => {
+            live("house", from, to, events, |seed, events| house::run_with(seed, events, &faults))
+        }
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)

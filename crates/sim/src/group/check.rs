@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use model::{Configuration, Epoch, Lsn, NodeId};
+use model::request::Role;
+use model::{Configuration, Epoch, Instant, Lsn, NodeId};
 use protocol::Entry;
+
+use super::world::{Checked, QUIET, World};
+use crate::agenda::SECOND;
 
 /// What is known for ever, of all replicas together.
 #[derive(Debug, Default)]
@@ -51,5 +55,66 @@ impl Record {
             Some(other) if other != *configuration => Err(format!("{configuration:?} and {other:?}")),
             _ => Ok(()),
         }
+    }
+}
+
+impl World {
+    /// After every step.
+    pub(super) fn check(&mut self) -> Checked {
+        let mut readers = Vec::new();
+        let mut primaries = BTreeMap::new();
+        for node in 1..self.hosts.len() {
+            let Some(process) = &self.hosts[node].process else { continue };
+            let Some(replica) = &process.replica else { continue };
+            if replica.role() == Role::Primary
+                && let Some(other) = primaries.insert(replica.epoch(), node)
+            {
+                return Err(format!("n{node} and n{other} are both primary of {}", replica.epoch()));
+            }
+            if process.paused || !replica.may_read(self.local(node)) {
+                continue;
+            }
+            readers.push(node);
+            if replica.committed() < self.record.acknowledged {
+                let (committed, acknowledged) = (replica.committed(), self.record.acknowledged);
+                return Err(format!("n{node} may read at {committed}, and {acknowledged} was acknowledged"));
+            }
+        }
+        self.summary.readable += u64::from(!readers.is_empty());
+        if readers.len() > 1 {
+            return Err(format!("{readers:?} may read at once"));
+        }
+        Ok(())
+    }
+
+    /// Long after the last fault the group is whole, serves, and its replicas are equal.
+    pub(super) fn check_healed(&mut self) -> Checked {
+        let configuration = self.master.configuration.clone();
+        let state: Vec<String> = (1..self.hosts.len()).map(|node| self.brief_or_down(node)).collect();
+        let master = format!("master {configuration:?} learner {:?}", self.master.learner);
+        let state = format!("{master}\n{}", state.join("\n"));
+        if configuration.size() != self.climate.wanted {
+            return Err(format!("the group has not grown to {}: {state}", self.climate.wanted));
+        }
+        let primary = configuration.primary.0 as usize;
+        let replica = self.replica(primary);
+        if !replica.may_write() || !replica.may_read(self.local(primary)) {
+            return Err(format!("the primary does not serve: {state}"));
+        }
+        let committed = replica.committed();
+        if committed < self.record.acknowledged || committed < replica.appended() {
+            return Err(format!("{} was acknowledged: {state}", self.record.acknowledged));
+        }
+        for member in configuration.members() {
+            let replica = self.replica(member.0 as usize);
+            if replica.committed() != committed || replica.configuration() != &configuration {
+                return Err(format!("{member} has not followed: {state}"));
+            }
+        }
+        if !self.climate.quiet_after_healing && self.last_acknowledged_at < QUIET - 2 * SECOND {
+            return Err(format!("no write since {:?}: {state}", Instant(self.last_acknowledged_at)));
+        }
+        self.summary.committed = committed;
+        Ok(())
     }
 }

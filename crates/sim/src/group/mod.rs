@@ -11,7 +11,11 @@
 //! group must be whole again.
 
 mod check;
+mod faults;
+mod host;
 mod log;
+mod master;
+mod net;
 mod world;
 
 use model::Lsn;
@@ -74,6 +78,7 @@ mod tests {
         (544, "a learner was withdrawn, forgot everything and was chosen again in the same epoch"),
         (6, "a member asked a new primary for committed entries that had left its log"),
         (9660, "what a node acknowledged as a member counted after it had forgotten everything and learnt anew"),
+        (6984, "a primary whose own disk was slow to hold a new epoch proposed all its members away"),
         (525, "a learner that its primary had lost did not introduce itself again"),
     ];
 

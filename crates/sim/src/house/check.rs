@@ -1,10 +1,19 @@
-//! What must hold of the whole house at every moment.
+//! What must hold of the whole house at every moment, and in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use model::{Epoch, Instant, Lsn, NodeId, TabletId};
+use disk::Disk;
+use master::Master;
+use model::request::Role;
+use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, RowRange, TabletId, Timestamp};
 use node::Node;
+
+use super::client::{Area, Observed, Register};
+use super::machine::Process;
+use super::world::{Checked, EPOCH_US, LAST_READS, World};
+use crate::agenda::SECOND;
+use crate::linear::{self, Action};
 
 /// What is known for ever, of all nodes together.
 #[derive(Debug, Default)]
@@ -15,15 +24,28 @@ pub(super) struct Record {
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
     /// The newest epoch that anybody followed.
     pub newest: BTreeMap<TabletId, Epoch>,
+    /// What clients did to each register, and saw in it.
+    histories: BTreeMap<Register, Vec<linear::Operation>>,
+    /// The family in which a value was seen, and since when its writer knows that it is written.
+    family_of: BTreeMap<u64, FamilyId>,
+    written: BTreeMap<u64, u64>,
+    /// When the master decided that there is such a family in the table that is always there.
+    families: BTreeMap<FamilyId, u64>,
+    tablets: BTreeSet<TabletId>,
+    /// When the master decided that there is no such tablet any more: nobody is promised anything of it from then on.
+    pub dropped: BTreeMap<TabletId, u64>,
 }
 
 impl Record {
     /// No two replicas ever commit different entries at one place.
-    pub fn compare(&mut self, life: u64, node: &Node) -> Result<(), String> {
+    pub fn compare(&mut self, life: u64, node: &Node) -> Checked {
         for replica in node.replicas() {
             let tablet = replica.tablet();
             let epoch = self.newest.entry(tablet).or_default();
             *epoch = (*epoch).max(replica.epoch());
+            if self.dropped.contains_key(&tablet) {
+                continue;
+            }
             let compared = self.compared.entry((node.id(), life, tablet)).or_default();
             while *compared < replica.committed() {
                 *compared = compared.next();
@@ -41,10 +63,83 @@ impl Record {
         }
         Ok(())
     }
+
+    /// Takes note of what the master has decided.
+    pub fn on_decision(&mut self, now: u64, master: &Master) {
+        let state = master.state();
+        let tablets: BTreeSet<TabletId> = state.groups.keys().copied().collect();
+        for &gone in self.tablets.difference(&tablets) {
+            self.dropped.entry(gone).or_insert(now);
+        }
+        self.tablets = tablets;
+        for family in state.table(Area::Hot.table()).iter().flat_map(|schema| &schema.families) {
+            self.families.entry(family.id).or_insert(now);
+        }
+    }
+
+    /// Takes note of what a client did or saw. A value never moves from one family to another: what went with a
+    /// family does not come back with the next one of that name.
+    pub fn observe(&mut self, observed: Observed) -> Checked {
+        let Observed { area, register, operation, family } = observed;
+        if let (Action::Write(Some(value)), Some(answered)) = (operation.action, operation.answered) {
+            self.written.insert(value, answered);
+        }
+        if let (Action::Read(Some(value)), Some(family), false) = (operation.action, family, area == Area::Guest) {
+            let first = *self.family_of.entry(value).or_insert(family);
+            if first != family {
+                return Err(format!("{value} of {register:?} was in family {first:?} and is in {family:?}"));
+            }
+            let (written, born) = (self.written.get(&value), self.families.get(&family));
+            if let (Some(written), Some(born)) = (written, born)
+                && written < born
+            {
+                let (written, born) = (Instant(*written), Instant(*born));
+                return Err(format!("{value} was written by {written:?}, and its family {family:?} made at {born:?}"));
+            }
+        }
+        // While their family comes and goes, rows lose what they had at no certain moment.
+        if !Area::is_loose(&register.1) {
+            self.histories.entry(register).or_default().push(operation);
+        }
+        Ok(())
+    }
+
+    /// What every client ever saw has an order that explains it. `last_reads`: every row was read in the end.
+    fn explain(&self, last_reads: bool) -> Checked {
+        for ((tablet, row), operations) in &self.histories {
+            let end = self.dropped.get(tablet).copied();
+            let last = operations.iter().filter_map(|operation| operation.answered).max().unwrap_or(0);
+            if last_reads && last < LAST_READS && end.is_none() {
+                return Err(format!("{row:?} of {tablet} was last served at {:?}", Instant(last)));
+            }
+            let operations: Vec<linear::Operation> =
+                operations.iter().filter_map(|operation| until(*operation, end.unwrap_or(u64::MAX))).collect();
+            linear::check(&operations).map_err(|stuck| {
+                let first = stuck.first().map_or(0, |operation| operation.called);
+                let mut near: Vec<_> = operations.iter().filter(|o| o.called.abs_diff(first) < SECOND).collect();
+                near.sort_by_key(|operation| operation.called);
+                let near: Vec<String> = near.into_iter().map(describe).collect();
+                let stuck: Vec<String> = stuck.iter().take(6).map(describe).collect();
+                let (stuck, near) = (stuck.join("\n"), near.join("\n"));
+                format!("no order explains {row:?} of {tablet}; left over are\n{stuck}\nof\n{near}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What still counts of an operation if nothing that was answered after `end` does.
+fn until(operation: linear::Operation, end: u64) -> Option<linear::Operation> {
+    let late = operation.answered.is_some_and(|answered| answered >= end);
+    match operation.action {
+        _ if !late => Some(operation),
+        Action::Read(_) => None,
+        _ => Some(linear::Operation { answered: None, ..operation }),
+    }
 }
 
 /// At most one node may read a tablet at one moment. `running` are the nodes that run now, by their own clocks.
-pub(super) fn one_reader<'a>(running: impl Iterator<Item = (&'a Node, Instant)>) -> Result<(), String> {
+pub(super) fn one_reader<'a>(running: impl Iterator<Item = (&'a Node, Instant)>) -> Checked {
     let mut readers: BTreeMap<TabletId, NodeId> = BTreeMap::new();
     for (node, now) in running {
         for replica in node.replicas().filter(|replica| replica.may_read(now)) {
@@ -54,4 +149,93 @@ pub(super) fn one_reader<'a>(running: impl Iterator<Item = (&'a Node, Instant)>)
         }
     }
     Ok(())
+}
+
+impl World {
+    /// The end: all is well again, unless something was damaged that nothing repairs. What clients saw holds always.
+    pub(super) fn check_end(&mut self) -> Checked {
+        let damaged = self.noticed_at.is_some();
+        for client in &mut self.clients {
+            if let Some(observed) = client.give_up() {
+                self.record.observe(observed)?;
+            }
+        }
+        if !damaged {
+            self.check_healed()?;
+        }
+        self.record.explain(!damaged)
+    }
+
+    /// Every group is whole, its replicas are equal, and nothing is left of tables that were dropped.
+    fn check_healed(&self) -> Checked {
+        if !self.ready {
+            return Err("the table was never made".into());
+        }
+        let master = self.mastery.master.as_ref().ok_or("the master is down")?;
+        for (tablet, group) in &master.state().groups {
+            let state = format!("{:?} learner {:?}\n{}", group.configuration, group.learner, self.reports(*tablet));
+            if group.configuration.size() != usize::from(self.climate.replicas) {
+                return Err(format!("{tablet} has not become whole: {state}"));
+            }
+            self.check_group(*tablet, &group.configuration).map_err(|what| format!("{what}: {state}"))?;
+        }
+        for machine in &self.machines[1..] {
+            let process = machine.process.as_ref().ok_or("a node is down")?;
+            let hosted: BTreeSet<TabletId> = process.node.replicas().map(|replica| replica.tablet()).collect();
+            let on_disk = machine.disk.list("manifest").map_err(|error| error.to_string())?;
+            let on_disk = on_disk.iter().filter_map(|name| name.parse().ok()).map(TabletId);
+            let left: Vec<TabletId> = hosted
+                .iter()
+                .copied()
+                .filter(|tablet| !master.state().groups.contains_key(tablet))
+                .chain(on_disk.filter(|tablet| !hosted.contains(tablet)))
+                .collect();
+            if !left.is_empty() {
+                return Err(format!("{} still has something of {left:?}", process.node.id()));
+            }
+        }
+        Ok(())
+    }
+
+    fn reports(&self, tablet: TabletId) -> String {
+        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let reports = processes.flat_map(|process| process.node.reports(process.local(self.agenda.now())));
+        let of = reports.filter(|report| report.tablet == tablet);
+        of.map(|report| format!("{report:?}\n")).collect()
+    }
+
+    /// Members follow, and hold the same rows.
+    fn check_group(&self, tablet: TabletId, configuration: &Configuration) -> Checked {
+        let now = self.agenda.now();
+        let mut contents = Vec::new();
+        for member in configuration.members() {
+            let process: &Process =
+                self.machines[member.0 as usize].process.as_ref().ok_or_else(|| format!("{member} is down"))?;
+            let report = process.node.reports(process.local(now)).into_iter().find(|report| report.tablet == tablet);
+            let role = if member == configuration.primary { Role::Primary } else { Role::Secondary };
+            if !report.is_some_and(|report| report.steady && report.role == role && report.epoch == configuration.epoch)
+            {
+                return Err(format!("{member} is not steady in {tablet}"));
+            }
+            let (applied, view, schema) =
+                process.node.applied(tablet).ok_or_else(|| format!("{member} has no {tablet}"))?;
+            // Versions that a rule gave up come back with another rule, unless a merge has removed them here.
+            let versions = if self.climate.families { 1 } else { u32::MAX };
+            let all = model::ReadOptions { columns: Vec::new(), versions };
+            let rows = view.scan(&RowRange::default(), &all, &schema, Timestamp(EPOCH_US * 2), u32::MAX, usize::MAX);
+            match rows {
+                Ok(rows) => contents.push((applied, rows)),
+                Err(error) if self.rotten && error.is_corrupt() => {}
+                Err(error) => return Err(format!("{member}: {error}")),
+            }
+        }
+        if let Some(other) = contents.iter().find(|other| **other != contents[0]) {
+            return Err(format!("replicas of {tablet} differ at {} and {}", contents[0].0, other.0));
+        }
+        Ok(())
+    }
+}
+
+fn describe(operation: &linear::Operation) -> String {
+    format!("{:?} from {:?} to {:?}", operation.action, Instant(operation.called), operation.answered.map(Instant))
 }

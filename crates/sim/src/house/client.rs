@@ -6,32 +6,151 @@ use bytes::Bytes;
 use model::random::Random;
 use model::request::Request;
 use model::{
-    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Mutation, NodeId, Operation, Outcome,
-    ReadOptions, Refusal, Reply, RequestId, TabletId, Ticket, Timestamp,
+    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, FamilyId, Mutation, NodeId, Operation,
+    Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TabletId, Ticket, Timestamp,
 };
 
 use crate::linear::{self, Action, Value};
 
-/// Rows that the clients fight over.
-pub(super) const ROWS: u64 = 6;
-const FAMILY: &str = "f";
 const QUALIFIER: &[u8] = b"q";
+
+/// A part of the data, with a load of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Area {
+    /// Rows that the clients fight over.
+    Hot,
+    /// Rows between them that are seldom written: what scans must find again and again.
+    Quiet,
+    /// Rows of a family that comes and goes.
+    Loose,
+    /// Rows of that family after it has come for good.
+    Fast,
+    /// Rows of a table that comes and goes.
+    Guest,
+}
+
+impl Area {
+    pub fn table(self) -> &'static str {
+        if self == Area::Guest { "guest" } else { "t" }
+    }
+
+    pub fn family(self) -> &'static str {
+        if matches!(self, Area::Loose | Area::Fast) { "g" } else { "f" }
+    }
+
+    /// How many rows it has.
+    pub fn rows(self) -> u64 {
+        match self {
+            Area::Hot => 6,
+            Area::Quiet => 12,
+            Area::Loose | Area::Fast => 3,
+            Area::Guest => 4,
+        }
+    }
+
+    pub fn row(self, number: u64) -> Bytes {
+        Bytes::from(match self {
+            Area::Hot => format!("row {number}"),
+            // Before, between and after the hot ones.
+            Area::Quiet => format!("row {}+{}", number % 7, number / 7),
+            Area::Loose => format!("row {number}~loose"),
+            Area::Fast => format!("row {number}~fast"),
+            Area::Guest => format!("guest {number}"),
+        })
+    }
+
+    /// Is it a row of [`Area::Loose`]?
+    pub fn is_loose(row: &[u8]) -> bool {
+        row.ends_with(b"~loose")
+    }
+
+    /// All rows that a scan of the area's table and family can meet, in key order.
+    fn neighbours(self) -> Vec<Bytes> {
+        let areas: &[Area] = match self {
+            Area::Hot | Area::Quiet => &[Area::Hot, Area::Quiet],
+            Area::Loose | Area::Fast => &[Area::Loose, Area::Fast],
+            Area::Guest => &[Area::Guest],
+        };
+        let mut rows: Vec<Bytes> =
+            areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number))).collect();
+        rows.sort();
+        rows
+    }
+}
+
+/// One cell as clients know it. A tablet's number is never used again.
+pub(super) type Register = (TabletId, Bytes);
+
+/// What an operation turned out to be, or may have been.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub area: Area,
+    pub register: Register,
+    pub operation: linear::Operation,
+    /// In which family, by number, the value was that a read saw.
+    pub family: Option<FamilyId>,
+}
+
+/// What a client shall do next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub area: Area,
+    pub row: u64,
+    pub what: What,
+    /// Nanoseconds.
+    pub patience: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Get,
+    Put,
+    Delete,
+    Cput,
+    /// All rows of the area's table, or some.
+    Scan {
+        all: bool,
+    },
+}
 
 /// What a client is doing.
 #[derive(Clone, Debug)]
 pub(super) struct Doing {
-    pub row: u64,
-    pub kind: Kind,
-    pub called: u64,
+    pub area: Area,
+    row: Bytes,
+    kind: Kind,
+    called: u64,
     pub gives_up: u64,
+    /// Where, once that is known.
+    tablet: Option<TabletId>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+#[derive(Clone, Debug)]
+enum Kind {
     Get,
     Put(u64),
     Delete,
     Cput(Value, u64),
+    /// The next page begins at the row.
+    Scan {
+        page: u32,
+        end: Option<Bytes>,
+        start: Bytes,
+        left: Vec<(TabletId, Slice)>,
+    },
+}
+
+/// What an answer means.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// Nothing has been done yet.
+    Not,
+    /// So much of it is done, and there is more to do.
+    Partly(Vec<Observed>),
+    /// It is done.
+    All(Vec<Observed>),
+    /// It cannot be done any more.
+    Never,
 }
 
 #[derive(Debug)]
@@ -41,10 +160,12 @@ pub(super) struct Client {
     pub doing: Option<Doing>,
     /// Rises with every attempt; an answer to any attempt of the present operation counts.
     pub attempt: u64,
+    /// What it has begun to do in the end.
+    pub last_turns: u64,
     tablets: Vec<Assignment>,
     known: BTreeMap<TabletId, Configuration>,
     /// What it last saw of each row.
-    seen: BTreeMap<u64, Value>,
+    seen: BTreeMap<Register, Value>,
 }
 
 impl Client {
@@ -54,6 +175,7 @@ impl Client {
             sequence: 0,
             doing: None,
             attempt: 0,
+            last_turns: 0,
             tablets: Vec::new(),
             known: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -74,33 +196,67 @@ impl Client {
         }
     }
 
-    /// Decides what to do next. Every value is written once in a history.
-    pub fn begin(&mut self, now: u64, row: u64, only_reads: bool, random: &mut Random, next_value: &mut u64) {
+    /// The tablets of a table, by its map.
+    fn tablets_of(&self, table: &str) -> Vec<(TabletId, Slice)> {
+        let of = self.tablets.iter().filter(|assignment| assignment.schema.name == table);
+        of.map(|assignment| (assignment.tablet.id, assignment.tablet.slice.clone())).collect()
+    }
+
+    fn tablet_of(&self, area: Area, row: &[u8]) -> Option<TabletId> {
+        self.tablets_of(area.table()).into_iter().find(|(_, slice)| slice.covers(row)).map(|(tablet, _)| tablet)
+    }
+
+    /// Begins something. Every value is written once in a history.
+    pub fn begin(&mut self, now: u64, wish: Wish, random: &mut Random, next_value: &mut u64) {
+        let Wish { area, row, what, patience } = wish;
         self.sequence += 1;
+        let mut row = area.row(row);
+        let mut tablet = self.tablet_of(area, &row);
         let mut value = || {
             *next_value += 1;
             *next_value
         };
-        let kind = match random.below(10) {
-            _ if only_reads => Kind::Get,
-            0..=3 => Kind::Get,
-            4..=6 => Kind::Put(value()),
-            7 => Kind::Delete,
-            _ => Kind::Cput(self.seen.get(&row).copied().flatten(), value()),
+        let kind = match what {
+            What::Get => Kind::Get,
+            What::Put => Kind::Put(value()),
+            What::Delete => Kind::Delete,
+            What::Cput => {
+                let seen = tablet.and_then(|tablet| self.seen.get(&(tablet, row.clone())));
+                Kind::Cput(seen.copied().flatten(), value())
+            }
+            What::Scan { all } => {
+                let mut left = self.tablets_of(area.table());
+                tablet = left.first().map(|(tablet, _)| *tablet);
+                let page = [1, 2, 3, 100][random.below(4) as usize];
+                let rows = area.neighbours();
+                let end = (!all).then(|| random.pick(&rows).cloned()).flatten().filter(|end| *end > row);
+                match left.is_empty() {
+                    true => Kind::Get,
+                    false => {
+                        if all {
+                            row = Bytes::new();
+                        }
+                        left.reverse();
+                        Kind::Scan { page, end, start: row.clone(), left }
+                    }
+                }
+            }
         };
-        let patience = if only_reads { 20_000_000_000 } else { 1_000_000_000 + random.below(5_000_000_000) };
-        self.doing = Some(Doing { row, kind, called: now, gives_up: now + patience });
+        self.doing = Some(Doing { area, row, kind, called: now, gives_up: now + patience, tablet });
     }
 
     /// The request, and to whom it goes.
-    pub fn request(&self) -> Option<(NodeId, Request)> {
+    pub fn request(&mut self) -> Option<(NodeId, Request)> {
         let doing = self.doing.as_ref()?;
-        let row = key(doing.row);
-        let tablet = self.tablets.iter().find(|assignment| assignment.tablet.slice.covers(&row))?.tablet.id;
+        let tablet = doing.tablet.or_else(|| self.tablet_of(doing.area, &doing.row))?;
+        let doing = self.doing.as_mut()?;
+        // From now on it stays there: a table of the same name that comes later is another one.
+        doing.tablet = Some(tablet);
         let configuration = self.known.get(&tablet)?;
         let id = RequestId { client: self.id, sequence: self.sequence, first_incomplete: self.sequence };
-        let qualifier = Bytes::from_static(QUALIFIER);
-        let family = || FAMILY.to_owned();
+        let (row, qualifier) = (&doing.row, Bytes::from_static(QUALIFIER));
+        let family = || doing.area.family().to_owned();
+        let options = || ReadOptions { columns: vec![ColumnFilter { family: family(), qualifier: None }], versions: 1 };
         let put = |value: u64| Change::Put {
             family: family(),
             qualifier: qualifier.clone(),
@@ -111,63 +267,152 @@ impl Client {
             request: id,
             mutation: Mutation { row: row.clone(), condition, changes: vec![change] },
         };
-        let operation = match doing.kind {
-            Kind::Get => Operation::Get {
-                row: row.clone(),
-                options: ReadOptions { columns: vec![ColumnFilter { family: family(), qualifier: None }], versions: 1 },
-            },
-            Kind::Put(value) => write(None, put(value)),
+        let operation = match &doing.kind {
+            Kind::Get => Operation::Get { row: row.clone(), options: options() },
+            Kind::Put(value) => write(None, put(*value)),
             Kind::Delete => write(None, Change::DeleteRow),
             Kind::Cput(expect, value) => {
                 let expect = expect.map(|value| Bytes::copy_from_slice(&padded(value)));
                 let condition = Condition { family: family(), qualifier: qualifier.clone(), expect };
-                write(Some(condition), put(value))
+                write(Some(condition), put(*value))
+            }
+            Kind::Scan { page, end, start, .. } => {
+                let range = RowRange { start: start.clone(), end: end.clone() };
+                Operation::Scan { range, options: options(), rows: *page }
             }
         };
         Some((configuration.primary, Request { tablet, epoch: configuration.epoch, operation }))
     }
 
-    /// An answer: what the operation turned out to be, or `None` if it must be tried again.
-    pub fn on_answer(&mut self, now: u64, answer: Result<Reply, Refusal>) -> Result<Option<linear::Operation>, String> {
-        let Some(doing) = &self.doing else { return Ok(None) };
+    /// An answer to the present operation, and what it means.
+    pub fn on_answer(&mut self, now: u64, answer: Result<Reply, Refusal>) -> Result<Answered, String> {
+        let Some(doing) = &self.doing else { return Ok(Answered::Not) };
         let reply = match answer {
             Ok(reply) => reply,
             Err(Refusal::WrongEpoch { tablet, current }) => {
                 self.learn(tablet, &current);
-                return Ok(None);
+                return Ok(Answered::Not);
             }
-            Err(refusal) if refusal.is_passing() || matches!(refusal, Refusal::DiskFull(_)) => return Ok(None),
+            // The family has just been dropped.
+            Err(Refusal::NoSuchFamily { .. }) if doing.area == Area::Loose => return Ok(Answered::Never),
+            Err(refusal) if refusal.is_passing() => return Ok(Answered::Not),
+            Err(Refusal::DiskFull(_) | Refusal::Corrupt(_)) => return Ok(Answered::Not),
             Err(refusal) => return Err(format!("{doing:?} is refused: {refusal}")),
         };
-        let action = match (doing.kind, reply) {
-            (Kind::Get, Reply::Row(row, _)) => {
-                Action::Read(row.and_then(|row| row.cells.first().map(|cell| parse(&cell.value))))
+        let tablet = doing.tablet.ok_or("an answer to what was never asked")?;
+        let (area, called) = (doing.area, doing.called);
+        let observed = |row: Bytes, action, family| Observed {
+            area,
+            register: (tablet, row),
+            operation: linear::Operation { called, answered: Some(now), action },
+            family,
+        };
+        if let (Kind::Scan { .. }, Reply::Rows { rows, resume, schema }) = (&doing.kind, &reply) {
+            let mut page = Vec::new();
+            for (row, seen) in self.page(doing, rows, resume.as_ref(), schema)? {
+                let family = seen.map(|(_, family)| family);
+                page.push(observed(row, Action::Read(seen.map(|(value, _)| value)), family));
             }
-            (Kind::Put(value), Reply::Written(Outcome::Applied { .. })) => Action::Write(Some(value)),
-            (Kind::Delete, Reply::Written(Outcome::Applied { .. })) => Action::Write(None),
-            (Kind::Cput(expect, value), Reply::Written(Outcome::Applied { .. })) => Action::Swap(expect, Some(value)),
+            return Ok(self.turn_the_page(now, resume.clone(), page));
+        }
+        let (action, family) = match (&doing.kind, reply) {
+            (Kind::Get, Reply::Row(row, schema)) => {
+                let seen = row.map(|row| cell_of(&row, &schema, area)).transpose()?;
+                (Action::Read(seen.map(|(value, _)| value)), seen.map(|(_, family)| family))
+            }
+            (&Kind::Put(value), Reply::Written(Outcome::Applied { .. })) => (Action::Write(Some(value)), None),
+            (Kind::Delete, Reply::Written(Outcome::Applied { .. })) => (Action::Write(None), None),
+            (&Kind::Cput(expect, value), Reply::Written(Outcome::Applied { .. })) => {
+                (Action::Swap(expect, Some(value)), None)
+            }
             (Kind::Cput(..), Reply::Written(Outcome::Differs { present })) => {
-                Action::Read(present.map(|cell| parse(&cell.value)))
+                (Action::Read(present.map(|cell| parse(&cell.value))), None)
             }
             (kind, reply) => return Err(format!("{kind:?} is answered by {reply:?}")),
         };
         let value = match action {
             Action::Read(value) | Action::Write(value) | Action::Swap(_, value) => value,
         };
-        self.seen.insert(doing.row, value);
-        Ok(Some(linear::Operation { called: doing.called, answered: Some(now), action }))
+        self.seen.insert((tablet, doing.row.clone()), value);
+        Ok(Answered::All(vec![observed(doing.row.clone(), action, family)]))
+    }
+
+    /// What a page says of every row that lies in it, also of those that it does not have.
+    #[allow(clippy::type_complexity)]
+    fn page(
+        &self,
+        doing: &Doing,
+        rows: &[Row],
+        resume: Option<&Bytes>,
+        schema: &Schema,
+    ) -> Result<Vec<(Bytes, Option<(u64, FamilyId)>)>, String> {
+        let Kind::Scan { page, end, start, left } = &doing.kind else { return Err("no scan".into()) };
+        let slice = left.last().map(|(_, slice)| slice).ok_or("no tablet is left")?;
+        let asked = RowRange { start: start.clone(), end: end.clone() };
+        let told = RowRange { start: start.clone(), end: resume.or(end.as_ref()).cloned() };
+        if rows.len() > *page as usize || !rows.is_sorted_by(|a, b| a.key < b.key) {
+            return Err(format!("a page of {page} has {rows:?}"));
+        }
+        if let Some(row) = rows.iter().find(|row| !asked.covers(&row.key) || !told.covers(&row.key)) {
+            return Err(format!("{row:?} is not in {told:?} of {asked:?}"));
+        }
+        if resume.is_some_and(|resume| !asked.covers(resume) || rows.is_empty()) {
+            return Err(format!("a page of {rows:?} in {asked:?} goes on at {resume:?}"));
+        }
+        let mut found: BTreeMap<&Bytes, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
+        let mut said = Vec::new();
+        for row in doing.area.neighbours() {
+            if told.covers(&row) && slice.covers(&row) {
+                let seen = found.remove(&row).map(|row| cell_of(row, schema, doing.area)).transpose()?;
+                said.push((row, seen));
+            }
+        }
+        match found.into_values().next() {
+            Some(row) => Err(format!("{row:?} was never written to {slice}")),
+            None => Ok(said),
+        }
+    }
+
+    /// Goes on with the scan: the next page of the tablet, or the next tablet.
+    fn turn_the_page(&mut self, now: u64, resume: Option<Bytes>, page: Vec<Observed>) -> Answered {
+        let Some(Doing { row, called, tablet, kind: Kind::Scan { start, left, .. }, .. }) = &mut self.doing else {
+            return Answered::All(page);
+        };
+        match resume {
+            Some(resume) => *start = resume,
+            None => {
+                left.pop();
+                *start = row.clone();
+            }
+        }
+        let Some((next, _)) = left.last() else { return Answered::All(page) };
+        (*tablet, *called) = (Some(*next), now);
+        // Late answers to the last page are not those to this one.
+        self.sequence += 1;
+        Answered::Partly(page)
     }
 
     /// What an operation that is given up may have done, if anything.
-    pub fn give_up(&mut self) -> Option<(u64, linear::Operation)> {
+    pub fn give_up(&mut self) -> Option<Observed> {
         let doing = self.doing.take()?;
         let action = match doing.kind {
-            Kind::Get => return None,
+            Kind::Get | Kind::Scan { .. } => return None,
             Kind::Put(value) => Action::Write(Some(value)),
             Kind::Delete => Action::Write(None),
             Kind::Cput(expect, value) => Action::Swap(expect, Some(value)),
         };
-        Some((doing.row, linear::Operation { called: doing.called, answered: None, action }))
+        let operation = linear::Operation { called: doing.called, answered: None, action };
+        Some(Observed { area: doing.area, register: (doing.tablet?, doing.row), operation, family: None })
+    }
+}
+
+/// The only cell of a row in which only one was asked for: its value, and the number of its family.
+fn cell_of(row: &Row, schema: &Schema, area: Area) -> Result<(u64, FamilyId), String> {
+    match &row.cells[..] {
+        [cell] if schema.family(area.family()).is_some_and(|family| family.id == cell.family) => {
+            Ok((parse(&cell.value), cell.family))
+        }
+        cells => Err(format!("asked for {:?}, and got {cells:?} by {schema:?}", area.family())),
     }
 }
 
@@ -178,10 +423,6 @@ pub(super) fn ticket(client: usize, sequence: u64) -> Ticket {
 
 pub(super) fn client_of(ticket: Ticket) -> (usize, u64) {
     ((ticket.0 >> 48) as usize, ticket.0 & 0xffff_ffff_ffff)
-}
-
-fn key(row: u64) -> Bytes {
-    Bytes::from(format!("row {row}"))
 }
 
 /// Values have some weight, so that memtables fill.

@@ -13,16 +13,26 @@
 
 mod check;
 mod client;
+mod faults;
+mod host;
+mod load;
 mod machine;
+mod master;
+mod net;
 mod world;
 
+use std::collections::BTreeSet;
+
 use crate::group::Violation;
+pub use faults::Fault;
 
 /// What a history had in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Operations of clients that were answered.
     pub answered: u64,
+    /// Pages of scans among them that were not the last.
+    pub pages: u64,
     /// Operations that were given up.
     pub unknown: u64,
     /// Starts of nodes.
@@ -33,13 +43,22 @@ pub struct Summary {
     pub jobs: u64,
     /// Checkpoints that learners took.
     pub checkpoints: u64,
+    /// Tablets that were dropped.
+    pub dropped: u64,
+    /// Whether changed bytes were found, which ends a history early.
+    pub damaged: bool,
     /// Hash of everything that happened: the same seed gives the same.
     pub trace: u64,
 }
 
 /// Lives the history of a seed. `verbose` keeps this many of the last events for a violation's report.
 pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
-    world::World::new(seed, verbose).run()
+    world::World::new(seed, verbose, None).run()
+}
+
+/// The same with exactly these faults instead of those that the seed would draw.
+pub fn run_with(seed: u64, verbose: usize, faults: &BTreeSet<Fault>) -> Result<Summary, Violation> {
+    world::World::new(seed, verbose, Some(faults)).run()
 }
 
 #[cfg(test)]

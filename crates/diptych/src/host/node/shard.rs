@@ -7,6 +7,9 @@
 //!
 //! A batch of inputs becomes one batch of effects: its records go to the log thread together, its messages to a peer
 //! together. Nothing here waits for a disk or a socket.
+//!
+//! Writes that come while the log syncs are held back until it has: they could not be committed earlier, and then they
+//! share one append, one sync and one message to each member, instead of a handful each (group commit).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge};
 use model::request::{ReplicaReport, Request, Role};
-use model::{Instant, NodeId, Ticket, Timestamp};
+use model::{Instant, NodeId, Operation, Ticket, Timestamp};
 use node::Node;
 use node::api::{Effect, Event, Input};
 use protocol::{Core, FromMaster, NodeMessage};
@@ -103,6 +106,12 @@ pub struct Shard {
     /// Results of reads that were done on the spot.
     again: Vec<Input>,
     gauges_due: Instant,
+    /// Writes that came while the log was syncing.
+    held: VecDeque<(Request, Waiter)>,
+    /// Records given to the log, and how many of them it has synced.
+    logged: u64,
+    durable: u64,
+    room: bool,
 }
 
 impl Shard {
@@ -128,6 +137,10 @@ impl Shard {
             letters: BTreeMap::new(),
             again: Vec::new(),
             gauges_due: Instant::ZERO,
+            held: VecDeque::new(),
+            logged: 0,
+            durable: 0,
+            room: true,
         }
     }
 
@@ -143,6 +156,7 @@ impl Shard {
             self.pulse.begin();
             let now = self.clock.now();
             self.take_in(now, &mut batch);
+            self.release(now);
             if self.node.deadline().is_some_and(|deadline| deadline <= now) {
                 self.node.step(now, Input::Tick, &mut self.effects);
             }
@@ -171,7 +185,11 @@ impl Shard {
                 }
                 Arrival::Order(order) => self.node.step(now, Input::FromMaster(order), &mut self.effects),
                 Arrival::Core(input) => {
+                    if let Input::Durable(upto) = input {
+                        self.durable = upto;
+                    }
                     if let Input::Room(room) = input {
+                        self.room = room;
                         let full = || String::from("the disk is full; writes resume when there is room");
                         self.health.set("disk", if room { Ok(()) } else { Err(full()) });
                     }
@@ -181,7 +199,31 @@ impl Shard {
         }
     }
 
+    /// Is the log syncing? Without room it waits for some, and nothing is held back on its account.
+    fn is_syncing(&self) -> bool {
+        self.room && self.durable < self.logged
+    }
+
     fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
+        if matches!(request.operation, Operation::Write { .. }) && self.is_syncing() {
+            self.held.push_back((request, waiter));
+        } else {
+            self.admit(now, wall, request, waiter);
+        }
+    }
+
+    /// Lets the writes go on that were held back.
+    fn release(&mut self, now: Instant) {
+        if self.held.is_empty() || self.is_syncing() {
+            return;
+        }
+        let wall = Clock::wall();
+        for (request, waiter) in std::mem::take(&mut self.held) {
+            self.admit(now, wall, request, waiter);
+        }
+    }
+
+    fn admit(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
         let ticket = self.waiters.add(waiter);
         self.node.step(now, Input::Request { ticket, wall, request }, &mut self.effects);
     }
@@ -223,6 +265,7 @@ impl Shard {
             }
         }
         if !self.records.is_empty() {
+            self.logged += self.records.len() as u64;
             self.outlets.log.push(LogWork::Append(std::mem::take(&mut self.records)));
         }
         while let Some((to, messages)) = self.letters.pop_first() {

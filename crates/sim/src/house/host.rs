@@ -1,0 +1,302 @@
+//! The nodes' hosts: carry effects out, each after the delay that the seed draws for it.
+
+use model::{NodeId, Refusal, Reply, Ticket};
+use node::{Effect, Input};
+use protocol::Core;
+
+use super::check;
+use super::client::client_of;
+use super::faults::Fault;
+use super::net::Packet;
+use super::world::{Checked, HEALED, Happening, MASTER, World, short};
+use crate::agenda::{MS, SECOND, US};
+
+impl World {
+    pub(super) fn lives(&self, node: usize, life: u64) -> bool {
+        self.machines[node].life == life && self.machines[node].process.is_some()
+    }
+
+    pub(super) fn start(&mut self, node: usize) -> Checked {
+        let now = self.agenda.now();
+        if self.machines[node].process.is_some() {
+            return Ok(());
+        }
+        let rate = self.random.between(990_000, 1_010_001);
+        let skew = self.random.below(200_000) as i64 - 100_000;
+        let machine = &mut self.machines[node];
+        match machine.start(NodeId(node as u32), now, rate, skew) {
+            Ok(()) => {}
+            Err(error) if error.is_full() || is_eio(&error) => {
+                self.say(format!("n{node} does not open: {error}"));
+                self.agenda.after(200 * MS, Happening::Restart(node));
+                return Ok(());
+            }
+            Err(error) if is_damage(&error) => return self.notice_damage(&format!("n{node} does not open: {error}")),
+            Err(error) => return Err(format!("n{node} does not open: {error}")),
+        }
+        self.summary.starts += 1;
+        let (life, notes) = (machine.life, machine.process.as_ref().map(|process| process.hands.notes.clone()));
+        self.say(format!("n{node} starts, {notes:?}"));
+        self.agenda.after(0, Happening::Wake { node, life });
+        Ok(())
+    }
+
+    pub(super) fn crash(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        if machine.process.take().is_some() {
+            machine.life += 1;
+            if self.random.chance(30) {
+                // Only the process dies.
+                machine.disk.kill();
+            } else {
+                machine.disk.crash(self.random.draw());
+            }
+        }
+    }
+
+    /// Something on the node's disk has failed. The real host stops the process; here its machine has lost its power,
+    /// or nothing should have failed.
+    pub(super) fn disk_failed(&mut self, node: usize, error: &store::Error) -> Checked {
+        self.say(format!("n{node}: {error}"));
+        if is_damage(error) {
+            self.notice_damage(&format!("n{node}: {error}"))?;
+        }
+        self.crash(node);
+        let delay = self.random.below(2 * SECOND);
+        self.agenda.after(delay, Happening::Restart(node));
+        Ok(())
+    }
+
+    pub(super) fn give(&mut self, node: usize, input: Input) {
+        let Some(process) = &mut self.machines[node].process else { return };
+        process.inbox.push_back(input);
+        if !process.draining && !process.paused {
+            process.draining = true;
+            let life = self.machines[node].life;
+            let delay = if self.random.chance(60) { 0 } else { self.random.below(MS) };
+            self.agenda.after(delay, Happening::Drain { node, life });
+        }
+    }
+
+    /// A batch: every input that has gathered, then what they want to happen.
+    pub(super) fn drain(&mut self, node: usize) -> Checked {
+        let now = self.agenda.now();
+        let life = self.machines[node].life;
+        let process = self.machines[node].process.as_mut().ok_or("drained while down")?;
+        process.draining = false;
+        if process.paused {
+            return Ok(());
+        }
+        let local = process.local(now);
+        let mut effects = Vec::new();
+        while let Some(input) = process.inbox.pop_front() {
+            process.node.step(local, input, &mut effects);
+        }
+        process.node.step(local, Input::Settle, &mut effects);
+        self.record.compare(life, &process.node)?;
+        let running = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let running = running.filter(|process| !process.paused).map(|process| (&process.node, process.local(now)));
+        check::one_reader(running)?;
+        for effect in effects {
+            self.carry_out(node, life, effect)?;
+        }
+        self.sync(node)?;
+        self.arm(node);
+        Ok(())
+    }
+
+    pub(super) fn carry_out(&mut self, node: usize, life: u64, effect: Effect) -> Checked {
+        if self.verbose > 0 && !matches!(effect, Effect::Send(..) | Effect::Report(_) | Effect::Reply(..)) {
+            self.say(short(format!("    n{node} {effect:?}")));
+        }
+        if !self.lives(node, life) {
+            return Ok(());
+        }
+        match effect {
+            Effect::Log(records) => {
+                if let Some(process) = &mut self.machines[node].process {
+                    process.to_log.extend(records);
+                }
+            }
+            Effect::Send(to, message) => self.send(node, to.0 as usize, Packet::Node(message)),
+            Effect::Report(message) => self.send(node, MASTER, Packet::ToMaster(message)),
+            Effect::Reply(ticket, reply) => self.answer(node, ticket, Ok(reply)),
+            Effect::Refuse(ticket, refusal) => self.answer(node, ticket, Err(refusal)),
+            Effect::Trim(floors) => {
+                let process = self.machines[node].process.as_mut().ok_or("trims while down")?;
+                match process.hands.log.trim(&floors) {
+                    Ok(_) => {
+                        let bytes = process.hands.log.bytes();
+                        self.give(node, Input::LogBytes(bytes));
+                    }
+                    Err(error) => return self.disk_failed(node, &error),
+                }
+            }
+            Effect::Read(..) | Effect::ReadLog { .. } | Effect::Run(..) => {
+                let quick = matches!(&effect, Effect::Read(_, read) if !read.touches_files());
+                let delay = match &effect {
+                    _ if quick => 0,
+                    Effect::Run(..) => self.random.between(200 * US, 100 * MS),
+                    _ => self.random.between(50 * US, 10 * MS),
+                };
+                self.agenda.after(delay, Happening::Work { node, life, effect: Box::new(effect) });
+            }
+            Effect::Event(event) => {
+                if event.name == "checkpoint_adopted" {
+                    self.summary.checkpoints += 1;
+                }
+                match event.name {
+                    "peer_suspected" => return Err(format!("n{node}: {event:?}")),
+                    "log_damaged" | "table_damaged" => self.notice_damage(&format!("n{node}: {event:?}"))?,
+                    _ => {}
+                }
+            }
+            Effect::Stop(why) => return Err(format!("n{node} stops: {why}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, node: usize, ticket: Ticket, answer: Result<Reply, Refusal>) {
+        let (client, _) = client_of(ticket);
+        let place = self.machines.len() + client;
+        self.send(node, place, Packet::Answer(ticket, answer));
+    }
+
+    /// Reads and jobs, when their time has come.
+    pub(super) fn work(&mut self, node: usize, effect: Effect) -> Checked {
+        let sync_fails = matches!(effect, Effect::Run(..))
+            && self.climate.has(Fault::Syncs)
+            && self.agenda.now() < HEALED
+            && self.random.chance(3);
+        if sync_fails {
+            self.machines[node].disk.fail_next_sync();
+        }
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        let input = match effect {
+            Effect::Read(id, read) => Input::ReadDone(id, read.run()),
+            Effect::ReadLog { id, tablet, from, max_bytes } => {
+                Input::LogRead(id, process.hands.reader.read(tablet, from, max_bytes))
+            }
+            Effect::Run(id, job) => {
+                self.summary.jobs += 1;
+                Input::JobDone(id, process.hands.keeper.run(job))
+            }
+            _ => return Ok(()),
+        };
+        match &input {
+            Input::ReadDone(_, Err(error)) | Input::JobDone(_, Err(error)) => {
+                self.say(format!("n{node}: {error}"));
+                if is_damage(error) {
+                    self.notice_damage(&format!("n{node}: {error}"))?;
+                } else if !error.is_full() && !is_eio(error) {
+                    // The power has gone.
+                    return self.disk_failed(node, error);
+                }
+            }
+            _ => {}
+        }
+        self.give(node, input);
+        Ok(())
+    }
+
+    /// Appends what has gathered, if nothing is being synced, and begins to sync it.
+    pub(super) fn sync(&mut self, node: usize) -> Checked {
+        let life = self.machines[node].life;
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        if process.syncing > 0 || process.to_log.is_empty() || !process.room {
+            return Ok(());
+        }
+        match process.hands.log.append(&process.to_log) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                process.room = false;
+                self.give(node, Input::Room(false));
+                self.agenda.after(300 * MS, Happening::Reserve { node, life });
+                return Ok(());
+            }
+            Err(error) => return self.disk_failed(node, &error),
+        }
+        process.syncing = process.to_log.len();
+        process.to_log.clear();
+        let slow = self.random.chance(self.climate.slow_sync);
+        let delay = if slow { self.random.below(SECOND) } else { self.random.between(200 * US, 2 * MS) };
+        self.agenda.after(delay, Happening::Synced { node, life });
+        Ok(())
+    }
+
+    pub(super) fn on_synced(&mut self, node: usize) -> Checked {
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        if let Err(error) = process.hands.log.sync() {
+            return self.disk_failed(node, &error);
+        }
+        process.synced += core::mem::take(&mut process.syncing) as u64;
+        let (synced, bytes) = (process.synced, process.hands.log.bytes());
+        self.give(node, Input::Durable(synced));
+        if self.random.chance(5) {
+            self.give(node, Input::LogBytes(bytes));
+        }
+        self.sync(node)
+    }
+
+    pub(super) fn reserve(&mut self, node: usize) -> Checked {
+        let life = self.machines[node].life;
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        match process.hands.log.reserve() {
+            Ok(()) => {
+                process.room = true;
+                self.give(node, Input::Room(true));
+                return self.sync(node);
+            }
+            Err(error) if error.is_full() => self.agenda.after(300 * MS, Happening::Reserve { node, life }),
+            Err(error) => return self.disk_failed(node, &error),
+        }
+        Ok(())
+    }
+
+    pub(super) fn arm(&mut self, node: usize) {
+        let (now, life) = (self.agenda.now(), self.machines[node].life);
+        let Some(process) = &mut self.machines[node].process else { return };
+        let Some(deadline) = process.node.deadline() else { return };
+        let at = process.global(deadline).max(now);
+        if process.woken_at.is_none_or(|armed| armed > at || armed < now) {
+            process.woken_at = Some(at);
+            self.agenda.at(at, Happening::Wake { node, life });
+        }
+    }
+
+    pub(super) fn wake(&mut self, node: usize) {
+        let now = self.agenda.now();
+        let Some(process) = &mut self.machines[node].process else { return };
+        process.woken_at = None;
+        if process.paused {
+            return;
+        }
+        if process.node.deadline().is_some_and(|deadline| deadline <= process.local(now)) {
+            self.give(node, Input::Tick);
+        } else {
+            self.arm(node);
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: usize) {
+        let life = self.machines[node].life;
+        let Some(process) = &mut self.machines[node].process else { return };
+        process.paused = false;
+        process.draining = true;
+        process.woken_at = None;
+        self.agenda.after(0, Happening::Drain { node, life });
+        if self.random.chance(50) {
+            self.wake(node);
+        }
+    }
+}
+
+/// A sync that was made to fail: the machine lives on.
+fn is_eio(error: &store::Error) -> bool {
+    matches!(error, store::Error::Io { source, .. } if source.raw_os_error() == Some(5))
+}
+
+/// Bytes came back changed, be they those that say which version they have.
+fn is_damage(error: &store::Error) -> bool {
+    error.is_corrupt() || matches!(error, store::Error::Version { .. })
+}

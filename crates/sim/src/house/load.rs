@@ -1,0 +1,185 @@
+//! What clients and the operator are made to do, and what becomes of it.
+
+use model::request::NewTable;
+use model::{AdminRequest, Partition, Refusal, Reply, Retention, Ticket};
+
+use super::client::{Answered, Area, What, Wish, client_of, ticket};
+use super::net::Packet;
+use super::world::{Checked, HEALED, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
+use crate::agenda::{MS, SECOND};
+
+impl World {
+    // --- clients
+
+    /// Begins the client's next operation.
+    pub(super) fn act(&mut self, client: usize) -> Checked {
+        let now = self.agenda.now();
+        let wish = if now >= LAST_READS { self.last_wish(client) } else { self.wish() };
+        self.clients[client].begin(now, wish, &mut self.random, &mut self.next_value);
+        let (sequence, attempt) = (self.clients[client].sequence, self.clients[client].attempt);
+        self.attempt(client, sequence, attempt)
+    }
+
+    fn wish(&mut self) -> Wish {
+        let settled = self.agenda.now() >= SETTLED;
+        let area = match self.random.below(100) {
+            0..15 if self.climate.tables => Area::Guest,
+            15..30 if self.climate.families && settled => Area::Fast,
+            15..30 if self.climate.families => Area::Loose,
+            30..36 => Area::Quiet,
+            _ => Area::Hot,
+        };
+        let row = self.random.below(area.rows());
+        let what = match self.random.below(20) {
+            0..=6 => What::Get,
+            7 => What::Scan { all: self.random.chance(50) },
+            8..=13 => What::Put,
+            // What is quiet stays, and a row of a family that goes must not.
+            _ if matches!(area, Area::Quiet | Area::Loose) => What::Get,
+            14..=15 => What::Delete,
+            _ => What::Cput,
+        };
+        // The guest may not be there.
+        let most = if area == Area::Guest { SECOND } else { 6 * SECOND };
+        Wish { area, row, what, patience: self.random.between(most / 6, most) }
+    }
+
+    /// In the end every client reads every row, one by one or by scans.
+    fn last_wish(&mut self, client: usize) -> Wish {
+        let turn = self.clients[client].last_turns;
+        self.clients[client].last_turns += 1;
+        let hot = Area::Hot.rows();
+        let (area, row, what) = match turn % (hot + 3) {
+            row if row < hot => (Area::Hot, row, What::Get),
+            row if row == hot && self.climate.families => (Area::Fast, 0, What::Scan { all: true }),
+            row if row == hot + 1 && self.climate.tables => (Area::Guest, 0, What::Scan { all: true }),
+            _ => (Area::Hot, 0, What::Scan { all: true }),
+        };
+        let patience = if area == Area::Guest { SECOND / 2 } else { 20 * SECOND };
+        Wish { area, row, what, patience }
+    }
+
+    pub(super) fn attempt(&mut self, client: usize, sequence: u64, attempt: u64) -> Checked {
+        let place = self.machines.len() + client;
+        let now = self.agenda.now();
+        let this = &mut self.clients[client];
+        let Some(doing) = this.doing.as_ref().filter(|_| this.sequence == sequence && this.attempt == attempt) else {
+            return Ok(());
+        };
+        if now >= doing.gives_up {
+            return self.give_up(client);
+        }
+        this.attempt += 1;
+        let attempt = this.attempt;
+        let request = this.request();
+        if let Some((node, request)) = request {
+            self.send(place, node.0 as usize, Packet::Request(ticket(client, sequence), request));
+        }
+        if attempt % 3 == 1 {
+            self.send(place, MASTER, Packet::Admin(ticket(client, 0), AdminRequest::Map));
+        }
+        let patience = self.random.between(100 * MS, 600 * MS);
+        self.agenda.after(patience, Happening::Attempt { client, sequence, attempt });
+        Ok(())
+    }
+
+    fn give_up(&mut self, client: usize) -> Checked {
+        self.summary.unknown += 1;
+        if let Some(observed) = self.clients[client].give_up() {
+            self.record.observe(observed)?;
+        }
+        self.agenda.after(MS, Happening::Act(client));
+        Ok(())
+    }
+
+    pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Result<Reply, Refusal>) -> Checked {
+        let now = self.agenda.now();
+        let (client, sequence) = client_of(ticket);
+        if self.clients[client].sequence != sequence {
+            return Ok(());
+        }
+        if let Err(Refusal::Corrupt(what)) = &answer {
+            self.notice_damage(what)?;
+        }
+        let answered = self.clients[client].on_answer(now, answer)?;
+        let this = &mut self.clients[client];
+        let (observed, pause) = match answered {
+            Answered::Not if this.doing.is_none() => return Ok(()),
+            Answered::Not => (Vec::new(), self.random.between(5 * MS, 60 * MS)),
+            Answered::Never => {
+                return self.give_up(client);
+            }
+            Answered::Partly(page) => {
+                self.summary.pages += 1;
+                (page, self.random.below(5 * MS))
+            }
+            Answered::All(observed) => {
+                this.doing = None;
+                self.summary.answered += 1;
+                self.agenda.after(self.random.below(30 * MS), Happening::Act(client));
+                (observed, 0)
+            }
+        };
+        observed.into_iter().try_for_each(|observed| self.record.observe(observed))?;
+        let this = &mut self.clients[client];
+        if this.doing.is_some() {
+            this.attempt += 1;
+            let (sequence, attempt) = (this.sequence, this.attempt);
+            self.agenda.after(pause, Happening::Attempt { client, sequence, attempt });
+        }
+        Ok(())
+    }
+
+    // --- the operator
+
+    pub(super) fn set_up(&mut self) {
+        if self.ready {
+            return;
+        }
+        let families = vec![("f".into(), Retention::Keep), ("g".into(), Retention::Keep)];
+        self.create_table(SETUP, Area::Hot.table(), families, Partition::Hash { tablets: 2 });
+        self.agenda.after(300 * MS, Happening::Setup);
+    }
+
+    fn create_table(&mut self, ticket: Ticket, name: &str, families: Vec<(String, Retention)>, partition: Partition) {
+        let table = NewTable { name: name.into(), families, partition, replicas: None, min_replicas: None };
+        self.step_master(master::Input::Admin(ticket, AdminRequest::CreateTable(table)));
+    }
+
+    /// Makes and drops the guest, and families; in the end the family that comes and goes is there.
+    pub(super) fn operate(&mut self) {
+        let now = self.agenda.now();
+        if now >= LAST_READS {
+            return;
+        }
+        let pause = self.random.between(100 * MS, 1500 * MS);
+        self.agenda.after(pause, Happening::Operate);
+        let (set, drop) = match self.random.below(6) {
+            _ if now >= HEALED && self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
+            _ if now >= HEALED => return,
+            0..=2 if self.climate.tables => {
+                if self.random.chance(50) {
+                    let partition = match self.random.chance(50) {
+                        true => Partition::Range { splits: vec![Area::Guest.row(2)] },
+                        false => Partition::Hash { tablets: 2 },
+                    };
+                    let families = vec![("f".into(), Retention::Keep)];
+                    self.create_table(OPERATOR, Area::Guest.table(), families, partition);
+                } else {
+                    let request = AdminRequest::DropTable(Area::Guest.table().into());
+                    self.step_master(master::Input::Admin(OPERATOR, request));
+                }
+                return;
+            }
+            3 if self.climate.families => (vec![], vec!["g".into()]),
+            4 if self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
+            5 if self.climate.families => {
+                let rule = [Retention::Keep, Retention::Versions(1), Retention::Versions(3)];
+                (vec![("f".into(), rule[self.random.below(3) as usize].clone())], vec![])
+            }
+            _ => return,
+        };
+        let request = AdminRequest::AlterTable { table: Area::Hot.table().into(), set, drop };
+        self.step_master(master::Input::Admin(OPERATOR, request));
+    }
+}
