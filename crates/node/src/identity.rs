@@ -50,7 +50,7 @@ impl Identity {
     }
 
     fn read(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
-        let failed = |what| move |source| Error::Io { file: FILE.into(), what, source };
+        let failed = |what| move |source| Error::io(FILE, what, source);
         if !disk.exists(FILE).map_err(failed("look for"))? {
             return Ok(None);
         }
@@ -87,7 +87,7 @@ impl Identity {
     }
 
     fn write(&self, disk: &dyn Disk) -> Result<(), Error> {
-        let failed = |what| move |source| Error::Io { file: FILE.into(), what, source };
+        let failed = |what| move |source| Error::io(FILE, what, source);
         let fresh = format!("{FILE}.new");
         let file = disk.create(&fresh).map_err(failed("create"))?;
         file.write_at(0, &self.to_bytes()).map_err(failed("write"))?;

@@ -403,9 +403,11 @@ impl Node {
                     hosted.rows.failed(store::JobKind::Merge);
                 }
             }
-            (Working::Drop { tablet }, _) => {
+            (Working::Drop { tablet }, Ok(_)) => {
                 self.dropping.remove(&tablet);
             }
+            // It stays among those to be dropped, and is tried again with the next report.
+            (Working::Drop { .. }, Err(_)) => {}
             (Working::Fetch { tablet, to, attempt, file, offset }, result) => {
                 let bytes = match result {
                     Ok(Done::Fetched(bytes)) => bytes,
@@ -600,6 +602,10 @@ impl Node {
         }
         if now >= self.reported + self.options.timing.heartbeat {
             self.report(now, out);
+            let again: Vec<TabletId> = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet)).collect();
+            for tablet in again {
+                self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+            }
         }
     }
 
