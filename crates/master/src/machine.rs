@@ -57,6 +57,8 @@ pub struct Master {
     heard: BTreeMap<NodeId, Heard>,
     /// Since when a tablet lacks replicas.
     lacking: BTreeMap<TabletId, Instant>,
+    /// When a node ceased to be a member of a tablet's group: most likely because it was silent.
+    removed: BTreeMap<(TabletId, NodeId), Instant>,
     /// When something was last asked of consensus for this tablet.
     asked: BTreeMap<TabletId, Instant>,
     next_tick: Instant,
@@ -73,6 +75,7 @@ impl Master {
             waiting: BTreeMap::new(),
             heard: BTreeMap::new(),
             lacking: BTreeMap::new(),
+            removed: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_tick: Instant::ZERO,
         }
@@ -167,6 +170,7 @@ impl Master {
                 for (tablet, nodes) in tablets {
                     self.lacking.remove(&tablet);
                     self.asked.remove(&tablet);
+                    self.removed.retain(|(gone, _), _| *gone != tablet);
                     out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
                 }
                 out.push(Effect::Event("table_dropped", schema.name.clone()));
@@ -174,8 +178,14 @@ impl Master {
             }
             Changed::Group(tablet, nodes) => {
                 self.asked.remove(&tablet);
-                nodes.into_iter().for_each(|node| self.assign(node, &[tablet], out));
                 let group = &self.state.groups[&tablet];
+                for &node in &nodes {
+                    match group.configuration.has(node) {
+                        true => self.removed.remove(&(tablet, node)),
+                        false => self.removed.insert((tablet, node), now),
+                    };
+                }
+                nodes.iter().for_each(|&node| self.assign(node, &[tablet], out));
                 let what = format!("{tablet}: {:?}, learner {:?}", group.configuration, group.learner);
                 out.push(Effect::Event("configuration_decided", what));
             }
@@ -481,6 +491,7 @@ impl Master {
             .iter()
             .filter(|(node, heard)| {
                 self.is_alive(now, **node)
+                    && self.removed.get(&(tablet, **node)).is_none_or(|&removed| heard.at > removed)
                     && !heard.disk_full
                     && !group.configuration.has(**node)
                     && learning.get(node).copied().unwrap_or(0) < CLONES_PER_NODE
@@ -545,6 +556,7 @@ impl Core for Master {
                 self.leading = None;
                 self.heard.clear();
                 self.lacking.clear();
+                self.removed.clear();
                 self.asked.clear();
                 let waiting = core::mem::take(&mut self.waiting);
                 out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));

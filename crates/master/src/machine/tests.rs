@@ -104,8 +104,14 @@ fn a_returning_node_learns_at_once_and_a_spare_one_later() {
     let tablet = world.one_tablet();
     let old = world.configuration(tablet);
     let (primary, gone) = (old.primary, old.secondaries[0]);
+    world.beat(&[primary, gone, other(&old)], 2_000);
+    world.step(heartbeat(gone.0, vec![report(tablet, Role::Secondary)]));
     world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(gone))));
 
+    world.step(Input::Tick);
+    world.now = world.now + Duration::from_millis(150);
+    world.step(Input::Tick);
+    assert_eq!(world.learner(tablet), None, "{gone} has not been heard since it was removed");
     world.beat(&[primary, other(&old)], 4_000);
     assert_eq!(world.learner(tablet), None, "{gone} may come back");
     world.step(heartbeat(gone.0, vec![report(tablet, Role::Spare)]));
