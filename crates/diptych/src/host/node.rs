@@ -7,6 +7,7 @@
 //!                                    └─▶ answers, straight to whoever waits
 //! ```
 
+mod batching;
 pub mod local;
 mod pulse;
 pub mod shard;

@@ -8,8 +8,7 @@
 //! A batch of inputs becomes one batch of effects: its records go to the log thread together, its messages to a peer
 //! together. Nothing here waits for a disk or a socket.
 //!
-//! Writes that come while the log syncs are held back until it has: they could not be committed earlier, and then they
-//! share one append, one sync and one message to each member, instead of a handful each (group commit).
+//! Writes that come while the log syncs are held back until it has (group commit; see `batching`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use node::api::{Effect, Event, Input};
 use protocol::{Core, FromMaster, NodeMessage};
 use store::{Job, log::Record};
 
+use super::batching::Batching;
 use super::local::{Answered, FramePermit, Waiter};
 use super::pulse::Pulse;
 use super::threads::{LogWork, Reading, die};
@@ -106,12 +106,8 @@ pub struct Shard {
     /// Results of reads that were done on the spot.
     again: Vec<Input>,
     gauges_due: Instant,
-    /// Writes that came while the log was syncing.
-    held: VecDeque<(Request, Waiter)>,
-    /// Records given to the log, and how many of them it has synced.
-    logged: u64,
-    durable: u64,
-    room: bool,
+    /// Writes that wait for the log's sync.
+    batching: Batching<(Request, Waiter)>,
 }
 
 impl Shard {
@@ -137,10 +133,7 @@ impl Shard {
             letters: BTreeMap::new(),
             again: Vec::new(),
             gauges_due: Instant::ZERO,
-            held: VecDeque::new(),
-            logged: 0,
-            durable: 0,
-            room: true,
+            batching: Batching::default(),
         }
     }
 
@@ -186,10 +179,10 @@ impl Shard {
                 Arrival::Order(order) => self.node.step(now, Input::FromMaster(order), &mut self.effects),
                 Arrival::Core(input) => {
                     if let Input::Durable(upto) = input {
-                        self.durable = upto;
+                        self.batching.on_durable(upto);
                     }
                     if let Input::Room(room) = input {
-                        self.room = room;
+                        self.batching.on_room(room);
                         let full = || String::from("the disk is full; writes resume when there is room");
                         self.health.set("disk", if room { Ok(()) } else { Err(full()) });
                     }
@@ -199,26 +192,24 @@ impl Shard {
         }
     }
 
-    /// Is the log syncing? Without room it waits for some, and nothing is held back on its account.
-    fn is_syncing(&self) -> bool {
-        self.room && self.durable < self.logged
-    }
-
     fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
-        if matches!(request.operation, Operation::Write { .. }) && self.is_syncing() {
-            self.held.push_back((request, waiter));
-        } else {
+        let passed = match request.operation {
+            Operation::Write { .. } => self.batching.offer((request, waiter)),
+            Operation::Get { .. } | Operation::Scan { .. } => Some((request, waiter)),
+        };
+        if let Some((request, waiter)) = passed {
             self.admit(now, wall, request, waiter);
         }
     }
 
-    /// Lets the writes go on that were held back.
+    /// Lets the writes go on that waited for a sync.
     fn release(&mut self, now: Instant) {
-        if self.held.is_empty() || self.is_syncing() {
+        let ready = self.batching.take_ready();
+        if ready.is_empty() {
             return;
         }
         let wall = Clock::wall();
-        for (request, waiter) in std::mem::take(&mut self.held) {
+        for (request, waiter) in ready {
             self.admit(now, wall, request, waiter);
         }
     }
@@ -265,7 +256,7 @@ impl Shard {
             }
         }
         if !self.records.is_empty() {
-            self.logged += self.records.len() as u64;
+            self.batching.on_logged(self.records.len());
             self.outlets.log.push(LogWork::Append(std::mem::take(&mut self.records)));
         }
         while let Some((to, messages)) = self.letters.pop_first() {
