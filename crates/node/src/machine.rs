@@ -292,9 +292,12 @@ impl Node {
         }
         for (tablet, mark) in marks {
             // A tablet that was dropped and came back counts its marks anew.
-            if self.hosted.get(&tablet).is_some_and(|hosted| hosted.marks >= mark) {
-                self.step_replica(now, tablet, GroupInput::Durable(mark), out);
-            }
+            let Some(hosted) = self.hosted.get(&tablet).filter(|hosted| hosted.marks >= mark) else { continue };
+            let before = hosted.replica.is_installed();
+            self.step_replica(now, tablet, GroupInput::Durable(mark), out);
+            // Whoever leads since this moment asks for leases at once.
+            let installed = |hosted: &Hosted| hosted.replica.is_installed();
+            self.changed |= !before && self.hosted.get(&tablet).is_some_and(installed);
         }
     }
 

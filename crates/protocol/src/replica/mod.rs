@@ -292,6 +292,11 @@ impl Replica {
             && matches!(&self.part, Part::Follower(follower) if upto > follower.verified() && upto > self.committed)
     }
 
+    /// Is it a primary whose epoch is on disk, so that others may hear of it?
+    pub fn is_installed(&self) -> bool {
+        matches!(&self.part, Part::Primary(primary) if self.synced >= primary.installed())
+    }
+
     /// Primary: whom to send beacons.
     pub fn peers(&self) -> Vec<NodeId> {
         match &self.part {
