@@ -167,7 +167,7 @@ impl Replica {
     }
 
     /// The replica as its disk remembers it: what the last [`Effect::Save`] said, and the entries after `committed`.
-    /// `learner` counts only for the same epoch; the master will say what is new.
+    /// What is new, also about learners, the master will say.
     #[allow(clippy::too_many_arguments)]
     pub fn recover(
         tablet: TabletId,
