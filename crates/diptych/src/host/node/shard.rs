@@ -48,26 +48,27 @@ pub enum Arrival {
     Core(Input),
 }
 
-/// The process's clocks.
+/// The process's clocks. The monotonic one is the kernel's boot time, which goes on while the machine sleeps: a primary
+/// that wakes up must not take an old lease for a live one.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: std::time::Instant,
+    start: Duration,
 }
 
 impl Clock {
     /// Starts at zero.
     pub fn start() -> Clock {
-        Clock { start: std::time::Instant::now() }
+        Clock { start: since_boot() }
     }
 
     /// Monotonic time since the start.
     pub fn now(&self) -> Instant {
-        Instant::ZERO + self.start.elapsed()
+        Instant::ZERO + since_boot().saturating_sub(self.start)
     }
 
-    /// When that is for the standard library.
+    /// When that is for the standard library, whose clock stops while the machine sleeps.
     pub fn at(&self, instant: Instant) -> std::time::Instant {
-        self.start + instant.since(Instant::ZERO)
+        std::time::Instant::now() + instant.since(self.now())
     }
 
     /// The date.
@@ -75,6 +76,13 @@ impl Clock {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
+}
+
+/// Time since the machine was started, its sleep included.
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Where the effects go.
