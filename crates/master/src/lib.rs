@@ -18,6 +18,9 @@ pub mod machine;
 pub mod placement;
 pub mod state;
 
+mod admin;
+mod healing;
+
 pub use api::{Effect, Input};
 pub use machine::{Master, Options};
 pub use state::{Command, Error};

@@ -1,20 +1,14 @@
 //! The leading master: hears nodes and clients, proposes, and tells everyone what was decided.
 
 use bytes::Bytes;
-use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
-use model::{
-    AdminReply, AdminRequest, ClusterId, Instant, NodeId, Partition, Refusal, Retention, TabletId, Ticket, limits,
-};
+use model::request::{ReplicaReport, Role};
+use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket};
 use protocol::{Core, FromMaster, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::api::{Effect, Input};
-use crate::placement::Load;
 use crate::state::{Changed, Command, Error, State};
-
-/// Replicas that one node may be learning at a time.
-const CLONES_PER_NODE: usize = 2;
 
 /// What a master must be told.
 #[derive(Clone, Debug)]
@@ -38,30 +32,30 @@ struct Envelope {
 
 /// What was heard of a node.
 #[derive(Clone, Debug)]
-struct Heard {
-    at: Instant,
-    disk_full: bool,
-    replicas: BTreeMap<TabletId, ReplicaReport>,
+pub(crate) struct Heard {
+    pub(crate) at: Instant,
+    pub(crate) disk_full: bool,
+    pub(crate) replicas: BTreeMap<TabletId, ReplicaReport>,
 }
 
 /// A master.
 #[derive(Debug)]
 pub struct Master {
-    options: Options,
-    state: State,
+    pub(crate) options: Options,
+    pub(crate) state: State,
     /// Since when this master leads, and in which term.
-    leading: Option<(Instant, u64)>,
-    proposed: u64,
+    pub(crate) leading: Option<(Instant, u64)>,
+    pub(crate) proposed: u64,
     /// Clients that wait for a command.
-    waiting: BTreeMap<u64, (Ticket, Instant)>,
-    heard: BTreeMap<NodeId, Heard>,
+    pub(crate) waiting: BTreeMap<u64, (Ticket, Instant)>,
+    pub(crate) heard: BTreeMap<NodeId, Heard>,
     /// Since when a tablet lacks replicas.
-    lacking: BTreeMap<TabletId, Instant>,
+    pub(crate) lacking: BTreeMap<TabletId, Instant>,
     /// When a node ceased to be a member of a tablet's group: most likely because it was silent.
-    removed: BTreeMap<(TabletId, NodeId), Instant>,
+    pub(crate) removed: BTreeMap<(TabletId, NodeId), Instant>,
     /// When something was last asked of consensus for this tablet.
-    asked: BTreeMap<TabletId, Instant>,
-    next_tick: Instant,
+    pub(crate) asked: BTreeMap<TabletId, Instant>,
+    pub(crate) next_tick: Instant,
 }
 
 impl Master {
@@ -107,7 +101,7 @@ impl Master {
         self.state.cluster
     }
 
-    fn propose(&mut self, command: Command, out: &mut Vec<Effect>) -> u64 {
+    pub(crate) fn propose(&mut self, command: Command, out: &mut Vec<Effect>) -> u64 {
         let term = self.leading.map_or(0, |(_, term)| term);
         self.proposed += 1;
         let nonce = (term << 32) | self.proposed;
@@ -116,7 +110,7 @@ impl Master {
         nonce
     }
 
-    fn is_alive(&self, now: Instant, node: NodeId) -> bool {
+    pub(crate) fn is_alive(&self, now: Instant, node: NodeId) -> bool {
         self.heard.get(&node).is_some_and(|heard| now.since(heard.at) < self.options.timing.session)
     }
 
@@ -205,7 +199,7 @@ impl Master {
         }
     }
 
-    fn directory(&self) -> Vec<(NodeId, String)> {
+    pub(crate) fn directory(&self) -> Vec<(NodeId, String)> {
         self.state.nodes.iter().map(|(&node, known)| (node, known.address.clone())).collect()
     }
 
@@ -303,112 +297,6 @@ impl Master {
         !wanted && complete && report.role == Role::Spare && report.epoch == group.configuration.epoch
     }
 
-    fn on_admin(&mut self, now: Instant, ticket: Ticket, request: AdminRequest, out: &mut Vec<Effect>) {
-        if self.leading.is_none() || self.state.cluster.is_none() {
-            out.push(Effect::Refuse(ticket, Refusal::NoMaster));
-            return;
-        }
-        let command = match request {
-            AdminRequest::Map => {
-                out.push(Effect::Reply(ticket, AdminReply::Map(self.map())));
-                return;
-            }
-            AdminRequest::Status => {
-                out.push(Effect::Reply(ticket, AdminReply::Status(self.status(now))));
-                return;
-            }
-            AdminRequest::CreateTable(table) => self.create_table(now, table),
-            AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
-            AdminRequest::AlterTable { table, set, drop } => self
-                .check_table(&table)
-                .and_then(|()| check_families(&set))
-                .map(|()| Command::AlterTable { table, set, drop }),
-        };
-        match command {
-            Ok(command) => {
-                let nonce = self.propose(command, out);
-                self.waiting.insert(nonce, (ticket, now));
-            }
-            Err(refusal) => out.push(Effect::Refuse(ticket, refusal)),
-        }
-    }
-
-    fn check_table(&self, name: &str) -> Result<(), Refusal> {
-        self.state.table(name).map(|_| ()).ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))
-    }
-
-    /// Checks the wish and finds nodes for it.
-    fn create_table(&self, now: Instant, table: NewTable) -> Result<Command, Refusal> {
-        let NewTable { name, families, partition, replicas, min_replicas } = table;
-        limits::check_table_name(&name).map_err(Refusal::Invalid)?;
-        if self.state.table(&name).is_some() {
-            return Err(Refusal::Exists(format!("table {name:?}")));
-        }
-        if families.is_empty() || families.len() > limits::FAMILIES {
-            let most = limits::FAMILIES;
-            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", families.len())));
-        }
-        check_families(&families)?;
-        let tablets = check_partition(&partition)?;
-        let replicas = replicas.unwrap_or(self.options.replicas);
-        let min_replicas = min_replicas.unwrap_or(self.options.min_replicas).min(replicas.max(1));
-        if replicas == 0 || min_replicas == 0 {
-            return Err(Refusal::Invalid("replicas and min_replicas are at least 1".into()));
-        }
-        let able = |node: &NodeId| self.is_alive(now, *node) && !self.heard[node].disk_full;
-        let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(able));
-        if load.nodes() < usize::from(replicas) {
-            let young = self.leading.is_some_and(|(since, _)| now.since(since) < self.options.timing.heartbeat * 2);
-            if young && self.state.nodes.len() >= usize::from(replicas) {
-                // They may be there: the nodes have hardly had the time to say so.
-                return Err(Refusal::NoMaster);
-            }
-            return Err(Refusal::Invalid(format!(
-                "{replicas} replicas need {replicas} nodes, and {} are alive with room on their disks; \
-                 start more nodes or ask for fewer replicas",
-                load.nodes()
-            )));
-        }
-        let placement = (0..tablets).map(|_| load.place(usize::from(replicas))).collect();
-        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement })
-    }
-
-    fn map(&self) -> ClusterMap {
-        ClusterMap {
-            version: self.state.applied,
-            nodes: self.directory(),
-            tablets: self.state.groups.keys().filter_map(|&tablet| self.state.assignment(tablet)).collect(),
-            old: false,
-        }
-    }
-
-    fn status(&self, now: Instant) -> ClusterStatus {
-        let node = |(&node, known): (&NodeId, &crate::state::KnownNode)| {
-            let heard = self.heard.get(&node);
-            NodeStatus {
-                node,
-                address: known.address.clone(),
-                alive: self.is_alive(now, node),
-                incarnation: known.incarnation,
-                heard_ms_ago: heard.map(|heard| now.since(heard.at).as_millis() as u64),
-                disk_full: heard.is_some_and(|heard| heard.disk_full),
-            }
-        };
-        let tablet = |&tablet: &TabletId| {
-            let assignment = self.state.assignment(tablet)?;
-            let replicas = self
-                .heard
-                .iter()
-                .filter_map(|(&node, heard)| heard.replicas.get(&tablet).map(|report| (node, report.clone())));
-            Some(TabletStatus { assignment, replicas: replicas.collect() })
-        };
-        ClusterStatus {
-            cluster: self.state.cluster.unwrap_or_default(),
-            nodes: self.state.nodes.iter().map(node).collect(),
-            tablets: self.state.groups.keys().filter_map(tablet).collect(),
-        }
-    }
-
     fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.next_tick = now + self.options.timing.beacon;
         let Some((since, _)) = self.leading else { return };
@@ -434,109 +322,6 @@ impl Master {
             Some(_) => {}
         }
     }
-
-    /// Finds learners for tablets that lack replicas: a node that comes back with the tablet's data at once, a spare
-    /// one after `replace_after`.
-    fn heal(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let mut commands = Vec::new();
-        let mut learning: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for group in self.state.groups.values() {
-            if let Some(learner) = group.learner {
-                *learning.entry(learner).or_default() += 1;
-            }
-        }
-        for (&tablet, group) in &self.state.groups {
-            let Some(schema) = self.state.tables.get(&group.tablet.table) else { continue };
-            let complete = group.configuration.size() >= usize::from(schema.replicas);
-            let since = match complete {
-                true => {
-                    self.lacking.remove(&tablet);
-                    now
-                }
-                false => *self.lacking.entry(tablet).or_insert(now),
-            };
-            let asked_lately = self.asked.get(&tablet).is_some_and(|&at| now.since(at) < self.options.timing.heartbeat);
-            if asked_lately {
-                continue;
-            }
-            let wanted = match group.learner {
-                Some(learner) if complete || !self.is_alive(now, learner) => None,
-                Some(learner) => Some(learner),
-                None if complete => None,
-                None => self.choose_learner(now, tablet, since, &learning),
-            };
-            if wanted != group.learner {
-                if let Some(learner) = wanted {
-                    *learning.entry(learner).or_default() += 1;
-                }
-                commands.push(Command::Learn { tablet, epoch: group.configuration.epoch, learner: wanted });
-                self.asked.insert(tablet, now);
-            }
-        }
-        for command in commands {
-            self.propose(command, out);
-        }
-    }
-
-    fn choose_learner(
-        &self,
-        now: Instant,
-        tablet: TabletId,
-        lacking_since: Instant,
-        learning: &BTreeMap<NodeId, usize>,
-    ) -> Option<NodeId> {
-        let group = self.state.groups.get(&tablet)?;
-        let able: BTreeSet<NodeId> = self
-            .heard
-            .iter()
-            .filter(|(node, heard)| {
-                self.is_alive(now, **node)
-                    && self.removed.get(&(tablet, **node)).is_none_or(|&removed| heard.at > removed)
-                    && !heard.disk_full
-                    && !group.configuration.has(**node)
-                    && learning.get(node).copied().unwrap_or(0) < CLONES_PER_NODE
-            })
-            .map(|(&node, _)| node)
-            .collect();
-        let returning = able.iter().copied().find(|node| self.heard[node].replicas.contains_key(&tablet));
-        returning.or_else(|| {
-            let overdue = now.since(lacking_since) >= self.options.timing.replace_after;
-            overdue.then(|| Load::of(&self.state, able).least()).flatten()
-        })
-    }
-}
-
-fn check_families(families: &[(String, Retention)]) -> Result<(), Refusal> {
-    let mut seen = BTreeSet::new();
-    for (name, _) in families {
-        limits::check_family_name(name).map_err(Refusal::Invalid)?;
-        if !seen.insert(name) {
-            return Err(Refusal::Invalid(format!("family {name:?} is named twice")));
-        }
-    }
-    Ok(())
-}
-
-/// How many tablets it makes.
-fn check_partition(partition: &Partition) -> Result<usize, Refusal> {
-    let most = limits::TABLETS;
-    let tablets = match partition {
-        Partition::Hash { tablets } => *tablets as usize,
-        Partition::Range { splits } => {
-            if splits.first().is_some_and(|first| first.is_empty()) || splits.windows(2).any(|pair| pair[0] >= pair[1])
-            {
-                return Err(Refusal::Invalid("split keys must be ascending, distinct and not empty".into()));
-            }
-            for split in splits {
-                limits::check_row_key(split).map_err(Refusal::Invalid)?;
-            }
-            splits.len() + 1
-        }
-    };
-    if tablets == 0 || tablets > most {
-        return Err(Refusal::Invalid(format!("a new table has 1 to {most} tablets, not {tablets}")));
-    }
-    Ok(tablets)
 }
 
 impl Core for Master {

@@ -16,6 +16,7 @@ pub mod api;
 pub mod completions;
 pub mod read;
 
+mod assign;
 mod beacons;
 mod catch_up;
 mod hosted;
@@ -24,6 +25,7 @@ mod lanes;
 mod machine;
 mod recovery;
 mod serve;
+mod upkeep;
 
 pub use api::{Effect, Event, Input};
 pub use machine::{FlushOptions, Node, Options};

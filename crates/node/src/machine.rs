@@ -1,16 +1,16 @@
 //! The node itself: who gets which input, and what its tablets' effects become.
 
 use bytes::Bytes;
-use model::request::{ReplicaReport, Role};
-use model::{Assignment, ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
+use model::request::ReplicaReport;
+use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{Core, Entry, FromMaster, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
+use protocol::{Core, Entry, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::log::{Kind, Record};
-use store::{Done, Error, Job};
+use store::{Error, Job};
 
-use crate::api::{Effect, Event, Input, NOTHING};
+use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
@@ -83,33 +83,33 @@ pub struct Node {
 
     pub(crate) hosted: BTreeMap<TabletId, Hosted>,
     /// Tablets whose replicas were stepped in this batch.
-    touched: BTreeSet<TabletId>,
+    pub(crate) touched: BTreeSet<TabletId>,
     /// Tablets whose files are being removed.
-    dropping: BTreeSet<TabletId>,
+    pub(crate) dropping: BTreeSet<TabletId>,
     /// Tablets whose checkpoint is being put in place.
     pub(crate) adopting: BTreeSet<TabletId>,
 
     /// Records given to the log since the node was opened, and which replicas' marks wait for which count.
-    logged: u64,
-    unsynced: VecDeque<(u64, TabletId, u64)>,
+    pub(crate) logged: u64,
+    pub(crate) unsynced: VecDeque<(u64, TabletId, u64)>,
 
-    last_id: u64,
+    pub(crate) last_id: u64,
     pub(crate) reads: BTreeMap<u64, Reading>,
     pub(crate) log_reads: BTreeMap<u64, LogReading>,
-    jobs: BTreeMap<u64, Working>,
+    pub(crate) jobs: BTreeMap<u64, Working>,
     pub(crate) giving: BTreeMap<(TabletId, NodeId), Giving>,
 
-    room: bool,
+    pub(crate) room: bool,
     /// Nodes whose disks are full, as they say.
     pub(crate) full_peers: BTreeSet<NodeId>,
-    log_bytes: u64,
+    pub(crate) log_bytes: u64,
 
-    stepped: Instant,
+    pub(crate) stepped: Instant,
     pub(crate) next_beacon: Instant,
-    reported: Instant,
+    pub(crate) reported: Instant,
     pub(crate) ask_master: bool,
     /// Something changed about who is who: beacons and a report are due at once.
-    changed: bool,
+    pub(crate) changed: bool,
 }
 
 impl Node {
@@ -195,24 +195,6 @@ impl Node {
     pub(crate) fn log(&mut self, records: Vec<Record>, out: &mut Vec<Effect>) {
         self.logged += records.len() as u64;
         out.push(Effect::Log(records));
-    }
-
-    /// Is a job under way that changes the tablet's files? Such jobs do not overlap.
-    pub(crate) fn is_busy(&self, tablet: TabletId) -> bool {
-        self.jobs.values().any(|working| match working {
-            Working::Flush { tablet: busy }
-            | Working::Merge { tablet: busy }
-            | Working::Drop { tablet: busy }
-            | Working::Receive { tablet: busy, .. }
-            | Working::Adopt { tablet: busy, .. } => *busy == tablet,
-            Working::Fetch { .. } => false,
-        })
-    }
-
-    pub(crate) fn run(&mut self, job: Job, working: Working, out: &mut Vec<Effect>) {
-        let id = self.draw_id();
-        self.jobs.insert(id, working);
-        out.push(Effect::Run(id, job));
     }
 
     pub(crate) fn step_replica(&mut self, now: Instant, tablet: TabletId, input: GroupInput, out: &mut Vec<Effect>) {
@@ -326,31 +308,6 @@ impl Node {
         self.flush_if_due(now, tablet, out);
     }
 
-    /// Sends a memtable to disk when it is large, or when it holds the log back.
-    fn flush_if_due(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
-        let limits = &self.options.flush;
-        let log_is_long = self.log_bytes > limits.log_bytes;
-        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        let large = hosted.rows.weight() >= limits.bytes || hosted.rows.updates() >= limits.updates;
-        if (!large && !log_is_long) || now < hosted.flush_after || self.adopting.contains(&tablet) {
-            return;
-        }
-        let note = hosted.completions.to_bytes();
-        if let Some(job) = hosted.rows.freeze(note) {
-            self.run(job, Working::Flush { tablet }, out);
-        }
-    }
-
-    fn merge_if_due(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
-        if self.adopting.contains(&tablet) {
-            return;
-        }
-        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        if let Some(job) = hosted.rows.choose(&hosted.schema) {
-            self.run(job, Working::Merge { tablet }, out);
-        }
-    }
-
     fn on_read_done(&mut self, now: Instant, id: u64, found: Result<Found, Error>, out: &mut Vec<Effect>) {
         match self.reads.remove(&id) {
             Some(Reading::Request { ticket, tablet, epoch, schema }) => {
@@ -372,67 +329,6 @@ impl Node {
             }
             None => {}
         }
-    }
-
-    fn on_job_done(&mut self, now: Instant, id: u64, result: Result<Done, Error>, out: &mut Vec<Effect>) {
-        let Some(working) = self.jobs.remove(&id) else { return };
-        if let Err(error) = &result {
-            let what = format!("{working:?}: {error}");
-            out.push(Effect::Event(Event { name: "job_failed", tablet: None, what }));
-        }
-        match (working, result) {
-            (Working::Flush { tablet }, Ok(done)) => {
-                if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                    hosted.rows.install(done);
-                }
-                self.trim(out);
-                self.merge_if_due(tablet, out);
-                self.flush_if_due(now, tablet, out);
-            }
-            (Working::Merge { tablet }, Ok(done)) => {
-                if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                    hosted.rows.install(done);
-                }
-                self.merge_if_due(tablet, out);
-            }
-            (Working::Flush { tablet }, Err(_)) => {
-                if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                    hosted.rows.failed(store::JobKind::Flush);
-                    hosted.flush_after = now + self.options.timing.session;
-                }
-            }
-            (Working::Merge { tablet }, Err(_)) => {
-                if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                    hosted.rows.failed(store::JobKind::Merge);
-                }
-            }
-            (Working::Drop { tablet }, Ok(_)) => {
-                self.dropping.remove(&tablet);
-            }
-            // It stays among those to be dropped, and is tried again with the next report.
-            (Working::Drop { .. }, Err(_)) => {}
-            (Working::Fetch { tablet, to, attempt, file, offset }, result) => {
-                let bytes = match result {
-                    Ok(Done::Fetched(bytes)) => bytes,
-                    _ => NOTHING,
-                };
-                self.send_chunk(tablet, to, attempt, file, offset, bytes, out);
-            }
-            (Working::Receive { tablet, attempt, len }, result) => {
-                self.on_received(now, tablet, attempt, len, result.is_ok(), out);
-            }
-            (Working::Adopt { tablet, upto, note }, Ok(done)) => self.on_adopted(now, tablet, upto, &note, done, out),
-            (Working::Adopt { tablet, .. }, Err(_)) => {
-                self.adopting.remove(&tablet);
-            }
-        }
-    }
-
-    /// Tells the log what nobody needs any more.
-    fn trim(&mut self, out: &mut Vec<Effect>) {
-        let floor = |hosted: &Hosted| hosted.rows.flushed().min(hosted.replica.needed_after());
-        let floors = self.hosted.iter().map(|(&tablet, hosted)| (tablet, floor(hosted))).collect();
-        out.push(Effect::Trim(floors));
     }
 
     fn on_node_message(&mut self, now: Instant, from: NodeId, message: NodeMessage, out: &mut Vec<Effect>) {
@@ -459,117 +355,6 @@ impl Node {
                 self.step_replica(now, tablet, GroupInput::Receive(from, message), out);
             }
         }
-    }
-
-    fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
-        match message {
-            FromMaster::Welcome { cluster, .. } => self.on_welcome(cluster, out),
-            FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
-            FromMaster::Assignments(assignments) => {
-                assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));
-                self.drop_givings();
-            }
-            FromMaster::Forget(tablets) => {
-                tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
-            }
-            FromMaster::Release(tablets) => {
-                for (tablet, epoch) in tablets {
-                    let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
-                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica)) {
-                        self.on_forget(tablet, out);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The first welcome binds this disk to the cluster.
-    fn on_welcome(&mut self, cluster: ClusterId, out: &mut Vec<Effect>) {
-        match self.cluster {
-            Some(known) if known == cluster => {}
-            Some(known) => out.push(Effect::Stop(format!(
-                "this folder holds data of cluster {known}, but the master belongs to cluster {cluster}; \
-                 use an empty folder, or the master of {known}"
-            ))),
-            None => {
-                self.cluster = Some(cluster);
-                let body = Bytes::copy_from_slice(&cluster.0.to_le_bytes());
-                let record = Record {
-                    tablet: NODE_ITSELF,
-                    lsn: Lsn::ZERO,
-                    epoch: Epoch(0),
-                    committed: Lsn::ZERO,
-                    kind: Kind::State,
-                    body,
-                };
-                self.log(vec![record], out);
-            }
-        }
-    }
-
-    fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
-        let (tablet, me) = (assignment.tablet.id, self.options.id);
-        let Assignment { configuration, learner, schema, .. } = &assignment;
-        if !self.hosted.contains_key(&tablet) {
-            // Nothing is here: right for a new tablet and for a learner. A member that has lost its data must not
-            // pass for one that has it.
-            let fresh = configuration.epoch == Epoch(1) && configuration.has(me);
-            if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
-                return;
-            }
-            self.hosted.insert(tablet, Hosted::new(&assignment, me, self.options.timing.clone()));
-        }
-        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        if schema.version > hosted.schema.version {
-            hosted.schema = Arc::new(schema.clone());
-            let record = state_record(hosted);
-            self.log(vec![record], out);
-        }
-        let before = self.role_of(tablet);
-        self.step_replica(now, tablet, GroupInput::Assign(configuration.clone(), *learner), out);
-        if before != self.role_of(tablet) {
-            self.changed = true;
-            if let Some(hosted) = self.hosted.get_mut(&tablet) {
-                hosted.receiving = None;
-                hosted.present.clear();
-                let current = hosted.replica.configuration().clone();
-                let refusal = Refusal::WrongEpoch { tablet, current };
-                out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
-            }
-        }
-    }
-
-    fn role_of(&self, tablet: TabletId) -> Option<Role> {
-        self.hosted.get(&tablet).map(|hosted| hosted.replica.role())
-    }
-
-    fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
-        if self.is_busy(tablet) {
-            // The master says it again with every heartbeat.
-            return;
-        }
-        let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
-        out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));
-        let mut effects = Vec::new();
-        hosted.replica.retire(&mut effects);
-        for effect in effects {
-            if let GroupEffect::Refuse(ticket, _) = effect {
-                out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
-            }
-        }
-        self.giving.retain(|(given, _), _| *given != tablet);
-        let record = Record {
-            tablet,
-            lsn: Lsn::ZERO,
-            epoch: hosted.replica.epoch(),
-            committed: Lsn::ZERO,
-            kind: Kind::Dropped,
-            body: Bytes::new(),
-        };
-        self.log(vec![record], out);
-        self.dropping.insert(tablet);
-        self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
-        out.push(Effect::Event(Event { name: "tablet_forgotten", tablet: Some(tablet), what: "removed".into() }));
     }
 
     /// The batch is over: send what has gathered.
@@ -625,29 +410,6 @@ impl Node {
         }));
     }
 
-    fn on_log_bytes(&mut self, now: Instant, bytes: u64, out: &mut Vec<Effect>) {
-        self.log_bytes = bytes;
-        if bytes > self.options.flush.log_bytes {
-            let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
-            for tablet in tablets {
-                self.flush_if_due(now, tablet, out);
-            }
-            self.trim(out);
-        }
-    }
-
-    fn on_room(&mut self, room: bool, out: &mut Vec<Effect>) {
-        if room != self.room {
-            let (name, what) = if room {
-                ("disk_has_room", "writes resume")
-            } else {
-                ("disk_full", "new writes are refused until there is room")
-            };
-            out.push(Effect::Event(Event { name, tablet: None, what: what.into() }));
-        }
-        self.room = room;
-    }
-
     /// After a stop of the whole process nobody else is to blame for the silence.
     fn notice_gap(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if now.since(self.stepped) > self.options.timing.grace / 2 {
@@ -661,7 +423,7 @@ impl Node {
     }
 }
 
-fn state_record(hosted: &Hosted) -> Record {
+pub(crate) fn state_record(hosted: &Hosted) -> Record {
     Record {
         tablet: hosted.id(),
         lsn: Lsn::ZERO,

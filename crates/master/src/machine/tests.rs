@@ -2,8 +2,8 @@
 
 use super::*;
 use core::time::Duration;
-use model::request::Role;
-use model::{Configuration, Epoch, Incarnation, Lsn};
+use model::request::{NewTable, Role};
+use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention};
 
 /// The first leader names the cluster, by a command like any other.
 #[test]

@@ -1,0 +1,151 @@
+//! What clients ask of the master: tables, the map, how everything is.
+
+use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, TabletStatus};
+use model::{AdminReply, AdminRequest, Instant, NodeId, Partition, Refusal, Retention, TabletId, Ticket, limits};
+use std::collections::BTreeSet;
+
+use crate::api::Effect;
+use crate::machine::Master;
+use crate::placement::Load;
+use crate::state::Command;
+
+impl Master {
+    pub(crate) fn on_admin(&mut self, now: Instant, ticket: Ticket, request: AdminRequest, out: &mut Vec<Effect>) {
+        if self.leading.is_none() || self.state.cluster.is_none() {
+            out.push(Effect::Refuse(ticket, Refusal::NoMaster));
+            return;
+        }
+        let command = match request {
+            AdminRequest::Map => {
+                out.push(Effect::Reply(ticket, AdminReply::Map(self.map())));
+                return;
+            }
+            AdminRequest::Status => {
+                out.push(Effect::Reply(ticket, AdminReply::Status(self.status(now))));
+                return;
+            }
+            AdminRequest::CreateTable(table) => self.create_table(now, table),
+            AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
+            AdminRequest::AlterTable { table, set, drop } => self
+                .check_table(&table)
+                .and_then(|()| check_families(&set))
+                .map(|()| Command::AlterTable { table, set, drop }),
+        };
+        match command {
+            Ok(command) => {
+                let nonce = self.propose(command, out);
+                self.waiting.insert(nonce, (ticket, now));
+            }
+            Err(refusal) => out.push(Effect::Refuse(ticket, refusal)),
+        }
+    }
+
+    fn check_table(&self, name: &str) -> Result<(), Refusal> {
+        self.state.table(name).map(|_| ()).ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))
+    }
+
+    /// Checks the wish and finds nodes for it.
+    fn create_table(&self, now: Instant, table: NewTable) -> Result<Command, Refusal> {
+        let NewTable { name, families, partition, replicas, min_replicas } = table;
+        limits::check_table_name(&name).map_err(Refusal::Invalid)?;
+        if self.state.table(&name).is_some() {
+            return Err(Refusal::Exists(format!("table {name:?}")));
+        }
+        if families.is_empty() || families.len() > limits::FAMILIES {
+            let most = limits::FAMILIES;
+            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", families.len())));
+        }
+        check_families(&families)?;
+        let tablets = check_partition(&partition)?;
+        let replicas = replicas.unwrap_or(self.options.replicas);
+        let min_replicas = min_replicas.unwrap_or(self.options.min_replicas).min(replicas.max(1));
+        if replicas == 0 || min_replicas == 0 {
+            return Err(Refusal::Invalid("replicas and min_replicas are at least 1".into()));
+        }
+        let able = |node: &NodeId| self.is_alive(now, *node) && !self.heard[node].disk_full;
+        let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(able));
+        if load.nodes() < usize::from(replicas) {
+            let young = self.leading.is_some_and(|(since, _)| now.since(since) < self.options.timing.heartbeat * 2);
+            if young && self.state.nodes.len() >= usize::from(replicas) {
+                // They may be there: the nodes have hardly had the time to say so.
+                return Err(Refusal::NoMaster);
+            }
+            return Err(Refusal::Invalid(format!(
+                "{replicas} replicas need {replicas} nodes, and {} are alive with room on their disks; \
+                 start more nodes or ask for fewer replicas",
+                load.nodes()
+            )));
+        }
+        let placement = (0..tablets).map(|_| load.place(usize::from(replicas))).collect();
+        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement })
+    }
+
+    fn map(&self) -> ClusterMap {
+        ClusterMap {
+            version: self.state.applied,
+            nodes: self.directory(),
+            tablets: self.state.groups.keys().filter_map(|&tablet| self.state.assignment(tablet)).collect(),
+            old: false,
+        }
+    }
+
+    fn status(&self, now: Instant) -> ClusterStatus {
+        let node = |(&node, known): (&NodeId, &crate::state::KnownNode)| {
+            let heard = self.heard.get(&node);
+            NodeStatus {
+                node,
+                address: known.address.clone(),
+                alive: self.is_alive(now, node),
+                incarnation: known.incarnation,
+                heard_ms_ago: heard.map(|heard| now.since(heard.at).as_millis() as u64),
+                disk_full: heard.is_some_and(|heard| heard.disk_full),
+            }
+        };
+        let tablet = |&tablet: &TabletId| {
+            let assignment = self.state.assignment(tablet)?;
+            let replicas = self
+                .heard
+                .iter()
+                .filter_map(|(&node, heard)| heard.replicas.get(&tablet).map(|report| (node, report.clone())));
+            Some(TabletStatus { assignment, replicas: replicas.collect() })
+        };
+        ClusterStatus {
+            cluster: self.state.cluster.unwrap_or_default(),
+            nodes: self.state.nodes.iter().map(node).collect(),
+            tablets: self.state.groups.keys().filter_map(tablet).collect(),
+        }
+    }
+}
+
+fn check_families(families: &[(String, Retention)]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for (name, _) in families {
+        limits::check_family_name(name).map_err(Refusal::Invalid)?;
+        if !seen.insert(name) {
+            return Err(Refusal::Invalid(format!("family {name:?} is named twice")));
+        }
+    }
+    Ok(())
+}
+
+/// How many tablets it makes.
+fn check_partition(partition: &Partition) -> Result<usize, Refusal> {
+    let most = limits::TABLETS;
+    let tablets = match partition {
+        Partition::Hash { tablets } => *tablets as usize,
+        Partition::Range { splits } => {
+            if splits.first().is_some_and(|first| first.is_empty()) || splits.windows(2).any(|pair| pair[0] >= pair[1])
+            {
+                return Err(Refusal::Invalid("split keys must be ascending, distinct and not empty".into()));
+            }
+            for split in splits {
+                limits::check_row_key(split).map_err(Refusal::Invalid)?;
+            }
+            splits.len() + 1
+        }
+    };
+    if tablets == 0 || tablets > most {
+        return Err(Refusal::Invalid(format!("a new table has 1 to {most} tablets, not {tablets}")));
+    }
+    Ok(tablets)
+}

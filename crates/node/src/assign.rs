@@ -1,0 +1,127 @@
+//! What the master says: who belongs, which tablets are kept here and with whom, and which go.
+
+use bytes::Bytes;
+use model::request::Role;
+use model::{Assignment, ClusterId, Epoch, Instant, Lsn, Refusal, TabletId};
+use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
+use protocol::{FromMaster, Replica};
+use std::sync::Arc;
+use store::Job;
+use store::log::{Kind, Record};
+
+use crate::api::{Effect, Event};
+use crate::hosted::Hosted;
+use crate::machine::{NODE_ITSELF, Node, Working, state_record};
+
+impl Node {
+    pub(crate) fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
+        match message {
+            FromMaster::Welcome { cluster, .. } => self.on_welcome(cluster, out),
+            FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
+            FromMaster::Assignments(assignments) => {
+                assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));
+                self.drop_givings();
+            }
+            FromMaster::Forget(tablets) => {
+                tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
+            }
+            FromMaster::Release(tablets) => {
+                for (tablet, epoch) in tablets {
+                    let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
+                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica)) {
+                        self.on_forget(tablet, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first welcome binds this disk to the cluster.
+    fn on_welcome(&mut self, cluster: ClusterId, out: &mut Vec<Effect>) {
+        match self.cluster {
+            Some(known) if known == cluster => {}
+            Some(known) => out.push(Effect::Stop(format!(
+                "this folder holds data of cluster {known}, but the master belongs to cluster {cluster}; \
+                 use an empty folder, or the master of {known}"
+            ))),
+            None => {
+                self.cluster = Some(cluster);
+                let body = Bytes::copy_from_slice(&cluster.0.to_le_bytes());
+                let record = Record {
+                    tablet: NODE_ITSELF,
+                    lsn: Lsn::ZERO,
+                    epoch: Epoch(0),
+                    committed: Lsn::ZERO,
+                    kind: Kind::State,
+                    body,
+                };
+                self.log(vec![record], out);
+            }
+        }
+    }
+
+    fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
+        let (tablet, me) = (assignment.tablet.id, self.options.id);
+        let Assignment { configuration, learner, schema, .. } = &assignment;
+        if !self.hosted.contains_key(&tablet) {
+            // Nothing is here: right for a new tablet and for a learner. A member that has lost its data must not
+            // pass for one that has it.
+            let fresh = configuration.epoch == Epoch(1) && configuration.has(me);
+            if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
+                return;
+            }
+            self.hosted.insert(tablet, Hosted::new(&assignment, me, self.options.timing.clone()));
+        }
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        if schema.version > hosted.schema.version {
+            hosted.schema = Arc::new(schema.clone());
+            let record = state_record(hosted);
+            self.log(vec![record], out);
+        }
+        let before = self.role_of(tablet);
+        self.step_replica(now, tablet, GroupInput::Assign(configuration.clone(), *learner), out);
+        if before != self.role_of(tablet) {
+            self.changed = true;
+            if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                hosted.receiving = None;
+                hosted.present.clear();
+                let current = hosted.replica.configuration().clone();
+                let refusal = Refusal::WrongEpoch { tablet, current };
+                out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
+            }
+        }
+    }
+
+    fn role_of(&self, tablet: TabletId) -> Option<Role> {
+        self.hosted.get(&tablet).map(|hosted| hosted.replica.role())
+    }
+
+    fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        if self.is_busy(tablet) {
+            // The master says it again with every heartbeat.
+            return;
+        }
+        let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
+        out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));
+        let mut effects = Vec::new();
+        hosted.replica.retire(&mut effects);
+        for effect in effects {
+            if let GroupEffect::Refuse(ticket, _) = effect {
+                out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
+            }
+        }
+        self.giving.retain(|(given, _), _| *given != tablet);
+        let record = Record {
+            tablet,
+            lsn: Lsn::ZERO,
+            epoch: hosted.replica.epoch(),
+            committed: Lsn::ZERO,
+            kind: Kind::Dropped,
+            body: Bytes::new(),
+        };
+        self.log(vec![record], out);
+        self.dropping.insert(tablet);
+        self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+        out.push(Effect::Event(Event { name: "tablet_forgotten", tablet: Some(tablet), what: "removed".into() }));
+    }
+}

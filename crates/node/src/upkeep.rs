@@ -1,0 +1,137 @@
+//! Work in the background: memtables go to disk, tables are merged, the log is trimmed, and what jobs bring back.
+
+use model::{Instant, TabletId};
+use store::{Done, Error, Job};
+
+use crate::api::{Effect, Event, NOTHING};
+use crate::hosted::Hosted;
+use crate::machine::{Node, Working};
+
+impl Node {
+    /// Is a job under way that changes the tablet's files? Such jobs do not overlap.
+    pub(crate) fn is_busy(&self, tablet: TabletId) -> bool {
+        self.jobs.values().any(|working| match working {
+            Working::Flush { tablet: busy }
+            | Working::Merge { tablet: busy }
+            | Working::Drop { tablet: busy }
+            | Working::Receive { tablet: busy, .. }
+            | Working::Adopt { tablet: busy, .. } => *busy == tablet,
+            Working::Fetch { .. } => false,
+        })
+    }
+
+    pub(crate) fn run(&mut self, job: Job, working: Working, out: &mut Vec<Effect>) {
+        let id = self.draw_id();
+        self.jobs.insert(id, working);
+        out.push(Effect::Run(id, job));
+    }
+
+    /// Sends a memtable to disk when it is large, or when it holds the log back.
+    pub(crate) fn flush_if_due(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
+        let limits = &self.options.flush;
+        let log_is_long = self.log_bytes > limits.log_bytes;
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let large = hosted.rows.weight() >= limits.bytes || hosted.rows.updates() >= limits.updates;
+        if (!large && !log_is_long) || now < hosted.flush_after || self.adopting.contains(&tablet) {
+            return;
+        }
+        let note = hosted.completions.to_bytes();
+        if let Some(job) = hosted.rows.freeze(note) {
+            self.run(job, Working::Flush { tablet }, out);
+        }
+    }
+
+    pub(crate) fn merge_if_due(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        if self.adopting.contains(&tablet) {
+            return;
+        }
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        if let Some(job) = hosted.rows.choose(&hosted.schema) {
+            self.run(job, Working::Merge { tablet }, out);
+        }
+    }
+
+    pub(crate) fn on_job_done(&mut self, now: Instant, id: u64, result: Result<Done, Error>, out: &mut Vec<Effect>) {
+        let Some(working) = self.jobs.remove(&id) else { return };
+        if let Err(error) = &result {
+            let what = format!("{working:?}: {error}");
+            out.push(Effect::Event(Event { name: "job_failed", tablet: None, what }));
+        }
+        match (working, result) {
+            (Working::Flush { tablet }, Ok(done)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.install(done);
+                }
+                self.trim(out);
+                self.merge_if_due(tablet, out);
+                self.flush_if_due(now, tablet, out);
+            }
+            (Working::Merge { tablet }, Ok(done)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.install(done);
+                }
+                self.merge_if_due(tablet, out);
+            }
+            (Working::Flush { tablet }, Err(_)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.failed(store::JobKind::Flush);
+                    hosted.flush_after = now + self.options.timing.session;
+                }
+            }
+            (Working::Merge { tablet }, Err(_)) => {
+                if let Some(hosted) = self.hosted.get_mut(&tablet) {
+                    hosted.rows.failed(store::JobKind::Merge);
+                }
+            }
+            (Working::Drop { tablet }, Ok(_)) => {
+                self.dropping.remove(&tablet);
+            }
+            // It stays among those to be dropped, and is tried again with the next report.
+            (Working::Drop { .. }, Err(_)) => {}
+            (Working::Fetch { tablet, to, attempt, file, offset }, result) => {
+                let bytes = match result {
+                    Ok(Done::Fetched(bytes)) => bytes,
+                    _ => NOTHING,
+                };
+                self.send_chunk(tablet, to, attempt, file, offset, bytes, out);
+            }
+            (Working::Receive { tablet, attempt, len }, result) => {
+                self.on_received(now, tablet, attempt, len, result.is_ok(), out);
+            }
+            (Working::Adopt { tablet, upto, note }, Ok(done)) => self.on_adopted(now, tablet, upto, &note, done, out),
+            (Working::Adopt { tablet, .. }, Err(_)) => {
+                self.adopting.remove(&tablet);
+            }
+        }
+    }
+
+    /// Tells the log what nobody needs any more.
+    pub(crate) fn trim(&mut self, out: &mut Vec<Effect>) {
+        let floor = |hosted: &Hosted| hosted.rows.flushed().min(hosted.replica.needed_after());
+        let floors = self.hosted.iter().map(|(&tablet, hosted)| (tablet, floor(hosted))).collect();
+        out.push(Effect::Trim(floors));
+    }
+
+    pub(crate) fn on_log_bytes(&mut self, now: Instant, bytes: u64, out: &mut Vec<Effect>) {
+        self.log_bytes = bytes;
+        if bytes > self.options.flush.log_bytes {
+            let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
+            for tablet in tablets {
+                self.flush_if_due(now, tablet, out);
+            }
+            self.trim(out);
+        }
+    }
+
+    pub(crate) fn on_room(&mut self, room: bool, out: &mut Vec<Effect>) {
+        if room != self.room {
+            let (name, what) = if room {
+                ("disk_has_room", "writes resume")
+            } else {
+                ("disk_full", "new writes are refused until there is room")
+            };
+            out.push(Effect::Event(Event { name, tablet: None, what: what.into() }));
+        }
+        self.room = room;
+    }
+}
