@@ -208,13 +208,13 @@ impl Master {
             return;
         }
         match message {
-            ToMaster::Propose(tablet, configuration) => {
+            ToMaster::Propose(tablet, configuration, why) => {
                 let Some(group) = self.state.groups.get(&tablet) else {
                     out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
                     return;
                 };
                 if configuration.epoch == group.configuration.epoch.next() {
-                    self.propose(Command::Configure { tablet, configuration, by: node }, out);
+                    self.propose(Command::Configure { tablet, configuration, by: node, why: Some(why) }, out);
                 } else {
                     self.assign(node, &[tablet], out);
                 }

@@ -5,6 +5,7 @@ use model::{
     Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, NodeId, Partition, Refusal, Retention,
     Schema, TableId, Tablet, TabletId, limits,
 };
+use protocol::Why;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +59,8 @@ pub enum Command {
         configuration: Configuration,
         /// Who asked.
         by: NodeId,
+        /// For which reason.
+        why: Option<Why>,
     },
     /// A node shall learn the tablet, or no one, if the epoch is still this one.
     Learn {
@@ -183,7 +186,7 @@ impl State {
             }
             Command::DropTable(name) => self.drop_table(&name),
             Command::AlterTable { table, set, drop } => self.alter_table(&table, set, &drop),
-            Command::Configure { tablet, configuration, by } => self.configure(tablet, configuration, by),
+            Command::Configure { tablet, configuration, by, .. } => self.configure(tablet, configuration, by),
             Command::Learn { tablet, epoch, learner } => self.learn(tablet, epoch, learner),
         }
     }

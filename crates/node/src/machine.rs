@@ -219,8 +219,8 @@ impl Node {
                 GroupEffect::Append(entries) => self.append(tablet, entries, out),
                 GroupEffect::Save { .. } => self.save(tablet, out),
                 GroupEffect::Send(to, message) => out.push(Effect::Send(to, NodeMessage::Group(tablet, message))),
-                GroupEffect::ProposeConfiguration(configuration) => {
-                    out.push(Effect::Report(ToMaster::Propose(tablet, configuration)));
+                GroupEffect::ProposeConfiguration(configuration, why) => {
+                    out.push(Effect::Report(ToMaster::Propose(tablet, configuration, why)));
                 }
                 GroupEffect::AskMaster => self.ask_master = true,
                 GroupEffect::Commit(commits) => self.apply(now, tablet, commits, out),

@@ -19,10 +19,12 @@ mod tail;
 pub mod message;
 pub mod replica;
 pub mod timing;
+pub mod why;
 
 pub use message::{Entry, FileInfo, FromMaster, GroupMessage, NodeMessage, ToMaster};
 pub use replica::Replica;
 pub use timing::Timing;
+pub use why::Why;
 
 use alloc::vec::Vec;
 use model::Instant;

@@ -8,6 +8,8 @@ use model::request::ReplicaReport;
 use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, TabletId};
 use serde::{Deserialize, Serialize};
 
+use crate::Why;
+
 /// A record of a group's log: the primary of `epoch` gave it `lsn`, once and for ever, so `(lsn, epoch)` names its
 /// payload. An empty payload changes nothing.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,8 +153,8 @@ pub enum ToMaster {
         /// One a replica.
         replicas: Vec<ReplicaReport>,
     },
-    /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4).
-    Propose(TabletId, Configuration),
+    /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4), for this reason.
+    Propose(TabletId, Configuration, Why),
 }
 
 /// What the master says to a node.

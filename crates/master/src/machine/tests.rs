@@ -78,9 +78,9 @@ fn the_first_proposal_wins() {
     let old = world.configuration(tablet);
     let (primary, secondary) = (old.primary, old.secondaries[0]);
     let first = old.succeeded_by(secondary);
-    let effects = world.step(Input::FromNode(secondary, ToMaster::Propose(tablet, first.clone())));
+    let effects = world.step(Input::FromNode(secondary, propose(tablet, first.clone())));
     assert!(effects.iter().filter_map(assigned).any(|node| node == primary), "the old primary hears of it");
-    let effects = world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(secondary))));
+    let effects = world.step(Input::FromNode(primary, propose(tablet, old.without(secondary))));
     assert_eq!(effects.iter().filter_map(assigned).collect::<Vec<_>>(), [primary]);
     assert_eq!(world.configuration(tablet), first);
 }
@@ -93,7 +93,7 @@ fn an_outsider_cannot_become_primary() {
     let old = world.configuration(tablet);
     let outsider = (1..=3).map(NodeId).find(|&node| !old.has(node)).unwrap();
     let coup = Configuration { primary: outsider, ..old.next() };
-    world.step(Input::FromNode(outsider, ToMaster::Propose(tablet, coup)));
+    world.step(Input::FromNode(outsider, propose(tablet, coup)));
     assert_eq!(world.configuration(tablet), old);
 }
 
@@ -106,7 +106,7 @@ fn a_returning_node_learns_at_once_and_a_spare_one_later() {
     let (primary, gone) = (old.primary, old.secondaries[0]);
     world.beat(&[primary, gone, other(&old)], 2_000);
     world.step(heartbeat(gone.0, vec![report(tablet, Role::Secondary)]));
-    world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(gone))));
+    world.step(Input::FromNode(primary, propose(tablet, old.without(gone))));
 
     world.step(Input::Tick);
     world.now = world.now + Duration::from_millis(150);
@@ -321,4 +321,8 @@ fn assigned(effect: &Effect) -> Option<NodeId> {
         Effect::Send(node, FromMaster::Assignments(_)) => Some(*node),
         _ => None,
     }
+}
+
+fn propose(tablet: TabletId, configuration: Configuration) -> ToMaster {
+    ToMaster::Propose(tablet, configuration, protocol::Why::Returned)
 }

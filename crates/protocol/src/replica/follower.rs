@@ -6,7 +6,7 @@ use model::{Epoch, Instant, Lsn, NodeId};
 use super::{Effect, Part, Replica};
 use crate::tail::Tail;
 use crate::timing::earliest;
-use crate::{Entry, GroupMessage};
+use crate::{Entry, GroupMessage, Why};
 
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -258,7 +258,8 @@ impl Replica {
         };
         if due {
             follower.succession = Succession::Asked(now);
-            out.push(Effect::ProposeConfiguration(self.configuration.succeeded_by(self.me)));
+            let why = Why::PrimarySilent { primary: self.configuration.primary, silent: now.since(follower.heard) };
+            out.push(Effect::ProposeConfiguration(self.configuration.succeeded_by(self.me), why));
         }
     }
 
@@ -281,7 +282,7 @@ impl Replica {
             Part::Returning(asked) => {
                 if asked.is_none_or(|at| now >= at + self.timing.retry) {
                     *asked = Some(now);
-                    out.push(Effect::ProposeConfiguration(self.configuration.next()));
+                    out.push(Effect::ProposeConfiguration(self.configuration.next(), Why::Returned));
                 }
             }
             Part::Spare => {}

@@ -35,7 +35,7 @@ use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, TabletId, Ticke
 use self::follower::Follower;
 use self::primary::Primary;
 use crate::tail::Tail;
-use crate::{Core, Entry, GroupMessage, Timing};
+use crate::{Core, Entry, GroupMessage, Timing, Why};
 
 /// Bytes of committed entries that stay in memory for those who are a little behind.
 const KEEP_BYTES: usize = 8 << 20;
@@ -85,8 +85,8 @@ pub enum Effect {
     Send(NodeId, GroupMessage),
     /// Grant the node a lease for its epoch.
     Grant(NodeId, Epoch),
-    /// Ask the master for this configuration.
-    ProposeConfiguration(Configuration),
+    /// Ask the master for this configuration, for this reason.
+    ProposeConfiguration(Configuration, Why),
     /// Report to the master at once: it knows something newer.
     AskMaster,
     /// These are committed: apply them in this order, and answer whoever waits.

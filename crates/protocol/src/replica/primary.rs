@@ -4,11 +4,12 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, Ticket};
 
 use super::{Effect, Part, Replica};
 use crate::timing::earliest;
-use crate::{Entry, GroupMessage};
+use crate::{Entry, GroupMessage, Why};
 
 /// Bytes that may be under way to one peer.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -29,7 +30,15 @@ pub(super) struct Primary {
     /// anew with less in our log, and followers would find it different from what they compared.
     installed: u64,
     /// Asked of the master and not answered; its members count already.
-    proposal: Option<(Configuration, Instant)>,
+    proposal: Option<Proposal>,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    configuration: Configuration,
+    why: Why,
+    /// When the master was last asked.
+    asked: Instant,
 }
 
 #[derive(Debug)]
@@ -117,7 +126,7 @@ impl Primary {
     /// Who must have an entry before it is committed, and grant a lease before a read: the members now, and those
     /// whom an unanswered proposal would add. Without ourselves.
     pub fn voters(&self, me: NodeId, configuration: &Configuration) -> BTreeSet<NodeId> {
-        let proposed = self.proposal.iter().flat_map(|(proposed, _)| proposed.members());
+        let proposed = self.proposal.iter().flat_map(|proposal| proposal.configuration.members());
         configuration.members().chain(proposed).filter(|&node| node != me).collect()
     }
 
@@ -137,9 +146,15 @@ impl Primary {
         }
     }
 
+    /// How long the node has given no sign of life.
+    fn silence(&self, node: NodeId, now: Instant) -> Duration {
+        let last = self.peers.get(&node).and_then(|peer| peer.since.or(peer.granted));
+        last.map_or(Duration::ZERO, |last| now.since(last))
+    }
+
     pub fn deadline(&self, replica: &Replica) -> Option<Instant> {
-        if let Some((_, asked)) = &self.proposal {
-            return Some(*asked + replica.timing.retry);
+        if let Some(proposal) = &self.proposal {
+            return Some(proposal.asked + replica.timing.retry);
         }
         let lapses = match replica.synced >= self.installed {
             true => replica.configuration.secondaries.iter().map(|&node| self.lapses(node, replica)).min(),
@@ -358,26 +373,27 @@ impl Replica {
     fn admit_learner(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Part::Primary(primary) = &self.part else { return };
         let Some(learner) = self.learner else { return };
-        let caught_up = primary.peers.get(&learner).is_some_and(|peer| peer.acked >= self.committed);
+        let Some(upto) = primary.peers.get(&learner).map(|peer| peer.acked) else { return };
+        let caught_up = upto >= self.committed;
         if caught_up && primary.proposal.is_none() && self.serves(primary) && !self.configuration.has(learner) {
-            self.propose(now, self.configuration.with(learner), out);
+            self.propose(now, self.configuration.with(learner), Why::CaughtUp { node: learner, upto }, out);
         }
     }
 
-    pub(super) fn propose(&mut self, now: Instant, configuration: Configuration, out: &mut Vec<Effect>) {
+    pub(super) fn propose(&mut self, now: Instant, configuration: Configuration, why: Why, out: &mut Vec<Effect>) {
         if let Some(primary) = self.primary() {
-            primary.proposal = Some((configuration.clone(), now));
+            primary.proposal = Some(Proposal { configuration: configuration.clone(), why: why.clone(), asked: now });
         }
-        out.push(Effect::ProposeConfiguration(configuration));
+        out.push(Effect::ProposeConfiguration(configuration, why));
     }
 
     pub(super) fn on_primary_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (retry, timing_fetch) = (self.timing.retry, self.timing.retry * 5);
         let Part::Primary(primary) = &mut self.part else { return };
-        if let Some((configuration, asked)) = &mut primary.proposal {
+        if let Some(Proposal { configuration, why, asked }) = &mut primary.proposal {
             if now >= *asked + retry {
                 *asked = now;
-                out.push(Effect::ProposeConfiguration(configuration.clone()));
+                out.push(Effect::ProposeConfiguration(configuration.clone(), why.clone()));
             }
             return;
         }
@@ -392,10 +408,11 @@ impl Replica {
         }
         let silent: BTreeSet<NodeId> =
             self.configuration.secondaries.iter().copied().filter(|&node| now >= primary.lapses(node, self)).collect();
-        if !silent.is_empty() {
+        let longest = silent.iter().map(|&node| (primary.silence(node, now), node)).max();
+        if let Some((silence, node)) = longest {
             let mut fewer = self.configuration.next();
             fewer.secondaries.retain(|node| !silent.contains(node));
-            self.propose(now, fewer, out);
+            self.propose(now, fewer, Why::Silent { node, silent: silence }, out);
         }
     }
 

@@ -76,7 +76,8 @@ fn a_primary_reads_only_under_leases_of_all() {
 fn a_silent_secondary_is_proposed_away() {
     let mut primary = settled_primary(&[S, T]);
     step(&mut primary, Input::Granted(T, Epoch(1), at(400)));
-    let fewer = Effect::ProposeConfiguration(configuration(2, P, &[T]));
+    let why = Why::Silent { node: S, silent: Duration::from_millis(600) };
+    let fewer = Effect::ProposeConfiguration(configuration(2, P, &[T]), why);
     assert_eq!(primary.deadline(), Some(at(600)));
     assert_eq!(step_at(&mut primary, at(600), Input::Tick), vec![fewer.clone()]);
     assert_eq!(step_at(&mut primary, at(700), Input::Tick), []);
@@ -94,7 +95,8 @@ fn a_silent_primary_is_given_up_on_disk_first() {
     assert_eq!(step_at(&mut secondary, at(900), Input::Tick), [saved]);
     assert_eq!(step_at(&mut secondary, at(901), Input::Beacon(P, Epoch(1), Lsn(0))), []);
     assert_eq!(step_at(&mut secondary, at(901), received(P, prepare_message(1, 0, 1, b""))), []);
-    let succession = Effect::ProposeConfiguration(configuration(2, S, &[]));
+    let why = Why::PrimarySilent { primary: P, silent: Duration::from_millis(902) };
+    let succession = Effect::ProposeConfiguration(configuration(2, S, &[]), why);
     assert_eq!(step_at(&mut secondary, at(902), Input::Durable(2)), [succession]);
 }
 
@@ -219,7 +221,7 @@ fn a_learner_catches_up_and_is_proposed() {
     step(&mut primary, Input::Assign(configuration(1, P, &[]), Some(S)));
     step(&mut primary, received(S, GroupMessage::Learn { epoch: Epoch(1), attempt: 5, from: Lsn(1) }));
     assert_eq!(step(&mut primary, Input::Settle), [prepare(S, 1, 1, 1, b"")]);
-    let joint = Effect::ProposeConfiguration(configuration(2, P, &[S]));
+    let joint = Effect::ProposeConfiguration(configuration(2, P, &[S]), Why::CaughtUp { node: S, upto: Lsn(1) });
     assert_eq!(step(&mut primary, prepared(S, 1, 1)), [joint]);
 }
 
@@ -270,7 +272,7 @@ fn a_restarted_primary_asks_for_a_new_epoch() {
         vec![entry(2, 4, b"x")],
     );
     assert!(!primary.may_write() && !primary.may_read(at(0)));
-    let again = Effect::ProposeConfiguration(configuration(5, P, &[S]));
+    let again = Effect::ProposeConfiguration(configuration(5, P, &[S]), Why::Returned);
     assert_eq!(step(&mut primary, Input::Tick), [again]);
     let refused = Effect::Refuse(Ticket(7), Refusal::NotReady(TabletId(1)));
     assert_eq!(step(&mut primary, propose(7, b"y")), [refused]);

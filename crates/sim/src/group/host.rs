@@ -302,7 +302,7 @@ impl World {
                 }
                 // The node answers a beacon itself; see on_packet.
                 Effect::Grant(..) => return Err(format!("n{node} grants a lease out of the blue")),
-                Effect::ProposeConfiguration(configuration) => {
+                Effect::ProposeConfiguration(configuration, _) => {
                     self.send(node, MASTER, Packet::Propose(configuration));
                 }
                 Effect::AskMaster => self.send(node, MASTER, Packet::Heartbeat),
