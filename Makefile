@@ -2,6 +2,7 @@
 #   make run          a local cluster: one master, four storage nodes (Ctrl-C stops it; the data stays in diptych-data/)
 #   make test         all checks and tests, as CI runs them
 #   make sim          the simulator over many seeds (SEEDS=0..500)
+#   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -11,9 +12,10 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 SEEDS ?= 0..500
+HOURS ?= 10
 ARGS ?=
 
-.PHONY: run build test lint fmt sim bench bench-peers tools doc
+.PHONY: run build test lint fmt sim sim-night bench bench-peers tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -37,6 +39,10 @@ sim:
 	cargo build --release --locked --package sim
 	target/release/sim group $(SEEDS) $(ARGS)
 	target/release/sim house $(SEEDS) $(ARGS)
+
+sim-night:
+	cargo build --release --locked --package sim
+	target/release/sim night $(HOURS)
 
 bench: build
 	bench/run

@@ -1,6 +1,7 @@
 //! What will happen, and when.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A microsecond in the nanoseconds of virtual time.
 pub const US: u64 = 1_000;
@@ -15,12 +16,15 @@ pub const SECOND: u64 = 1_000_000_000;
 pub struct Agenda<T> {
     now: u64,
     sequence: u64,
-    events: BTreeMap<(u64, u64), T>,
+    /// When, in which order, and where it lies: events are large and the heap moves what it holds.
+    order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<T>>,
+    free: Vec<usize>,
 }
 
 impl<T> Default for Agenda<T> {
     fn default() -> Self {
-        Agenda { now: 0, sequence: 0, events: BTreeMap::new() }
+        Agenda { now: 0, sequence: 0, order: BinaryHeap::new(), events: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -33,7 +37,12 @@ impl<T> Agenda<T> {
     /// Enters an event at a time that has not passed.
     pub fn at(&mut self, time: u64, event: T) {
         self.sequence += 1;
-        self.events.insert((time.max(self.now), self.sequence), event);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.order.push(Reverse((time.max(self.now), self.sequence, place)));
     }
 
     /// Enters an event so many nanoseconds from now.
@@ -43,9 +52,10 @@ impl<T> Agenda<T> {
 
     /// Takes the next event, and moves the time to it.
     pub fn take(&mut self) -> Option<T> {
-        let ((time, _), event) = self.events.pop_first()?;
+        let Reverse((time, _, place)) = self.order.pop()?;
         self.now = time;
-        Some(event)
+        self.free.push(place);
+        self.events[place].take()
     }
 }
 

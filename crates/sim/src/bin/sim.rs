@@ -1,60 +1,180 @@
-//! `sim group|house FROM..TO [EVENTS [FAULTS]]`: lives the histories of these seeds, one after the other. Names those that break
-//! a promise and exits with 1; of a single seed it prints the last events before that. With the variable
-//! `SIM_SUMMARIES` set it says of each history what it had in it. FAULTS, for `house`, is
-//! a list out of network,cuts,crashes,pauses,master,full,syncs,rot, or none; without it each seed draws its own.
+//! Lives histories, on every core: `sim group 0..1000`, `sim house 0..1000`. docs/simulation.md tells the rest.
+//! Names the seeds that break a promise and exits with 1.
 
+// The only threads of the simulator, each with worlds of its own.
+#![allow(clippy::disallowed_methods)]
+
+use std::fmt::Debug;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use sim::group::Violation;
 use sim::{group, house};
 
-const USAGE: &str = "usage: sim group|house FROM..TO [EVENTS [FAULTS]]";
+const USAGE: &str = "usage: sim group FROM..TO [EVENTS]
+       sim house FROM..TO [EVENTS [FAULTS]]
+       sim night HOURS
+FAULTS is a list out of network,cuts,crashes,pauses,master,full,syncs,rot, or none; without it each seed draws its own.
+Of a single seed the last EVENTS before a violation are printed. SIM_SUMMARIES=1 says of each history what it had in it.";
 
 fn main() -> ExitCode {
     // A panic in a history is reported with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, seeds, rest @ ..] = &arguments[..] else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    let bounds = seeds.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-    let events = rest.first().and_then(|events| events.parse().ok()).unwrap_or(60);
-    let faults = rest.get(1).map(|list| house::Fault::parse(list));
-    match (kind.as_str(), bounds, faults) {
-        ("group", Some((from, to)), None) => live("group", from, to, events, group::run),
-        ("house", Some((from, to)), None) => live("house", from, to, events, house::run),
-        ("house", Some((from, to)), Some(Some(faults))) => {
-            live("house", from, to, events, |seed, events| house::run_with(seed, events, &faults))
-        }
-        _ => {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match command(&words) {
+        Some(true) => ExitCode::SUCCESS,
+        Some(false) => ExitCode::FAILURE,
+        None => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
         }
     }
 }
 
-fn live<S: std::fmt::Debug>(
-    kind: &str,
-    from: u64,
-    to: u64,
+/// Whether all was well; `None` if the words make no sense.
+fn command(words: &[&str]) -> Option<bool> {
+    match words {
+        ["group", seeds] => Some(group_histories(&range(seeds)?, 60)),
+        ["group", seeds, events] => Some(group_histories(&range(seeds)?, events.parse().ok()?)),
+        ["house", seeds] => Some(house_histories(&range(seeds)?, 60, house::run)),
+        ["house", seeds, events] => Some(house_histories(&range(seeds)?, events.parse().ok()?, house::run)),
+        ["house", seeds, events, faults] => {
+            let faults = house::Fault::parse(faults)?;
+            let run = |seed, events| house::run_with(seed, events, &faults);
+            Some(house_histories(&range(seeds)?, events.parse().ok()?, run))
+        }
+        ["night", hours] => Some(night(hours.parse().ok()?)),
+        _ => None,
+    }
+}
+
+fn range(text: &str) -> Option<Range<u64>> {
+    let (from, to) = text.split_once("..")?;
+    Some(from.parse().ok()?..to.parse().ok()?)
+}
+
+fn group_histories(seeds: &Range<u64>, events: usize) -> bool {
+    let tally = Tally::default();
+    live_groups(&tally, seeds, events);
+    tally.tell("group")
+}
+
+fn live_groups(tally: &Tally, seeds: &Range<u64>, events: usize) {
+    let lived = |summary: &group::Summary| (summary.lived, summary.faults);
+    histories(tally, "group", seeds, events, group::run, lived);
+}
+
+fn house_histories(
+    seeds: &Range<u64>,
     events: usize,
-    run: impl Fn(u64, usize) -> Result<S, group::Violation>,
-) -> ExitCode {
-    let events = if to.saturating_sub(from) == 1 { events } else { 0 };
-    let summaries = events > 0 || std::env::var_os("SIM_SUMMARIES").is_some();
-    let mut bad = 0;
-    for seed in from..to {
+    run: impl Fn(u64, usize) -> Result<house::Summary, Violation> + Sync,
+) -> bool {
+    let tally = Tally::default();
+    histories(&tally, "house", seeds, events, run, |summary| (summary.lived, summary.faults));
+    tally.tell("house")
+}
+
+/// Both worlds by turns, with seeds that no night had before, until the time is over.
+fn night(hours: f64) -> bool {
+    let (begun, length) = (Instant::now(), Duration::from_secs_f64(hours.max(0.0) * 3600.0));
+    let date = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut seed = date.map_or(0, |date| date.as_secs() / 60) * 1_000_000;
+    let (groups, houses) = (Tally::default(), Tally::default());
+    while begun.elapsed() < length {
+        live_groups(&groups, &(seed..seed + 200), 0);
+        histories(&houses, "house", &(seed..seed + 50), 0, house::run, |summary| (summary.lived, summary.faults));
+        seed += 200;
+    }
+    // Both are told, also if the first was bad.
+    [groups.tell("group"), houses.tell("house")] == [true, true]
+}
+
+/// What is counted of many histories.
+#[derive(Default)]
+struct Tally {
+    histories: AtomicU64,
+    bad: AtomicU64,
+    nanoseconds: AtomicU64,
+    faults: AtomicU64,
+    /// Of all cores together.
+    cpu_ms: AtomicU64,
+}
+
+impl Tally {
+    /// Says it, and whether no history was bad.
+    fn tell(&self, kind: &str) -> bool {
+        let (bad, seconds) = (self.bad.load(Relaxed), self.nanoseconds.load(Relaxed) / 1_000_000_000);
+        let cpu = self.cpu_ms.load(Relaxed) as f64 / 1e3;
+        println!(
+            "{kind}: {bad} of {} histories are bad; {} faults in {seconds} simulated seconds; {:.0} of these in a \
+             second of a core ({cpu:.1} in all), {:.1} years in a night of ten hours on two",
+            self.histories.load(Relaxed),
+            self.faults.load(Relaxed),
+            seconds as f64 / cpu.max(0.01),
+            seconds as f64 / cpu.max(0.01) * 2.0 * 36_000.0 / 31_557_600.0,
+        );
+        bad == 0
+    }
+}
+
+/// Milliseconds that this process has had of all cores, as Linux counts them; elsewhere those since 1970.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses: user and system time are the 12th and 13th, in hundredths of a second.
+    let times = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
+    let hundredths = times.map(|times| times.filter_map(|time| time.parse::<u64>().ok()).sum::<u64>());
+    let date = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    hundredths.map_or_else(|| date().map_or(0, |date| date.as_millis() as u64), |hundredths| hundredths * 10)
+}
+
+/// Lives them on all cores.
+fn histories<S: Debug>(
+    tally: &Tally,
+    kind: &str,
+    seeds: &Range<u64>,
+    events: usize,
+    run: impl Fn(u64, usize) -> Result<S, Violation> + Sync,
+    lived: impl Fn(&S) -> (u64, u64) + Sync,
+) {
+    let single = seeds.end.saturating_sub(seeds.start) == 1;
+    let events = if single { events } else { 0 };
+    let summaries = single || std::env::var_os("SIM_SUMMARIES").is_some();
+    let live = |seed: u64| {
+        tally.histories.fetch_add(1, Relaxed);
         match run(seed, events) {
-            Ok(summary) if summaries => println!("seed {seed}: {summary:?}"),
-            Ok(_) => {}
+            Ok(summary) => {
+                tally.nanoseconds.fetch_add(lived(&summary).0, Relaxed);
+                tally.faults.fetch_add(lived(&summary).1, Relaxed);
+                if summaries {
+                    println!("seed {seed}: {summary:?}");
+                }
+            }
             Err(violation) => {
-                bad += 1;
-                println!("seed {seed} at {:.6} s: {}", violation.time as f64 / 1e9, violation.what);
-                violation.events.iter().for_each(|event| println!("{event}"));
-                println!("again: cargo run -p sim -- {kind} {seed}..{} 300", seed + 1);
+                tally.bad.fetch_add(1, Relaxed);
+                tally.nanoseconds.fetch_add(violation.time, Relaxed);
+                let events: String = violation.events.iter().map(|event| format!("{event}\n")).collect();
+                println!(
+                    "seed {seed} at {:.6} s: {}\n{events}again: cargo run -p sim -- {kind} {seed}..{} 300",
+                    violation.time as f64 / 1e9,
+                    violation.what,
+                    seed + 1
+                );
             }
         }
-    }
-    println!("{bad} of {} histories are bad", to.saturating_sub(from));
-    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    };
+    let (next, before) = (AtomicU64::new(seeds.start), cpu_ms());
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed < seeds.end) {
+                    live(seed);
+                }
+            });
+        }
+    });
+    tally.cpu_ms.fetch_add(cpu_ms() - before, Relaxed);
 }

@@ -53,6 +53,7 @@ impl World {
         if now >= HEALED {
             return self.heal();
         }
+        self.summary.faults += 1;
         let next = self.random.between(self.climate.fault_every / 4, self.climate.fault_every * 2);
         self.agenda.at((now + next).min(HEALED), Happening::Fault);
         let hosts = self.hosts.len() as u64;

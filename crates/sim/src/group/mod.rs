@@ -38,6 +38,10 @@ pub struct Summary {
     pub checkpoints: u64,
     /// Last committed entry.
     pub committed: Lsn,
+    /// How often something broke.
+    pub faults: u64,
+    /// Nanoseconds of virtual time.
+    pub lived: u64,
     /// Hash of everything that happened: the same seed gives the same.
     pub trace: u64,
 }

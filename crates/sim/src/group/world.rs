@@ -152,6 +152,7 @@ impl World {
             result = std::panic::catch_unwind(step).unwrap_or_else(|panic| Err(words_of(&*panic)));
         }
         let result = result.and_then(|()| self.check_healed());
+        self.summary.lived = self.agenda.now();
         self.summary.commits = self.record.commits;
         self.summary.epochs = self.master.configuration.epoch.0;
         match result {

@@ -138,13 +138,18 @@ fn until(operation: linear::Operation, end: u64) -> Option<linear::Operation> {
     }
 }
 
-/// At most one node may read a tablet at one moment. `running` are the nodes that run now, by their own clocks.
-pub(super) fn one_reader<'a>(running: impl Iterator<Item = (&'a Node, Instant)>) -> Checked {
-    let mut readers: BTreeMap<TabletId, NodeId> = BTreeMap::new();
-    for (node, now) in running {
-        for replica in node.replicas().filter(|replica| replica.may_read(now)) {
-            if let Some(other) = readers.insert(replica.tablet(), node.id()) {
-                return Err(format!("{other} and {} may read {} at once", node.id(), replica.tablet()));
+/// At most one node may read a tablet at one moment. `stepped` has just taken a step, and only a step makes a reader;
+/// `others` are the other nodes that run now. Each with what its clock shows.
+pub(super) fn one_reader<'a>(
+    stepped: (&Node, Instant),
+    others: impl Iterator<Item = (&'a Node, Instant)> + Clone,
+) -> Checked {
+    let (node, now) = stepped;
+    for mine in node.replicas().filter(|replica| replica.may_read(now)) {
+        for (other, now) in others.clone() {
+            let mut its = other.replicas().filter(|replica| replica.tablet() == mine.tablet());
+            if its.any(|replica| replica.may_read(now)) {
+                return Err(format!("{} and {} may read {} at once", node.id(), other.id(), mine.tablet()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Clients: each does one thing at a time, repeats it until it is answered, and remembers what it saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use model::random::Random;
@@ -65,16 +66,19 @@ impl Area {
     }
 
     /// All rows that a scan of the area's table and family can meet, in key order.
-    fn neighbours(self) -> Vec<Bytes> {
-        let areas: &[Area] = match self {
-            Area::Hot | Area::Quiet => &[Area::Hot, Area::Quiet],
-            Area::Loose | Area::Fast => &[Area::Loose, Area::Fast],
-            Area::Guest => &[Area::Guest],
-        };
-        let mut rows: Vec<Bytes> =
-            areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number))).collect();
-        rows.sort();
-        rows
+    fn neighbours(self) -> &'static [Bytes] {
+        static ROWS: LazyLock<[Vec<Bytes>; 3]> = LazyLock::new(|| {
+            let rows = |areas: &[Area]| {
+                let rows = areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number)));
+                rows.collect::<BTreeSet<Bytes>>().into_iter().collect()
+            };
+            [rows(&[Area::Hot, Area::Quiet]), rows(&[Area::Loose, Area::Fast]), rows(&[Area::Guest])]
+        });
+        &ROWS[match self {
+            Area::Hot | Area::Quiet => 0,
+            Area::Loose | Area::Fast => 1,
+            Area::Guest => 2,
+        }]
     }
 }
 
@@ -229,7 +233,7 @@ impl Client {
                 tablet = left.first().map(|(tablet, _)| *tablet);
                 let page = [1, 2, 3, 100][random.below(4) as usize];
                 let rows = area.neighbours();
-                let end = (!all).then(|| random.pick(&rows).cloned()).flatten().filter(|end| *end > row);
+                let end = (!all).then(|| random.pick(rows).cloned()).flatten().filter(|end| *end > row);
                 match left.is_empty() {
                     true => Kind::Get,
                     false => {
@@ -362,9 +366,9 @@ impl Client {
         let mut found: BTreeMap<&Bytes, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         let mut said = Vec::new();
         for row in doing.area.neighbours() {
-            if told.covers(&row) && slice.covers(&row) {
-                let seen = found.remove(&row).map(|row| cell_of(row, schema, doing.area)).transpose()?;
-                said.push((row, seen));
+            if told.covers(row) && slice.covers(row) {
+                let seen = found.remove(row).map(|row| cell_of(row, schema, doing.area)).transpose()?;
+                said.push((row.clone(), seen));
             }
         }
         match found.into_values().next() {

@@ -105,6 +105,7 @@ impl World {
         if now >= HEALED {
             return self.heal();
         }
+        self.summary.faults += 1;
         let next = self.random.between(self.climate.fault_every / 4, self.climate.fault_every * 2);
         self.agenda.at((now + next).min(HEALED), Happening::Fault);
         let nodes = self.machines.len() as u64 - 1;

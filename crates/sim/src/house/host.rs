@@ -93,10 +93,12 @@ impl World {
             process.node.step(local, input, &mut effects);
         }
         process.node.step(local, Input::Settle, &mut effects);
+        let process = self.machines[node].process.as_ref().ok_or("drained while down")?;
         self.record.compare(life, &process.node)?;
-        let running = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let running = running.filter(|process| !process.paused).map(|process| (&process.node, process.local(now)));
-        check::one_reader(running)?;
+        let stepped = (&process.node, local);
+        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != node);
+        let others = others.filter_map(|(_, machine)| machine.process.as_ref()).filter(|process| !process.paused);
+        check::one_reader(stepped, others.map(|process| (&process.node, process.local(now))))?;
         for effect in effects {
             self.carry_out(node, life, effect)?;
         }

@@ -116,7 +116,9 @@ impl World {
             Answered::All(observed) => {
                 this.doing = None;
                 self.summary.answered += 1;
-                self.agenda.after(self.random.below(30 * MS), Happening::Act(client));
+                // What is whole and quiet again finds little: there the load is light.
+                let pause = if now < SETTLED { 30 * MS } else { 200 * MS };
+                self.agenda.after(self.random.below(pause), Happening::Act(client));
                 (observed, 0)
             }
         };

@@ -47,6 +47,10 @@ pub struct Summary {
     pub dropped: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
+    /// How often something broke.
+    pub faults: u64,
+    /// Nanoseconds of virtual time.
+    pub lived: u64,
     /// Hash of everything that happened: the same seed gives the same.
     pub trace: u64,
 }

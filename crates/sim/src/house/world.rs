@@ -121,6 +121,7 @@ impl World {
             result = std::panic::catch_unwind(step).unwrap_or_else(|panic| Err(crate::group::words_of(&*panic)));
         }
         let result = result.and_then(|()| self.check_end());
+        self.summary.lived = self.agenda.now();
         self.summary.damaged = self.noticed_at.is_some();
         self.summary.dropped = self.record.dropped.len() as u64;
         self.summary.epochs = self.record.newest.values().map(|epoch| u64::from(epoch.0)).sum();
