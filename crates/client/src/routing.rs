@@ -256,6 +256,7 @@ mod tests {
             schema: schema.clone(),
             configuration: Configuration::first(NodeId(1), [NodeId(2), NodeId(3)]),
             learner: None,
+            lineage: model::Lineage::default(),
         };
         let nodes = (1..=3).map(|node| (NodeId(node), format!("n{node}"))).collect();
         let tablets = (0..).zip(partition.slices()).map(assignment).collect();

@@ -428,6 +428,7 @@ impl Cluster {
             schema: schema(partition.clone()),
             configuration: Configuration::first(NodeId(1), (2..=nodes).map(NodeId)),
             learner: None,
+            lineage: model::Lineage::default(),
         };
         let tablets = (0..).zip(partition.slices()).map(assignment).collect();
         world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets, old: false };

@@ -34,6 +34,8 @@ struct Envelope {
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) at: Instant,
+    /// By its own clock.
+    pub(crate) sent: Instant,
     pub(crate) disk_full: bool,
     pub(crate) replicas: BTreeMap<TabletId, ReplicaReport>,
 }
@@ -194,8 +196,9 @@ impl Master {
     }
 
     fn welcome(&self, node: NodeId, out: &mut Vec<Effect>) {
-        if let Some(cluster) = self.state.cluster {
-            out.push(Effect::Send(node, FromMaster::Welcome { cluster, directory: self.directory() }));
+        if let (Some(cluster), Some(heard)) = (self.state.cluster, self.heard.get(&node)) {
+            let sent = heard.sent;
+            out.push(Effect::Send(node, FromMaster::Welcome { cluster, directory: self.directory(), sent }));
         }
     }
 
@@ -219,13 +222,13 @@ impl Master {
                     self.assign(node, &[tablet], out);
                 }
             }
-            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas } => {
+            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas, sent } => {
                 if let Some(why) = self.unwelcome(node, cluster, disk) {
                     out.push(Effect::Send(node, FromMaster::Unwelcome(why)));
                     return;
                 }
                 let replicas = replicas.into_iter().map(|report| (report.tablet, report)).collect();
-                self.heard.insert(node, Heard { at: now, disk_full, replicas });
+                self.heard.insert(node, Heard { at: now, sent, disk_full, replicas });
                 let known = self.state.nodes.get(&node);
                 if known.is_some_and(|known| known.address == address && known.incarnation == incarnation) {
                     self.welcome(node, out);

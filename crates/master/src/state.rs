@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, NodeId, Partition, Refusal, Retention,
-    Schema, TableId, Tablet, TabletId, limits,
+    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, NodeId, Partition, Refusal,
+    Retention, Schema, TableId, Tablet, TabletId, limits,
 };
 use protocol::Why;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,8 @@ pub struct Group {
     pub configuration: Configuration,
     /// Who shall keep it too.
     pub learner: Option<NodeId>,
+    /// Where its history begins.
+    pub lineage: Lineage,
 }
 
 /// A snapshot that cannot be read.
@@ -136,7 +138,7 @@ pub struct State {
 }
 
 impl State {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -169,6 +171,7 @@ impl State {
             schema,
             configuration: group.configuration.clone(),
             learner: group.learner,
+            lineage: group.lineage,
         })
     }
 
@@ -233,7 +236,7 @@ impl State {
             let tablet = Tablet { id: self.last_tablet, table, slice };
             tablets.push(tablet.id);
             let configuration = Configuration::first(primary, secondaries.iter().copied());
-            self.groups.insert(tablet.id, Group { tablet, configuration, learner: None });
+            self.groups.insert(tablet.id, Group { tablet, configuration, learner: None, lineage: Lineage::default() });
         }
         self.tables.insert(table, schema.clone());
         Ok(Changed::Table(schema, tablets))

@@ -65,6 +65,11 @@ impl Configuration {
         Configuration { primary: heir, ..self.next() }.with_secondaries(self.secondaries.iter().copied())
     }
 
+    /// The next one, in which the secondary `heir` leads and the present primary follows it.
+    pub fn handed_to(&self, heir: NodeId) -> Configuration {
+        Configuration { primary: heir, ..self.next() }.with_secondaries(self.members())
+    }
+
     /// The same members one epoch later.
     pub fn next(&self) -> Configuration {
         Configuration { epoch: self.epoch.next(), ..self.clone() }
@@ -100,4 +105,23 @@ pub struct Assignment {
     /// A node that the master wants as a further member: it may learn from the primary, and once it has caught up
     /// the primary proposes it.
     pub learner: Option<NodeId>,
+    /// Where the group's history begins.
+    pub lineage: Lineage,
+}
+
+/// Where a group's history begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The epoch in which the group began with nothing. Only in it is a member's replica made from nothing: later, a
+    /// member without data has lost it.
+    pub founded: Epoch,
+    /// The epoch in which an operator last chose what the group's history is, because its members were gone; otherwise
+    /// `founded`. What a replica of an earlier epoch holds may be no part of it.
+    pub chosen: Epoch,
+}
+
+impl Default for Lineage {
+    fn default() -> Lineage {
+        Lineage { founded: Epoch(1), chosen: Epoch(1) }
+    }
 }

@@ -1,7 +1,7 @@
 //! The words of the house: what a row, a tablet, an epoch and a moment are.
 //!
 //! ```text
-//!   Table ──slices──▶ Tablet ──Configuration(epoch)──▶ primary, secondaries
+//!   Table ──slices──▶ Tablet ──Configuration, Lineage(epoch)──▶ primary, secondaries
 //!     │                  │
 //!  families           rows: key ─▶ family:qualifier ─▶ timestamp ─▶ value
 //! ```
@@ -29,7 +29,7 @@ pub mod text;
 pub mod time;
 
 pub use bytes::Bytes;
-pub use group::{Assignment, Configuration, Tablet};
+pub use group::{Assignment, Configuration, Lineage, Tablet};
 pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};
 pub use mutation::{Change, Command, Condition, Mutation, Outcome};
 pub use read::{ColumnFilter, ReadOptions, RowRange};

@@ -16,11 +16,17 @@ use crate::machine::{NODE_ITSELF, Node, Working, state_record};
 impl Node {
     pub(crate) fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
         match message {
-            FromMaster::Welcome { cluster, .. } => self.on_welcome(cluster, out),
+            FromMaster::Welcome { cluster, sent, .. } => {
+                self.on_welcome(cluster, out);
+                self.on_session(now, sent, out);
+            }
             FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
             FromMaster::Assignments(assignments) => {
                 assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));
                 self.drop_givings();
+            }
+            FromMaster::HandOver(tablet, epoch, heir) => {
+                self.step_replica(now, tablet, GroupInput::HandOver(heir, epoch), out);
             }
             FromMaster::Forget(tablets) => {
                 tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
@@ -60,19 +66,40 @@ impl Node {
         }
     }
 
+    /// The master has answered what was said to it at `sent`.
+    fn on_session(&mut self, now: Instant, sent: Instant, out: &mut Vec<Effect>) {
+        if sent > now {
+            return; // From a former life, whose clock was another.
+        }
+        self.session = self.session.max(Some(sent));
+        let alone = self.hosted.iter().filter(|(_, hosted)| hosted.replica.is_alone());
+        let alone: Vec<TabletId> = alone.map(|(&tablet, _)| tablet).collect();
+        for tablet in alone {
+            self.step_replica(now, tablet, GroupInput::Session(sent), out);
+        }
+    }
+
     fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
         let (tablet, me) = (assignment.tablet.id, self.options.id);
-        let Assignment { configuration, learner, schema, .. } = &assignment;
+        let Assignment { configuration, learner, schema, lineage, .. } = &assignment;
+        let obsolete = |hosted: &Hosted| hosted.replica.epoch() < lineage.chosen && configuration.primary != me;
+        if self.hosted.get(&tablet).is_some_and(obsolete) {
+            // An operator has chosen another replica's history. This one may hold what is no part of that, so it
+            // learns from nothing, if it is wanted.
+            self.on_forget(tablet, out);
+            return;
+        }
         if !self.hosted.contains_key(&tablet) {
             // Nothing is here: right for a new tablet and for a learner. A member that has lost its data must not
             // pass for one that has it.
-            let fresh = configuration.epoch == Epoch(1) && configuration.has(me);
+            let fresh = configuration.epoch == lineage.founded && configuration.has(me);
             if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
                 return;
             }
             self.hosted.insert(tablet, Hosted::new(&assignment, me, self.options.timing.clone()));
         }
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        hosted.lineage = *lineage;
         if schema.version > hosted.schema.version {
             hosted.schema = Arc::new(schema.clone());
             let record = state_record(hosted);
@@ -80,6 +107,9 @@ impl Node {
         }
         let before = self.role_of(tablet);
         self.step_replica(now, tablet, GroupInput::Assign(configuration.clone(), *learner), out);
+        if let Some(sent) = self.session {
+            self.step_replica(now, tablet, GroupInput::Session(sent), out);
+        }
         if before != self.role_of(tablet) {
             self.changed = true;
             if let Some(hosted) = self.hosted.get_mut(&tablet) {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    Assignment, Cell, Command, Condition, Instant, NodeId, Outcome, ReadOptions, Refusal, Reply, Schema, Slice, Tablet,
-    TabletId, Ticket, Timestamp,
+    Assignment, Cell, Command, Condition, Instant, Lineage, NodeId, Outcome, ReadOptions, Refusal, Reply, Schema,
+    Slice, Tablet, TabletId, Ticket, Timestamp,
 };
 use protocol::{Entry, Replica};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// A version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -54,6 +54,7 @@ pub(crate) enum Applied {
 pub(crate) struct Hosted {
     pub tablet: Tablet,
     pub schema: Arc<Schema>,
+    pub lineage: Lineage,
     pub replica: Replica,
     pub rows: store::Tablet,
     pub completions: Completions,
@@ -82,6 +83,7 @@ impl Hosted {
         Hosted {
             tablet: assignment.tablet.clone(),
             schema: Arc::new(assignment.schema.clone()),
+            lineage: assignment.lineage,
             replica,
             rows,
             completions,
@@ -109,6 +111,7 @@ impl Hosted {
             schema: (*self.schema).clone(),
             configuration: self.replica.configuration().clone(),
             learner: self.replica.learner(),
+            lineage: self.lineage,
         };
         SavedState { assignment, abandoned: self.replica.abandoned() }.to_bytes()
     }

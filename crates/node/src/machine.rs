@@ -107,6 +107,8 @@ pub struct Node {
     pub(crate) stepped: Instant,
     pub(crate) next_beacon: Instant,
     pub(crate) reported: Instant,
+    /// When it last told the master something that was answered.
+    pub(crate) session: Option<Instant>,
     pub(crate) ask_master: bool,
     /// Something changed about who is who: beacons and a report are due at once.
     pub(crate) changed: bool,
@@ -136,6 +138,7 @@ impl Node {
             stepped: now,
             next_beacon: now,
             reported: now,
+            session: None,
             ask_master: true,
             changed: true,
         }
@@ -226,6 +229,10 @@ impl Node {
                 GroupEffect::Commit(commits) => self.apply(now, tablet, commits, out),
                 GroupEffect::Refuse(ticket, refusal) => out.push(Effect::Refuse(ticket, refusal)),
                 GroupEffect::Older { to, from, attempt } => self.on_older(tablet, to, from, attempt, out),
+                GroupEffect::LinkBroken(witness) => {
+                    let what = format!("the primary is silent here, but {witness} hears it");
+                    out.push(Effect::Event(Event { name: "link_broken", tablet: Some(tablet), what }));
+                }
                 GroupEffect::Suspect(node, why) => {
                     let what = format!("{node} {why}");
                     out.push(Effect::Event(Event { name: "peer_suspected", tablet: Some(tablet), what }));
@@ -316,7 +323,7 @@ impl Node {
             Some(Reading::Condition { tablet, epoch, write }) => {
                 let row = write.mutation.row.clone();
                 let hosted = self.hosted.get(&tablet);
-                if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_write()) {
+                if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_write(now)) {
                     self.judge(now, tablet, write, found, out);
                     self.advance_lane(now, tablet, &row, out);
                 } else {
@@ -407,6 +414,7 @@ impl Node {
             address: self.options.address.clone(),
             disk_full: self.disk_full(),
             replicas: self.reports(now),
+            sent: now,
         }));
     }
 

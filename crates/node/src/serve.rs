@@ -86,13 +86,13 @@ impl Node {
         }
         let mutation = resolve(&hosted.schema, mutation)?;
         let (have, need) = (hosted.replica.configuration().size(), usize::from(hosted.schema.min_replicas));
-        if have < need && hosted.replica.may_write() {
+        if have < need && hosted.replica.may_write(now) {
             return Err(Refusal::TooFewReplicas { have: have as u32, need: need as u32 });
         }
         if hosted.replica.uncommitted_bytes() > MOST_WAITING {
             return Err(Refusal::Overloaded);
         }
-        if !hosted.replica.may_write() {
+        if !hosted.replica.may_write(now) {
             return Err(match hosted.replica.role() {
                 Role::Primary => Refusal::NotReady(tablet),
                 _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },

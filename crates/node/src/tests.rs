@@ -162,7 +162,7 @@ fn a_member_that_lost_its_data_is_no_member() {
 #[test]
 fn another_clusters_disk_stops_the_node() {
     let mut world = World::new();
-    let stranger = FromMaster::Welcome { cluster: ClusterId(2), directory: vec![] };
+    let stranger = FromMaster::Welcome { cluster: ClusterId(2), directory: vec![], sent: Instant::ZERO };
     world.step(Input::FromMaster(stranger));
     assert!(world.stopped.as_ref().unwrap().contains("holds data of cluster"), "{:?}", world.stopped);
     let refused = open(Arc::new(world.disk.clone()), Options { id: NodeId(9), ..options() }, Instant::ZERO);
@@ -211,8 +211,14 @@ impl World {
             answers: Vec::new(),
             stopped: None,
         };
-        world.step(Input::FromMaster(FromMaster::Welcome { cluster: ClusterId(1), directory: vec![] }));
+        world.welcome();
         world
+    }
+
+    /// The master answers what it was just told.
+    fn welcome(&mut self) {
+        let welcome = FromMaster::Welcome { cluster: ClusterId(1), directory: vec![], sent: self.now };
+        self.step(Input::FromMaster(welcome));
     }
 
     /// A node that keeps one tablet alone.
@@ -224,7 +230,13 @@ impl World {
 
     fn assignment(&self, configuration: Configuration) -> Assignment {
         let tablet = Tablet { id: TABLET, table: TableId(1), slice: Slice::Hash { bucket: 0, of: 1 } };
-        Assignment { tablet, schema: self.schema.clone(), configuration, learner: None }
+        Assignment {
+            tablet,
+            schema: self.schema.clone(),
+            configuration,
+            learner: None,
+            lineage: model::Lineage::default(),
+        }
     }
 
     fn assign(&mut self, configuration: Configuration) {
@@ -268,6 +280,7 @@ impl World {
         let (node, hands) = open(Arc::new(self.disk.clone()), options(), self.now).unwrap();
         (self.node, self.hands, self.logged) = (node, hands, 0);
         self.step(Input::Tick);
+        self.welcome();
     }
 
     /// Sends the memtable to disk: the log is said to be too long.

@@ -101,6 +101,16 @@ pub enum GroupMessage {
         /// The bytes; none means that the offer has lapsed.
         bytes: Bytes,
     },
+    /// Secondary to the other secondaries: the primary has fallen silent here. Do you hear it?
+    Inquiry {
+        /// The sender's configuration.
+        epoch: Epoch,
+    },
+    /// The answer to an inquiry: I do hear it, so it is only your link that is broken.
+    Hears {
+        /// The sender's configuration.
+        epoch: Epoch,
+    },
 }
 
 /// A file of a checkpoint.
@@ -152,6 +162,8 @@ pub enum ToMaster {
         disk_full: bool,
         /// One a replica.
         replicas: Vec<ReplicaReport>,
+        /// When, by the node's clock; comes back in the answer.
+        sent: Instant,
     },
     /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4), for this reason.
     Propose(TabletId, Configuration, Why),
@@ -166,6 +178,8 @@ pub enum FromMaster {
         cluster: ClusterId,
         /// Where the nodes are.
         directory: Vec<(NodeId, String)>,
+        /// From the heartbeat.
+        sent: Instant,
     },
     /// The node may not join; it must stop and tell its operator why.
     Unwelcome(String),
@@ -175,4 +189,6 @@ pub enum FromMaster {
     Forget(Vec<TabletId>),
     /// The groups of these tablets are complete without this node, as of that epoch: remove what is spare.
     Release(Vec<(TabletId, Epoch)>),
+    /// The primary of the tablet in that epoch shall hand its place to this secondary.
+    HandOver(TabletId, Epoch, NodeId),
 }

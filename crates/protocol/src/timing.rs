@@ -14,6 +14,10 @@ pub struct Timing {
     pub grace: Duration,
     /// What was sent or proposed without an answer is sent again after this.
     pub retry: Duration,
+    /// A member that takes longer than this to have an entry on disk is slow.
+    pub slow: Duration,
+    /// A member that has been slow for this long is removed; a primary that has been hands over.
+    pub patience: Duration,
     /// A node reports to the master this often.
     pub heartbeat: Duration,
     /// The master takes a node for dead after hearing nothing for this long.
@@ -29,6 +33,8 @@ impl Default for Timing {
             lease: Duration::from_millis(600),
             grace: Duration::from_millis(900),
             retry: Duration::from_millis(200),
+            slow: Duration::from_millis(500),
+            patience: Duration::from_millis(2500),
             heartbeat: Duration::from_millis(500),
             session: Duration::from_secs(3),
             replace_after: Duration::from_secs(300),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{
-    AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lsn, NodeId, Partition,
-    Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
+    AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, NodeId,
+    Partition, Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
 };
 
 use crate::convert::{Invalid, missing};
@@ -304,6 +304,8 @@ fn assignment_from_proto(message: v1::Assignment, tables: &BTreeMap<TableId, Sch
             secondaries: configuration.secondaries.into_iter().map(NodeId).collect(),
         },
         learner: message.learner.map(NodeId),
+        // A client has no use for it.
+        lineage: Lineage::default(),
     })
 }
 

@@ -84,6 +84,7 @@ fn assignments() -> Vec<Assignment> {
         schema: schema(),
         configuration: Configuration::first(NodeId(1), [NodeId(3), NodeId(2)]),
         learner: (at == 1).then_some(NodeId(4)),
+        lineage: model::Lineage::default(),
     };
     (0..).zip(slices).map(assignment).collect()
 }

@@ -417,6 +417,7 @@ mod tests {
             address: format!("127.0.0.1:{node}"),
             disk_full: false,
             replicas: Vec::new(),
+            sent: model::Instant::ZERO,
         }
     }
 
@@ -472,7 +473,15 @@ mod tests {
         let (_node, mut node_hears) = joined(&master.handle, 1).await;
         let ToMaster::Heartbeat { incarnation, address, .. } = heartbeat(1) else { unreachable!() };
         let (cluster, replicas) = (None, Vec::new());
-        stranger.hear(ToMaster::Heartbeat { cluster, disk: 99, incarnation, address, disk_full: false, replicas });
+        stranger.hear(ToMaster::Heartbeat {
+            cluster,
+            disk: 99,
+            incarnation,
+            address,
+            disk_full: false,
+            replicas,
+            sent: model::Instant::ZERO,
+        });
         assert!(matches!(stranger_hears.recv().await, Some(FromMaster::Unwelcome(_))));
         while let Ok(word) = node_hears.try_recv() {
             assert!(!matches!(word, FromMaster::Unwelcome(_)), "{word:?}");

@@ -170,7 +170,7 @@ impl Session {
 
     fn take(&self, master: &str, order: Frame, heard: &mut bool) -> Result<(), Status> {
         let order: FromMaster = frame::decode(order)?;
-        if let FromMaster::Welcome { cluster, directory } = &order {
+        if let FromMaster::Welcome { cluster, directory, .. } = &order {
             self.peers.welcome(*cluster, directory);
             self.health.set("master", Ok(()));
             if !*heard {

@@ -152,7 +152,8 @@ mod tests {
         };
         let tablet = Tablet { id: TabletId(1), table: TableId(1), slice: Slice::Rows { start: split, end: None } };
         let configuration = Configuration::first(NodeId(1), []);
-        let assignment = Assignment { tablet, schema, configuration, learner: None };
+        let assignment =
+            Assignment { tablet, schema, configuration, learner: None, lineage: model::Lineage::default() };
         let node = NodeStatus {
             node: NodeId(1),
             address: String::from("<b>"),

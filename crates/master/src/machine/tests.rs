@@ -159,6 +159,7 @@ fn strangers_are_turned_away() {
                 address: "h:1".into(),
                 disk_full: false,
                 replicas: vec![],
+                sent: Instant::ZERO,
             },
         ))
     };
@@ -294,6 +295,7 @@ fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {
             address: format!("host:{node}"),
             disk_full: false,
             replicas,
+            sent: Instant::ZERO,
         },
     )
 }

@@ -6,7 +6,7 @@ use model::{Epoch, Instant, Lsn, NodeId};
 use super::{Effect, Part, Replica};
 use crate::tail::Tail;
 use crate::timing::earliest;
-use crate::{Entry, GroupMessage, Why};
+use crate::{Entry, GroupMessage, Timing, Why};
 
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -23,6 +23,11 @@ pub(super) struct Follower {
     asked: Option<(Lsn, Instant)>,
     /// A secondary that wants to become primary.
     succession: Succession,
+    /// When the other secondaries were last asked whether they hear the primary, since it fell silent.
+    inquired: Option<Instant>,
+    /// One of them does: then it is the primary's part to remove us, and we wait for one more grace period. No longer:
+    /// if it can reach neither us nor the master, nobody else would help (design notes, 6.5).
+    heard_elsewhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +50,29 @@ impl Follower {
             attempt: now.0,
             asked: None,
             succession: Succession::No,
+            inquired: None,
+            heard_elsewhere: false,
         }
+    }
+
+    /// The primary has spoken.
+    pub fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.inquired = None;
+        self.heard_elsewhere = false;
+    }
+
+    /// When the secondary gives the primary up.
+    fn gives_up_at(&self, replica: &Replica) -> Instant {
+        let grace = replica.timing.grace;
+        self.heard + if self.heard_elsewhere { grace * 2 } else { grace }
+    }
+
+    /// When it asks the other secondaries, if there are any: in time to hear them before the grace period ends.
+    fn inquires_at(&self, replica: &Replica) -> Option<Instant> {
+        let Timing { grace, retry, .. } = replica.timing;
+        let others = replica.configuration.secondaries.len() > 1;
+        others.then(|| self.inquired.map_or(self.heard + (grace - retry.min(grace)), |at| at + retry))
     }
 
     pub fn verified(&self) -> Lsn {
@@ -60,7 +87,9 @@ impl Follower {
         let secondary = replica.configuration.has(replica.me);
         let asks_again = self.asked.map(|(_, at)| at + replica.timing.retry * 2);
         match self.succession {
-            Succession::No if secondary => earliest(Some(self.heard + replica.timing.grace), asks_again),
+            Succession::No if secondary => {
+                earliest(earliest(Some(self.gives_up_at(replica)), self.inquires_at(replica)), asks_again)
+            }
             Succession::No => asks_again,
             Succession::Saving(_) => None,
             Succession::Asked(at) => Some(at + replica.timing.retry),
@@ -123,7 +152,7 @@ impl Replica {
             return;
         }
         let Some(follower) = self.follows(from, epoch) else { return };
-        follower.heard = now;
+        follower.hear(now);
         self.believe(from, committed, out);
         let Part::Follower(follower) = &self.part else { return };
         let known = committed.min(follower.verified);
@@ -142,7 +171,7 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) {
         let Some(follower) = self.follows(from, self.configuration.epoch) else { return };
-        follower.heard = now;
+        follower.hear(now);
         self.believe(from, committed, out);
         let Part::Follower(follower) = &self.part else { return };
         let lacks = follower.verified.next();
@@ -237,6 +266,42 @@ impl Replica {
         }
     }
 
+    /// The primary is about to be given up: do the others hear it? (Gray failures: DynamoDB, by our design notes 6.5.)
+    fn inquire_if_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (epoch, me) = (self.epoch(), self.me);
+        let Part::Follower(follower) = &self.part else { return };
+        let due = follower.inquires_at(self).is_some_and(|at| now >= at);
+        if !due || follower.succession != Succession::No || !self.configuration.has(me) {
+            return;
+        }
+        let others = self.configuration.secondaries.iter().filter(|&&node| node != me);
+        out.extend(others.map(|&node| Effect::Send(node, GroupMessage::Inquiry { epoch })));
+        if let Part::Follower(follower) = &mut self.part {
+            follower.inquired = Some(now);
+        }
+    }
+
+    /// Another secondary has lost the primary. No answer means that we do not hear it either.
+    pub(super) fn on_inquiry(&mut self, now: Instant, from: NodeId, out: &mut Vec<Effect>) {
+        let (epoch, lease) = (self.epoch(), self.timing.lease);
+        let Part::Follower(follower) = &self.part else { return };
+        let hears = now.since(follower.heard) < lease && follower.succession == Succession::No;
+        if hears && self.configuration.has(self.me) && self.configuration.has(from) {
+            out.push(Effect::Send(from, GroupMessage::Hears { epoch }));
+        }
+    }
+
+    pub(super) fn on_hears(&mut self, from: NodeId, out: &mut Vec<Effect>) {
+        if !self.configuration.has(from) {
+            return;
+        }
+        let Part::Follower(follower) = &mut self.part else { return };
+        if follower.inquired.is_some() && !follower.heard_elsewhere && follower.succession == Succession::No {
+            follower.heard_elsewhere = true;
+            out.push(Effect::LinkBroken(from));
+        }
+    }
+
     /// The primary has been silent for the whole grace period: obey it no more, and stand for its place.
     fn give_up_primary(&mut self, out: &mut Vec<Effect>) {
         self.abandoned = self.configuration.epoch;
@@ -266,8 +331,10 @@ impl Replica {
     pub(super) fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         match &mut self.part {
             Part::Primary(_) => self.on_primary_tick(now, out),
-            Part::Follower(follower) => {
-                let silent = now >= follower.heard + self.timing.grace;
+            Part::Follower(_) => {
+                self.inquire_if_due(now, out);
+                let Part::Follower(follower) = &self.part else { return };
+                let silent = now >= follower.gives_up_at(self);
                 let ask_again = follower.asked.filter(|(_, at)| now >= *at + self.timing.retry * 2);
                 if silent && follower.succession == Succession::No && self.configuration.has(self.me) {
                     self.give_up_primary(out);
@@ -291,7 +358,7 @@ impl Replica {
 
     pub(super) fn on_gap(&mut self, now: Instant) {
         match &mut self.part {
-            Part::Follower(follower) => follower.heard = now,
+            Part::Follower(follower) => follower.hear(now),
             _ => self.on_primary_gap(now),
         }
     }

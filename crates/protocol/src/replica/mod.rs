@@ -22,6 +22,8 @@
 //! Never reads a clock and never touches a disk: the host says what is durable, `node` reads old entries back.
 
 mod follower;
+mod hand_over;
+mod pace;
 mod primary;
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,11 @@ pub enum Input {
     Fetched(NodeId, Vec<Entry>),
     /// A checkpoint that holds everything up to here has taken the place of whatever was there.
     Restored(Lsn),
+    /// Hand the primary's place to this secondary, if the epoch is still this one: somebody planned it.
+    HandOver(NodeId, Epoch),
+    /// The master has answered what the node told it at this time. A primary without secondaries, whom nobody grants
+    /// a lease, lives by that.
+    Session(Instant),
     /// The process was stopped for a while: nobody else is to blame for the silence.
     Gap,
     /// There is no more input for now: send what has gathered.
@@ -102,6 +109,8 @@ pub enum Effect {
         /// The learner's attempt; `None` for a member.
         attempt: Option<u64>,
     },
+    /// The primary is silent here, but this other secondary hears it: the link is broken, not the primary.
+    LinkBroken(NodeId),
     /// The peer did what the protocol does not allow.
     Suspect(NodeId, &'static str),
 }
@@ -141,6 +150,9 @@ pub struct Replica {
     /// take us back to an epoch that we have left.
     saved: u64,
     synced: u64,
+
+    /// When the node last told the master something that it has answered.
+    session: Option<Instant>,
 }
 
 impl Replica {
@@ -163,6 +175,7 @@ impl Replica {
             unsynced: VecDeque::new(),
             saved: 0,
             synced: 0,
+            session: None,
         }
     }
 
@@ -252,11 +265,14 @@ impl Replica {
     }
 
     /// May a read that was made of the committed state be answered now? True only at a primary whose epoch is on
-    /// disk, which has taken over its predecessor's entries, and whose leases have not lapsed (PacificA, 2.3).
+    /// disk, which has taken over its predecessor's entries, and whose leases have not lapsed (PacificA, 2.3). A
+    /// primary alone has nobody to ask for a lease: it needs a live session with the master.
     pub fn may_read(&self, now: Instant) -> bool {
         match &self.part {
             Part::Primary(primary) => {
                 self.serves(primary)
+                    && !primary.has_resigned()
+                    && self.may_be_alone(primary, now)
                     && primary.voters(self.me, &self.configuration).iter().all(|node| primary.leased(*node, now, self))
             }
             _ => false,
@@ -264,8 +280,25 @@ impl Replica {
     }
 
     /// May it take new writes?
-    pub fn may_write(&self) -> bool {
-        matches!(&self.part, Part::Primary(primary) if self.serves(primary))
+    pub fn may_write(&self, now: Instant) -> bool {
+        match &self.part {
+            Part::Primary(primary) => {
+                self.serves(primary) && !primary.is_handing_over() && self.may_be_alone(primary, now)
+            }
+            _ => false,
+        }
+    }
+
+    /// A primary whose configuration has nobody else?
+    pub fn is_alone(&self) -> bool {
+        matches!(&self.part, Part::Primary(primary) if primary.voters(self.me, &self.configuration).is_empty())
+    }
+
+    /// A primary alone must have been heard by the master lately: if it was not, an operator may have given the tablet
+    /// up for lost and begun it anew elsewhere.
+    fn may_be_alone(&self, primary: &Primary, now: Instant) -> bool {
+        let session = self.session.is_some_and(|sent| now < sent + self.timing.session);
+        session || !primary.voters(self.me, &self.configuration).is_empty()
     }
 
     /// A primary with live leases, or a secondary that hears its primary.
@@ -414,7 +447,7 @@ impl Replica {
         }
     }
 
-    fn on_durable(&mut self, mark: u64) {
+    fn on_durable(&mut self, now: Instant, mark: u64) {
         assert!(mark <= self.marks, "only what was appended becomes durable");
         self.synced = self.synced.max(mark);
         while let Some(&(at, upto)) = self.unsynced.front() {
@@ -424,6 +457,7 @@ impl Replica {
             self.durable = self.durable.max(upto);
             self.unsynced.pop_front();
         }
+        self.pace_own_disk(now);
     }
 
     /// Everything up to here is committed.
@@ -456,6 +490,8 @@ impl Replica {
             | GroupMessage::Prepared { epoch, .. }
             | GroupMessage::Missing { epoch, .. }
             | GroupMessage::Stale { epoch }
+            | GroupMessage::Inquiry { epoch }
+            | GroupMessage::Hears { epoch }
             | GroupMessage::Learn { epoch, .. } => *epoch,
             _ => self.epoch(),
         };
@@ -474,6 +510,8 @@ impl Replica {
             GroupMessage::Prepared { upto, .. } => self.on_prepared(now, from, upto, out),
             GroupMessage::Missing { from: lsn, .. } => self.on_missing(now, from, lsn, out),
             GroupMessage::Learn { attempt, from: lsn, .. } => self.on_learn(now, from, attempt, lsn, out),
+            GroupMessage::Inquiry { .. } => self.on_inquiry(now, from, out),
+            GroupMessage::Hears { .. } => self.on_hears(from, out),
             _ => {}
         }
     }
@@ -486,13 +524,13 @@ impl Core for Replica {
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::Assign(configuration, learner) => self.on_assign(now, configuration, learner, out),
-            Input::Propose(ticket, payload) => self.on_propose(ticket, payload, out),
+            Input::Propose(ticket, payload) => self.on_propose(now, ticket, payload, out),
             Input::Receive(from, message) => self.on_message(now, from, message, out),
             Input::Beacon(from, epoch, committed) => self.on_beacon(now, from, epoch, committed, out),
             Input::Granted(from, epoch, sent) => self.on_granted(now, from, epoch, sent, out),
             Input::Durable(mark) => {
                 let saving = self.synced < self.saved;
-                self.on_durable(mark);
+                self.on_durable(now, mark);
                 if saving && self.synced >= self.saved {
                     self.on_installed(now);
                 }
@@ -502,6 +540,11 @@ impl Core for Replica {
             }
             Input::Fetched(to, entries) => self.on_fetched(to, entries, out),
             Input::Restored(upto) => self.on_restored(now, upto, out),
+            Input::HandOver(to, epoch) => self.on_hand_over(now, to, epoch, out),
+            Input::Session(sent) => {
+                self.session = self.session.max(Some(sent));
+                self.advance(now, out);
+            }
             Input::Gap => self.on_gap(now),
             Input::Settle => self.pump(now, out),
             Input::Tick => self.on_tick(now, out),

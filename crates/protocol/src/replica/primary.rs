@@ -7,6 +7,8 @@ use bytes::Bytes;
 use core::time::Duration;
 use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, Ticket};
 
+use super::hand_over::HandOver;
+use super::pace::Pace;
 use super::{Effect, Part, Replica};
 use crate::timing::earliest;
 use crate::{Entry, GroupMessage, Why};
@@ -19,7 +21,7 @@ const MESSAGE_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Primary {
     /// Every secondary, and the learner once it has asked.
-    peers: BTreeMap<NodeId, Peer>,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
     /// Who waits for which entry.
     waiting: BTreeMap<Lsn, Ticket>,
     /// Bytes of the payloads that are waited for.
@@ -30,11 +32,15 @@ pub(super) struct Primary {
     /// anew with less in our log, and followers would find it different from what they compared.
     installed: u64,
     /// Asked of the master and not answered; its members count already.
-    proposal: Option<Proposal>,
+    pub(super) proposal: Option<Proposal>,
+    /// A secondary is about to take our place.
+    pub(super) hand_over: HandOver,
+    /// How fast our own disk is.
+    pub(super) pace: Pace,
 }
 
 #[derive(Debug)]
-struct Proposal {
+pub(super) struct Proposal {
     configuration: Configuration,
     why: Why,
     /// When the master was last asked.
@@ -42,9 +48,9 @@ struct Proposal {
 }
 
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     /// Last entry of our log that its disk holds.
-    acked: Lsn,
+    pub(super) acked: Lsn,
     /// Last entry that went out to it, or that it has anyway.
     sent: Lsn,
     /// Where sending begins again after a loss. Never more than `sent`.
@@ -61,6 +67,8 @@ struct Peer {
     fetching: Option<Instant>,
     /// A learner's attempt.
     attempt: Option<u64>,
+    /// How fast it has on disk what ours has.
+    pub(super) pace: Pace,
 }
 
 impl Peer {
@@ -75,6 +83,7 @@ impl Peer {
             progress: now,
             fetching: None,
             attempt: None,
+            pace: Pace::default(),
         }
     }
 
@@ -113,6 +122,16 @@ impl Primary {
         let ticket = self.waiting.remove(&entry.lsn)?;
         self.waiting_bytes -= entry.payload.len();
         Some(ticket)
+    }
+
+    /// Has it left its place to another, or is about to?
+    pub fn is_handing_over(&self) -> bool {
+        self.hand_over.holds_writes()
+    }
+
+    /// Has it given up its place, so that it must not read any more in this epoch?
+    pub fn has_resigned(&self) -> bool {
+        self.hand_over.has_resigned()
     }
 
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
@@ -156,17 +175,22 @@ impl Primary {
         if let Some(proposal) = &self.proposal {
             return Some(proposal.asked + replica.timing.retry);
         }
-        let lapses = match replica.synced >= self.installed {
-            true => replica.configuration.secondaries.iter().map(|&node| self.lapses(node, replica)).min(),
-            false => None,
-        };
         let fetching = self.peers.values().filter_map(|peer| peer.fetching).min();
-        earliest(lapses, fetching.map(|since| since + replica.timing.retry * 5))
+        let waits = fetching.map(|since| since + replica.timing.retry * 5);
+        let waits = earliest(waits, self.hand_over.deadline(&replica.timing));
+        if replica.synced < self.installed {
+            return waits;
+        }
+        let secondaries = &replica.configuration.secondaries;
+        let lapses = secondaries.iter().map(|&node| self.lapses(node, replica)).min();
+        let paces = secondaries.iter().filter_map(|node| self.peers.get(node)).map(|peer| &peer.pace);
+        let slow = paces.chain([&self.pace]).filter_map(|pace| pace.deadline(&replica.timing)).min();
+        earliest(earliest(waits, lapses), slow)
     }
 }
 
 impl Replica {
-    fn primary(&mut self) -> Option<&mut Primary> {
+    pub(super) fn primary(&mut self) -> Option<&mut Primary> {
         match &mut self.part {
             Part::Primary(primary) => Some(primary),
             _ => None,
@@ -188,6 +212,7 @@ impl Replica {
         if let Some(primary) = self.primary() {
             primary.proposal = None;
             primary.installed = saved;
+            primary.hand_over = HandOver::No;
         }
         // A learner's promises end with the epoch: it may have been told to forget since, and to learn anew.
         let members = self.configuration.clone();
@@ -201,6 +226,7 @@ impl Replica {
             for peer in primary.peers.values_mut() {
                 peer.rewind(now, committed.min(peer.sent));
                 peer.since = Some(now);
+                peer.pace = Pace::default();
             }
         }
         self.advance(now, out);
@@ -217,8 +243,8 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_propose(&mut self, ticket: Ticket, payload: Bytes, out: &mut Vec<Effect>) {
-        if !self.may_write() {
+    pub(super) fn on_propose(&mut self, now: Instant, ticket: Ticket, payload: Bytes, out: &mut Vec<Effect>) {
+        if !self.may_write(now) {
             let refusal = match &self.part {
                 Part::Primary(_) | Part::Returning(_) => Refusal::NotReady(self.tablet),
                 _ => Refusal::WrongEpoch { tablet: self.tablet, current: self.configuration.clone() },
@@ -230,6 +256,7 @@ impl Replica {
         if let Some(primary) = self.primary() {
             primary.waiting.insert(entry.lsn, ticket);
             primary.waiting_bytes += entry.payload.len();
+            primary.pace.watch(now, entry.lsn);
         }
         self.tail.push(entry.clone());
         self.append(vec![entry], out);
@@ -281,7 +308,7 @@ impl Replica {
     }
 
     pub(super) fn on_prepared(&mut self, now: Instant, from: NodeId, upto: Lsn, out: &mut Vec<Effect>) {
-        let last = self.tail.last();
+        let (last, slow) = (self.tail.last(), self.timing.slow);
         let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
         if upto > last || upto > peer.sent {
             // A rewound peer may still acknowledge what went out before: its disk does hold it.
@@ -293,6 +320,7 @@ impl Replica {
         }
         if upto > peer.acked {
             peer.acked = upto;
+            peer.pace.reached(now, upto, slow);
             peer.base = peer.base.max(upto);
             peer.progress = now;
         }
@@ -366,8 +394,12 @@ impl Replica {
         let voters = primary.voters(self.me, &self.configuration);
         let acked = |node: &NodeId| primary.peers.get(node).map_or(Lsn::ZERO, |peer| peer.acked);
         let everywhere = voters.iter().map(acked).fold(self.durable, Lsn::min);
+        if !self.may_be_alone(primary, now) {
+            return;
+        }
         self.commit_to(everywhere, out);
         self.admit_learner(now, out);
+        self.hand_over_if_drained(now, out);
     }
 
     fn admit_learner(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -390,6 +422,7 @@ impl Replica {
     pub(super) fn on_primary_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (retry, timing_fetch) = (self.timing.retry, self.timing.retry * 5);
         let Part::Primary(primary) = &mut self.part else { return };
+        primary.hand_over.tick(now, &self.timing);
         if let Some(Proposal { configuration, why, asked }) = &mut primary.proposal {
             if now >= *asked + retry {
                 *asked = now;
@@ -406,13 +439,23 @@ impl Replica {
         if self.synced < primary.installed {
             return;
         }
-        let silent: BTreeSet<NodeId> =
-            self.configuration.secondaries.iter().copied().filter(|&node| now >= primary.lapses(node, self)).collect();
-        let longest = silent.iter().map(|&node| (primary.silence(node, now), node)).max();
-        if let Some((silence, node)) = longest {
-            let mut fewer = self.configuration.next();
-            fewer.secondaries.retain(|node| !silent.contains(node));
+        let secondaries = &self.configuration.secondaries;
+        let silent = secondaries.iter().filter(|&&node| now >= primary.lapses(node, self));
+        let silent = silent.map(|&node| (primary.silence(node, now), node));
+        let slow = secondaries.iter().filter_map(|&node| {
+            let pace = &primary.peers.get(&node)?.pace;
+            pace.is_slow(now, &self.timing).then(|| (pace.behind(now), node))
+        });
+        let (silent, slow): (Vec<_>, Vec<_>) = (silent.collect(), slow.collect());
+        let mut fewer = self.configuration.next();
+        fewer.secondaries.retain(|node| !silent.iter().chain(&slow).any(|(_, unfit)| unfit == node));
+        if let Some(&(silence, node)) = silent.iter().max() {
             self.propose(now, fewer, Why::Silent { node, silent: silence }, out);
+        } else if let Some(&(behind, node)) = slow.iter().max() {
+            self.propose(now, fewer, Why::Slow { node, behind }, out);
+        } else if primary.pace.is_slow(now, &self.timing) {
+            let behind = primary.pace.behind(now);
+            self.abdicate(now, behind, out);
         }
     }
 
@@ -429,6 +472,8 @@ impl Replica {
         for peer in primary.peers.values_mut() {
             peer.granted = None;
             peer.since = Some(now);
+            peer.pace = Pace::default();
         }
+        primary.pace = Pace::default();
     }
 }

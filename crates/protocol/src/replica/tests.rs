@@ -100,6 +100,59 @@ fn a_silent_primary_is_given_up_on_disk_first() {
     assert_eq!(step_at(&mut secondary, at(902), Input::Durable(2)), [succession]);
 }
 
+/// Design notes 6.5: a secondary that loses the primary asks the others in time; if one still hears it, the link is
+/// broken and not the primary, whose part it is now to remove us. It waits for one more grace period, and no longer.
+#[test]
+fn a_secondary_with_a_broken_link_waits_once() {
+    let mut secondary = settled_secondary_of_three();
+    assert_eq!(secondary.deadline(), Some(at(700)));
+    let inquiry = send(T, GroupMessage::Inquiry { epoch: Epoch(1) });
+    assert_eq!(step_at(&mut secondary, at(700), Input::Tick), vec![inquiry.clone()]);
+    let hears = received(T, GroupMessage::Hears { epoch: Epoch(1) });
+    assert_eq!(step_at(&mut secondary, at(705), hears.clone()), [Effect::LinkBroken(T)]);
+    assert_eq!(step_at(&mut secondary, at(900), Input::Tick), [inquiry]);
+    assert_eq!(step_at(&mut secondary, at(905), hears), []);
+    step_at(&mut secondary, at(1799), Input::Tick);
+    assert_eq!(secondary.abandoned(), Epoch(0));
+    step_at(&mut secondary, at(1800), Input::Tick);
+    assert_eq!(secondary.abandoned(), Epoch(1));
+}
+
+/// If the others have lost the primary too, nobody answers, and no time is lost.
+#[test]
+fn a_secondary_whose_peers_are_silent_does_not_wait() {
+    let mut secondary = settled_secondary_of_three();
+    step_at(&mut secondary, at(700), Input::Tick);
+    step_at(&mut secondary, at(900), Input::Tick);
+    assert_eq!(secondary.abandoned(), Epoch(1));
+}
+
+/// Whoever hears the primary says so; whoever has lost it too, or has given it up, says nothing.
+#[test]
+fn an_inquiry_is_answered_by_who_hears_the_primary() {
+    let mut secondary = settled_secondary_of_three();
+    let inquiry = received(T, GroupMessage::Inquiry { epoch: Epoch(1) });
+    let hears = send(T, GroupMessage::Hears { epoch: Epoch(1) });
+    assert_eq!(step_at(&mut secondary, at(599), inquiry.clone()), [hears]);
+    assert_eq!(step_at(&mut secondary, at(600), inquiry), []);
+}
+
+/// Design notes 6.5: a configuration of one has nobody to take a lease from; it lives by its session with the master.
+#[test]
+fn a_primary_alone_needs_a_session_with_the_master() {
+    let mut primary = Replica::new(TabletId(1), P, timing());
+    step(&mut primary, Input::Assign(configuration(1, P, &[]), None));
+    assert_eq!(step(&mut primary, Input::Durable(2)), [], "it was never heard");
+    assert!(!primary.may_read(at(0)) && !primary.may_write(at(0)));
+    assert_eq!(step(&mut primary, Input::Session(at(0))), [commit(1, 1, b"", None)]);
+    assert!(primary.may_read(at(2_999)) && primary.may_write(at(2_999)));
+    assert!(!primary.may_read(at(3_000)) && !primary.may_write(at(3_000)));
+    assert_eq!(
+        step_at(&mut primary, at(3_000), propose(7, b"x")),
+        [Effect::Refuse(Ticket(7), Refusal::NotReady(TabletId(1)))]
+    );
+}
+
 /// The promise of epoch 1 to obey nobody of epoch 0 must be on disk before it shows.
 #[test]
 fn nothing_is_granted_before_the_epoch_is_on_disk() {
@@ -154,17 +207,17 @@ fn a_new_primary_reconciles_before_it_serves() {
     let effects = step(&mut heir, Input::Assign(configuration(2, S, &[T]), None));
     let save = Effect::Save { configuration: configuration(2, S, &[T]), learner: None, abandoned: Epoch(1) };
     assert_eq!(effects, [save, append(3, 2, b"")]);
-    assert!(!heir.may_write());
+    assert!(!heir.may_write(at(0)));
     // It begins where it knows that all agree, and keeps the old entry's epoch.
     assert_eq!(step(&mut heir, Input::Settle), [], "nobody hears of an epoch that is not on disk");
     step(&mut heir, Input::Durable(2));
     let both = vec![entry(2, 1, b"x"), entry(3, 2, b"")];
     let message = GroupMessage::Prepare { epoch: Epoch(2), committed: Lsn(1), entries: both };
     assert_eq!(step(&mut heir, Input::Settle), [send(T, message)]);
-    assert!(!heir.may_write());
+    assert!(!heir.may_write(at(0)));
     let commits = Effect::Commit(vec![(entry(2, 1, b"x"), None), (entry(3, 2, b""), None)]);
     assert_eq!(step(&mut heir, prepared(T, 2, 3)), [commits]);
-    assert!(heir.may_write());
+    assert!(heir.may_write(at(0)));
     assert!(!heir.may_read(at(0)), "T has granted no lease yet");
     step(&mut heir, Input::Granted(T, Epoch(2), at(0)));
     assert!(heir.may_read(at(0)));
@@ -245,6 +298,7 @@ fn an_unanswered_proposal_counts_its_members() {
 fn a_learner_far_behind_needs_older_entries() {
     let mut primary =
         Replica::recover(TabletId(1), P, timing(), at(0), configuration(1, P, &[]), Epoch(0), Lsn(90), vec![]);
+    step(&mut primary, Input::Session(at(0)));
     step(&mut primary, Input::Assign(configuration(2, P, &[]), Some(S)));
     step(&mut primary, Input::Durable(2));
     step(&mut primary, received(S, GroupMessage::Learn { epoch: Epoch(2), attempt: 5, from: Lsn(11) }));
@@ -271,7 +325,7 @@ fn a_restarted_primary_asks_for_a_new_epoch() {
         Lsn(1),
         vec![entry(2, 4, b"x")],
     );
-    assert!(!primary.may_write() && !primary.may_read(at(0)));
+    assert!(!primary.may_write(at(0)) && !primary.may_read(at(0)));
     let again = Effect::ProposeConfiguration(configuration(5, P, &[S]), Why::Returned);
     assert_eq!(step(&mut primary, Input::Tick), [again]);
     let refused = Effect::Refuse(Ticket(7), Refusal::NotReady(TabletId(1)));
@@ -308,6 +362,93 @@ fn nonsense_is_suspected() {
     assert_eq!(secondary.committed(), Lsn(1), "only what is compared is committed");
 }
 
+// ---- planned changes, and those who are slow -------------------------------------------------------------------------
+
+/// Design notes 5.5, planned primary transfer: new writes wait until the heir has everything, then the master decides.
+#[test]
+fn the_primary_hands_over_with_nothing_under_way() {
+    let mut primary = settled_primary(&[S, T]);
+    step(&mut primary, propose(7, b"x"));
+    step(&mut primary, Input::Settle);
+    step(&mut primary, Input::Durable(3));
+    assert_eq!(step(&mut primary, Input::HandOver(S, Epoch(1))), []);
+    let refused = Effect::Refuse(Ticket(8), Refusal::NotReady(TabletId(1)));
+    assert_eq!(step(&mut primary, propose(8, b"y")), [refused]);
+    assert_eq!(step(&mut primary, prepared(S, 1, 2)), []);
+    let handed = Effect::ProposeConfiguration(configuration(2, S, &[P, T]), Why::Transfer { to: S });
+    assert_eq!(step(&mut primary, prepared(T, 1, 2)), [commit(2, 1, b"x", Some(7)), handed]);
+    assert!(primary.may_read(at(1)), "until the master has decided, it is the primary");
+    step(&mut primary, Input::Assign(configuration(2, S, &[P, T]), None));
+    assert!(!primary.may_read(at(1)) && primary.role() == Role::Secondary);
+}
+
+/// The master may be away, and then writes go on: whether it has decided shows when they are acknowledged, or not.
+#[test]
+fn a_hand_over_that_nobody_answers_holds_writes_no_longer_than_a_lease() {
+    let mut primary = settled_primary(&[S]);
+    step(&mut primary, Input::HandOver(S, Epoch(1)));
+    assert!(!primary.may_write(at(599)));
+    step_at(&mut primary, at(600), Input::Tick);
+    assert!(primary.may_write(at(600)));
+}
+
+#[test]
+fn nobody_hands_over_to_a_stranger_or_in_another_epoch() {
+    let mut primary = settled_primary(&[S]);
+    for order in [Input::HandOver(T, Epoch(1)), Input::HandOver(S, Epoch(2)), Input::HandOver(P, Epoch(1))] {
+        assert_eq!(step(&mut primary, order), []);
+        assert!(primary.may_write(at(0)));
+    }
+}
+
+/// Decision 15 of the design: a secondary that grants leases but does not write is removed after seconds.
+#[test]
+fn a_secondary_whose_disk_hangs_is_proposed_away() {
+    let mut primary = settled_primary(&[S, T]);
+    step(&mut primary, propose(7, b"x"));
+    step(&mut primary, Input::Settle);
+    step(&mut primary, Input::Durable(3));
+    step(&mut primary, prepared(T, 1, 2));
+    for ms in [2_400, 2_500] {
+        step_at(&mut primary, at(ms), Input::Granted(S, Epoch(1), at(ms)));
+        step_at(&mut primary, at(ms), Input::Granted(T, Epoch(1), at(ms)));
+    }
+    assert_eq!(step_at(&mut primary, at(2_499), Input::Tick), []);
+    assert_eq!(primary.deadline(), Some(at(2_500)));
+    let why = Why::Slow { node: S, behind: Duration::from_millis(2_500) };
+    let fewer = Effect::ProposeConfiguration(configuration(2, P, &[T]), why);
+    assert_eq!(step_at(&mut primary, at(2_500), Input::Tick), [fewer]);
+}
+
+/// A primary whose own disk hangs, while a secondary has more than it: that one takes over. The heir will not wait for
+/// our leases to lapse, so we read no more before we ask.
+#[test]
+fn a_primary_whose_disk_hangs_hands_over_and_reads_no_more() {
+    let mut primary = settled_primary(&[S, T]);
+    step(&mut primary, propose(7, b"x"));
+    step(&mut primary, Input::Settle);
+    step(&mut primary, prepared(T, 1, 2));
+    for node in [S, T] {
+        step_at(&mut primary, at(2_500), Input::Granted(node, Epoch(1), at(2_500)));
+    }
+    assert!(primary.may_read(at(2_500)));
+    let why = Why::Slow { node: P, behind: Duration::from_millis(2_500) };
+    let without_me = Effect::ProposeConfiguration(configuration(2, T, &[S]), why);
+    assert_eq!(step_at(&mut primary, at(2_500), Input::Tick), [without_me]);
+    assert!(!primary.may_read(at(2_500)) && !primary.may_write(at(2_500)));
+}
+
+/// A stall that all share (one machine, one disk) is nobody's fault.
+#[test]
+fn a_stall_that_all_share_changes_nothing() {
+    let mut primary = settled_primary(&[S]);
+    step(&mut primary, propose(7, b"x"));
+    step(&mut primary, Input::Settle);
+    step_at(&mut primary, at(2_500), Input::Granted(S, Epoch(1), at(2_500)));
+    assert_eq!(step_at(&mut primary, at(2_500), Input::Tick), []);
+    assert!(primary.may_read(at(2_500)));
+}
+
 // ---- the vocabulary -------------------------------------------------------------------------------------------------------
 
 fn timing() -> Timing {
@@ -326,13 +467,14 @@ fn configuration(epoch: u32, primary: NodeId, secondaries: &[NodeId]) -> Configu
 fn settled_primary(secondaries: &[NodeId]) -> Replica {
     let mut primary = Replica::new(TabletId(1), P, timing());
     step(&mut primary, Input::Assign(configuration(1, P, secondaries), None));
+    step(&mut primary, Input::Session(at(0)));
     step(&mut primary, Input::Settle);
     step(&mut primary, Input::Durable(2));
     for &node in secondaries {
         step(&mut primary, prepared(node, 1, 1));
         step(&mut primary, Input::Granted(node, Epoch(1), at(0)));
     }
-    assert!(primary.may_read(at(0)) && primary.may_write());
+    assert!(primary.may_read(at(0)) && primary.may_write(at(0)));
     primary
 }
 
@@ -340,6 +482,14 @@ fn settled_primary(secondaries: &[NodeId]) -> Replica {
 fn settled_secondary() -> Replica {
     let mut secondary = Replica::new(TabletId(1), S, timing());
     step(&mut secondary, Input::Assign(configuration(1, P, &[S]), None));
+    step(&mut secondary, Input::Durable(1));
+    secondary
+}
+
+/// The same with another secondary beside it.
+fn settled_secondary_of_three() -> Replica {
+    let mut secondary = Replica::new(TabletId(1), S, timing());
+    step(&mut secondary, Input::Assign(configuration(1, P, &[S, T]), None));
     step(&mut secondary, Input::Durable(1));
     secondary
 }

@@ -98,7 +98,7 @@ impl World {
         }
         let primary = configuration.primary.0 as usize;
         let replica = self.replica(primary);
-        if !replica.may_write() || !replica.may_read(self.local(primary)) {
+        if !replica.may_write(self.local(primary)) || !replica.may_read(self.local(primary)) {
             return Err(format!("the primary does not serve: {state}"));
         }
         let committed = replica.committed();

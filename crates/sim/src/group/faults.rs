@@ -20,6 +20,9 @@ pub(super) struct Climate {
     pub gaps: bool,
     pub master_faults: bool,
     pub forgets: bool,
+    pub hangs: bool,
+    /// Chance, in percent and every 200 ms, that the primary is told to hand over.
+    pub hand_overs: u64,
     pub heavy: bool,
     pub quiet_after_healing: bool,
     pub wanted: usize,
@@ -43,6 +46,8 @@ impl Climate {
             heavy: random.chance(5),
             quiet_after_healing: random.chance(40),
             wanted,
+            hangs: random.chance(30),
+            hand_overs: [0, 0, 2, 10][random.below(4) as usize],
         }
     }
 }
@@ -62,7 +67,7 @@ impl World {
             let most = [50 * MS, 500 * MS, 2500 * MS, 6 * SECOND][random.below(4) as usize];
             random.below(most) + MS
         };
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..=3 if self.climate.crashes => {
                 self.say(format!("fault: crash of n{node}, {}", self.brief_or_down(node)));
                 self.crash(node);
@@ -94,6 +99,11 @@ impl World {
                         self.agenda.after(delay, Happening::Unblock(from, to));
                     }
                 }
+            }
+            10 if self.climate.hangs => {
+                self.say(format!("fault: the disk of n{node} hangs"));
+                let until = now + long(&mut self.random);
+                self.hosts[node].hangs_until = until.min(HEALED);
             }
             9 if self.climate.master_faults => {
                 self.say(String::from("fault: master down"));

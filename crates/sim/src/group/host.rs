@@ -39,6 +39,8 @@ pub(super) struct Host {
     pub life: u64,
     /// What was applied to the rows.
     pub applied: Lsn,
+    /// No sync ends before this.
+    pub hangs_until: u64,
 }
 
 // --- processes
@@ -257,7 +259,7 @@ impl World {
             }
         }
         if beats {
-            self.send(node, MASTER, Packet::Heartbeat);
+            self.send(node, MASTER, Packet::Heartbeat(now));
         }
         let host = &mut self.hosts[node];
         if self.random.chance(10) && host.applied > host.log.flushed {
@@ -305,7 +307,11 @@ impl World {
                 Effect::ProposeConfiguration(configuration, _) => {
                     self.send(node, MASTER, Packet::Propose(configuration));
                 }
-                Effect::AskMaster => self.send(node, MASTER, Packet::Heartbeat),
+                Effect::AskMaster => {
+                    let now = self.local(node);
+                    self.send(node, MASTER, Packet::Heartbeat(now));
+                }
+                Effect::LinkBroken(_) => self.summary.links += 1,
                 Effect::Commit(commits) => self.on_commit(node, commits)?,
                 Effect::Refuse(ticket, refusal) => {
                     if !matches!(refusal, Refusal::Unknown(_)) {
@@ -346,6 +352,7 @@ impl World {
         let (life, records, marks) = (host.life, host.log.unsynced(), process.marks);
         let slow = self.random.chance(self.climate.slow_sync);
         let delay = if slow { self.random.below(SECOND) } else { self.random.between(200 * US, 3 * MS) };
+        let delay = delay.max(self.hosts[node].hangs_until.saturating_sub(self.agenda.now()));
         self.agenda.after(delay, Happening::Synced { node, life, records, marks });
     }
 

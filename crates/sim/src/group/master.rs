@@ -19,8 +19,9 @@ impl World {
             return Ok(());
         }
         match packet {
-            Packet::Heartbeat => {
+            Packet::Heartbeat(sent) => {
                 self.master.heard[from] = self.agenda.now();
+                self.send(MASTER, from, Packet::Welcome(sent));
                 self.tell(from);
             }
             Packet::Propose(configuration) => {
@@ -89,6 +90,14 @@ impl World {
                 .filter(|node| !self.master.configuration.has(*node))
                 .collect();
             self.master.learner = self.random.pick(&free).copied();
+        }
+        if now < HEALED
+            && self.random.chance(self.climate.hand_overs)
+            && let Some(&heir) = self.random.pick(&self.master.configuration.secondaries)
+        {
+            self.say(format!("master: {heir} shall be primary"));
+            let Configuration { primary, epoch, .. } = self.master.configuration;
+            self.send(MASTER, primary.0 as usize, Packet::HandOver(heir, epoch));
         }
         if self.master.learner != before {
             self.say(format!("master: learner {before:?} -> {:?}", self.master.learner));

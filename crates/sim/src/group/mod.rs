@@ -36,6 +36,8 @@ pub struct Summary {
     pub readable: u64,
     /// Checkpoints that learners took.
     pub checkpoints: u64,
+    /// Secondaries that lost a primary which another still heard.
+    pub links: u64,
     /// Last committed entry.
     pub committed: Lsn,
     /// How often something broke.

@@ -15,7 +15,9 @@ pub(super) enum Packet {
     Beacon { sent: Instant, epoch: Epoch, committed: Lsn },
     BeaconAck { sent: Instant, epoch: Epoch },
     Offer { attempt: u64, upto: Lsn },
-    Heartbeat,
+    Heartbeat(Instant),
+    Welcome(Instant),
+    HandOver(NodeId, Epoch),
     Propose(Configuration),
     Assign(Configuration, Option<NodeId>),
     Forget(Epoch),
@@ -103,7 +105,9 @@ impl World {
                 }
                 Ok(())
             }
-            Packet::Heartbeat | Packet::Propose(_) => Ok(()),
+            Packet::Welcome(sent) => self.input(to, Input::Session(sent)),
+            Packet::HandOver(heir, epoch) => self.input(to, Input::HandOver(heir, epoch)),
+            Packet::Heartbeat(_) | Packet::Propose(_) => Ok(()),
         }
     }
 
