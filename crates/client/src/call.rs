@@ -1,9 +1,10 @@
 //! One operation, attempt by attempt, until it is answered or its time is up.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Mutation, ReadOptions, RequestId};
+use model::{Consistency, Freshness, Mutation, ReadOptions, RequestId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -31,6 +32,11 @@ impl Journey {
             deadline: begun + options.deadline,
             patience: options.attempt.max(Duration::from_millis(1)),
         }
+    }
+
+    /// The same, with a course of its own.
+    pub(crate) fn on(course: Course, options: &Options) -> Journey {
+        Journey { course, ..Journey::new(options) }
     }
 
     /// When an attempt that begins at `now` is taken for lost.
@@ -72,12 +78,13 @@ impl Client {
         &self,
         table: &str,
         seek: Seek<'_>,
+        course: Course,
         ask: impl Fn(KvClient<Channel>, Route) -> F,
     ) -> Result<(T, Place), Error>
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let mut journey = Journey::new(&self.inner.options);
+        let mut journey = Journey::on(course, &self.inner.options);
         loop {
             let (asked, error) =
                 match timeout_at(journey.deadline, self.place(table, seek, journey.course.detour)).await {
@@ -96,6 +103,14 @@ impl Client {
         }
     }
 
+    /// Eventual reads are spread over the members in turn; all else begins with the primary.
+    pub(crate) fn course(&self, options: &ReadOptions<String>) -> Course {
+        match options.consistency {
+            Consistency::Linearizable => Course::default(),
+            Consistency::Eventual { .. } => Course::anywhere(self.inner.turns.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     pub(crate) async fn write(
         &self,
         table: &str,
@@ -109,7 +124,7 @@ impl Client {
             let message = convert::mutate_request(table, Some(route), request, mutation.clone());
             async move { kv.mutate(message).await }
         };
-        let (response, _) = self.routed(table, Seek::Row(&row), ask).await?;
+        let (response, _) = self.routed(table, Seek::Row(&row), Course::default(), ask).await?;
         Ok(response.into_inner().into())
     }
 
@@ -118,12 +133,14 @@ impl Client {
         table: &str,
         row: Bytes,
         options: ReadOptions<String>,
-    ) -> Result<Option<NamedRow>, Error> {
+    ) -> Result<(Option<NamedRow>, Option<Freshness>), Error> {
+        let course = self.course(&options);
         let ask = |mut kv: KvClient<Channel>, route| {
             let message = convert::get_request(table, Some(route), row.clone(), options.clone());
             async move { kv.get(message).await }
         };
-        let (response, _) = self.routed(table, Seek::Row(&row), ask).await?;
-        Ok(response.into_inner().row.map(Into::into))
+        let (response, _) = self.routed(table, Seek::Row(&row), course, ask).await?;
+        let response = response.into_inner();
+        Ok((response.row.map(Into::into), response.from.map(Into::into)))
     }
 }

@@ -31,13 +31,15 @@ mod sequence;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::random::Random;
 use model::request::ClusterMap;
-use model::{AdminReply, AdminRequest, ClientId, Mutation, NodeId, Operation, ReadOptions, Refusal, RequestId, Schema};
+use model::{
+    AdminReply, AdminRequest, ClientId, Freshness, Mutation, NodeId, Operation, ReadOptions, Refusal, RequestId, Schema,
+};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -48,7 +50,7 @@ use crate::sequence::Sequences;
 pub use crate::error::Error;
 pub use crate::master::Master;
 pub use crate::pipeline::{Pending, Pipeline};
-pub use crate::scan::Rows;
+pub use crate::scan::{Rows, RowsFrom};
 pub use wire::v1::NodeAction;
 pub use wire::{Answer, NamedCell, NamedRow, Present, Written};
 
@@ -92,6 +94,8 @@ struct Inner {
     fetching: AtomicBool,
     sequences: Arc<Sequences>,
     random: Mutex<Random>,
+    /// Counts eventual reads; begins anywhere, so that many young clients do not all ask the same replica.
+    turns: AtomicUsize,
 }
 
 /// Between the beginnings of two fetches of the map.
@@ -125,6 +129,7 @@ impl Client {
             fetching: AtomicBool::new(false),
             sequences: Sequences::new(ClientId(sequence::chance())),
             random: Mutex::new(Random::new(sequence::chance())),
+            turns: AtomicUsize::new(sequence::chance() as u16 as usize),
         };
         Client { inner: Arc::new(inner) }
     }
@@ -136,6 +141,18 @@ impl Client {
 
     /// Reads a row; `None` if it has no such cell.
     pub async fn get(&self, table: &str, row: Bytes, options: ReadOptions<String>) -> Result<Option<NamedRow>, Error> {
+        self.read(table, row, options).await.map(|(row, _)| row)
+    }
+
+    /// Reads a row, and says which replica answered and how old its answer may be, if the read was eventual
+    /// ([`model::Consistency::Eventual`]). Eventual reads are spread over all replicas, and go to another one if
+    /// the first is away or older than allowed.
+    pub async fn get_from(
+        &self,
+        table: &str,
+        row: Bytes,
+        options: ReadOptions<String>,
+    ) -> Result<(Option<NamedRow>, Option<Freshness>), Error> {
         self.read(table, row, options).await
     }
 
@@ -144,7 +161,9 @@ impl Client {
     pub async fn execute(&self, table: &str, operation: Operation) -> Result<Answer, Error> {
         match operation {
             Operation::Write { request, mutation } => self.write(table, request, mutation).await.map(Answer::Written),
-            Operation::Get { row, options } => self.read(table, row, options).await.map(Answer::Row),
+            Operation::Get { row, options } => {
+                self.read(table, row, options).await.map(|(row, from)| Answer::Row(row, from))
+            }
             Operation::Scan { .. } => {
                 Err(Error::Refused(Refusal::Invalid(String::from("a scan is a stream of pages, not one operation"))))
             }

@@ -29,7 +29,7 @@ use wire::v1::{PipelineItem, PipelineRequest, PipelineResponse};
 use wire::{Answer, Route, convert};
 
 use crate::call::Journey;
-use crate::routing::Seek;
+use crate::routing::{Course, Seek};
 use crate::sequence::Open;
 use crate::{Client, Error};
 
@@ -129,6 +129,10 @@ impl Pipeline {
         let (sender, receiver) = oneshot::channel();
         let pending = Pending { answer: receiver, _core: Arc::clone(&self.core) };
         let client = &self.core.client;
+        let course = match &operation {
+            Operation::Get { options, .. } => client.course(options),
+            _ => Course::default(),
+        };
         let (row, message, request) = match operation {
             Operation::Write { request, mutation } => {
                 let own = (request.sequence == 0).then(|| client.inner.sequences.open());
@@ -151,7 +155,7 @@ impl Pipeline {
             row,
             weight,
             message,
-            journey: Journey::new(&client.inner.options),
+            journey: Journey::on(course, &client.inner.options),
             answer: sender,
             _request: request,
             _slot: slot,

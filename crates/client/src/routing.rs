@@ -192,8 +192,12 @@ pub(crate) struct Course {
     pub(crate) detour: usize,
     /// Attempts that ended in a pause.
     pauses: u32,
+    /// Replicas that were too old.
+    too_old: u32,
 }
 
+/// So many replicas that are too old are passed over without a pause.
+const AT_ONCE: u32 = 2;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -209,6 +213,12 @@ impl Course {
                     return Next::AtOnce;
                 }
                 self.detour += 1;
+            }
+            // Another replica may be younger.
+            Error::Refused(Refusal::TooOld { .. }) => {
+                self.detour += 1;
+                self.too_old += 1;
+                return if self.too_old <= AT_ONCE { Next::AtOnce } else { Next::Later };
             }
             Error::Refused(Refusal::NoSuchTablet(_)) | Error::Unreachable { .. } | Error::Lost { .. } => {
                 self.detour += 1;
@@ -227,9 +237,16 @@ impl Course {
     }
 }
 
+impl Course {
+    /// Begins with any member: `turn` says with which.
+    pub(crate) fn anywhere(turn: usize) -> Course {
+        Course { detour: turn, ..Course::default() }
+    }
+}
+
 /// Is the map to be doubted after this?
 pub(crate) fn doubts_map(error: &Error) -> bool {
-    !matches!(error, Error::Refused(Refusal::Overloaded | Refusal::Unknown(_)))
+    !matches!(error, Error::Refused(Refusal::Overloaded | Refusal::Unknown(_) | Refusal::TooOld { .. }))
 }
 
 #[cfg(test)]
@@ -311,7 +328,7 @@ mod tests {
     fn a_wrong_epoch_brings_the_new_primary() {
         let mut routing = routing();
         let newer = Configuration::first(NodeId(1), [NodeId(2)]).succeeded_by(NodeId(2));
-        let mut course = Course { detour: 1, pauses: 0 };
+        let mut course = Course { detour: 1, ..Course::default() };
         assert_eq!(course.after(asked(1), &wrong_epoch(&newer), &mut routing), Next::AtOnce);
         assert_eq!(at(&routing, course.detour), "n2");
     }

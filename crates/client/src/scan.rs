@@ -14,8 +14,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use futures_util::stream::{BoxStream, try_unfold};
-use model::{ReadOptions, RowRange};
+use model::{Freshness, ReadOptions, RowRange};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -25,11 +26,13 @@ use wire::v1::kv_client::KvClient;
 use wire::{Answer, NamedRow, Scan};
 
 use crate::call::Journey;
-use crate::routing::Seek;
+use crate::routing::{Course, Seek};
 use crate::{Client, Error};
 
 /// Rows of a scan, in key order. Ends after the first error; the rows before it are good.
 pub type Rows = BoxStream<'static, Result<NamedRow, Error>>;
+/// The same, with whoever gave the row in an eventual scan.
+pub type RowsFrom = BoxStream<'static, Result<(NamedRow, Option<Freshness>), Error>>;
 
 /// Rows that all walks together may hold on their current pages.
 const ROWS_AHEAD: u32 = 4_096;
@@ -41,6 +44,18 @@ impl Client {
     ///
     /// Each page is from one moment, the whole is not.
     pub fn scan(&self, table: &str, range: RowRange, options: ReadOptions<String>, limit: Option<u64>) -> Rows {
+        Box::pin(self.scan_from(table, range, options, limit).map_ok(|(row, _)| row))
+    }
+
+    /// The same, and with each row which replica gave it and how old it may be, if the scan is eventual. Each tablet is
+    /// read at one replica as long as that answers.
+    pub fn scan_from(
+        &self,
+        table: &str,
+        range: RowRange,
+        options: ReadOptions<String>,
+        limit: Option<u64>,
+    ) -> RowsFrom {
         let wanted = Wanted { client: self.clone(), table: table.into(), range, options };
         let scanner = Scanner { wanted: Some(wanted), left: limit.unwrap_or(u64::MAX), ..Scanner::default() };
         Box::pin(try_unfold(scanner, |mut scanner| async move {
@@ -59,8 +74,8 @@ struct Wanted {
     options: ReadOptions<String>,
 }
 
-/// A page of a walk, and whether it was the last.
-type Page = (Vec<NamedRow>, bool);
+/// A page of a walk, whether it was the last, and who gave it.
+type Page = (Vec<NamedRow>, bool, Option<Freshness>);
 
 #[derive(Default)]
 struct Scanner {
@@ -75,7 +90,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    async fn next(&mut self) -> Result<Option<NamedRow>, Error> {
+    async fn next(&mut self) -> Result<Option<(NamedRow, Option<Freshness>)>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -84,12 +99,12 @@ impl Scanner {
         }
         loop {
             match self.merge.pop() {
-                Popped::Row(row) => {
+                Popped::Row(row, from) => {
                     self.left -= 1;
-                    return Ok(Some(row));
+                    return Ok(Some((row, from)));
                 }
                 Popped::Starved(source) => match self.pages[source].recv().await {
-                    Some(Ok((rows, last))) => self.merge.offer(source, rows, last),
+                    Some(Ok((rows, last, from))) => self.merge.offer(source, rows, last, from),
                     Some(Err(error)) => return Err(error),
                     None => return Err(Error::Protocol(String::from("the scan was cut off"))),
                 },
@@ -116,6 +131,7 @@ impl Scanner {
                 wanted: wanted.clone(),
                 rows,
                 left: self.left,
+                course: wanted.client.course(&wanted.options),
             };
             self.walks.spawn(walk.run(Arc::clone(&gate), sender));
             self.pages.push(receiver);
@@ -135,6 +151,8 @@ struct Walk {
     rows: u32,
     /// Rows after which nobody wants more.
     left: u64,
+    /// With which member it begins.
+    course: Course,
 }
 
 impl Walk {
@@ -144,7 +162,7 @@ impl Walk {
             let turn = gate.acquire().await;
             let page = self.step().await;
             drop(turn);
-            let goes_on = matches!(page, Ok((_, false)));
+            let goes_on = matches!(page, Ok((_, false, _)));
             if pages.send(page).await.is_err() || !goes_on {
                 return;
             }
@@ -173,8 +191,8 @@ impl Walk {
                 page.ok_or_else(|| Status::unavailable("the stream ended before the page"))
             }
         };
-        let (page, place) = client.routed(table, seek, ask).await?;
-        let Answer::Rows { rows, resume } = Answer::from(page) else {
+        let (page, place) = client.routed(table, seek, self.course, ask).await?;
+        let Answer::Rows { rows, resume, from } = Answer::from(page) else {
             return Err(Error::Protocol(String::from("a scan was answered by something else")));
         };
         if !rows.is_sorted_by(|a, b| a.key < b.key) || !rows.iter().all(|row| wanted.covers(&row.key)) {
@@ -187,7 +205,7 @@ impl Walk {
         self.left = self.left.saturating_sub(rows.len() as u64);
         let last = next.is_none() || self.left == 0;
         self.cursor = next.unwrap_or_default();
-        Ok((rows, last))
+        Ok((rows, last, from))
     }
 }
 
@@ -224,11 +242,12 @@ struct Merge {
 struct Source {
     rows: VecDeque<NamedRow>,
     ended: bool,
+    from: Option<Freshness>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Popped {
-    Row(NamedRow),
+    Row(NamedRow, Option<Freshness>),
     /// The next row may be this source's: its next page is needed.
     Starved(usize),
     Nothing,
@@ -244,8 +263,8 @@ impl Merge {
     }
 
     /// Takes the next page of a source that is starved.
-    fn offer(&mut self, source: usize, rows: Vec<NamedRow>, last: bool) {
-        self.sources[source] = Source { rows: rows.into(), ended: last };
+    fn offer(&mut self, source: usize, rows: Vec<NamedRow>, last: bool, from: Option<Freshness>) {
+        self.sources[source] = Source { rows: rows.into(), ended: last, from };
         self.starved.retain(|&starved| starved != source);
         self.line_up(source);
     }
@@ -255,13 +274,14 @@ impl Merge {
             return Popped::Starved(source);
         }
         let Some((_, source)) = self.heads.pop_first() else { return Popped::Nothing };
+        let from = self.sources[source].from;
         let row = self.sources[source].rows.pop_front().expect("a head is the key of a row");
         self.line_up(source);
-        Popped::Row(row)
+        Popped::Row(row, from)
     }
 
     fn line_up(&mut self, source: usize) {
-        let Source { rows, ended } = &self.sources[source];
+        let Source { rows, ended, .. } = &self.sources[source];
         match rows.front() {
             Some(row) => {
                 self.heads.insert((row.key.clone(), source));
@@ -295,12 +315,12 @@ mod tests {
             let (mut merge, mut merged) = (Merge::new(count), Vec::new());
             loop {
                 match merge.pop() {
-                    Popped::Row(row) => merged.push(row),
+                    Popped::Row(row, _) => merged.push(row),
                     Popped::Starved(source) => {
                         assert!(merge.sources[source].rows.is_empty(), "seed {seed}");
                         let size = (random.below(4) as usize).min(sources[source].len());
                         let page = sources[source].drain(..size).map(row).collect();
-                        merge.offer(source, page, sources[source].is_empty());
+                        merge.offer(source, page, sources[source].is_empty(), None);
                     }
                     Popped::Nothing => break,
                 }

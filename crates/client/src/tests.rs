@@ -221,7 +221,7 @@ async fn a_pipeline_answers_everything_once() {
     }
     assert_eq!(cluster.world.lock().applied, 1_000);
     let read = pipeline.get(&table, name(7), ReadOptions::default()).await.await;
-    assert_eq!(read, Ok(Answer::Row(Some(row(7)))));
+    assert_eq!(read, Ok(Answer::Row(Some(row(7)), None)));
     let last = client.inner.sequences.open();
     assert_eq!(last.id.first_incomplete, last.id.sequence, "nothing is left open");
 }
@@ -379,7 +379,7 @@ impl World {
             }
             Operation::Get { row, .. } => {
                 assert!(slice.covers(&row));
-                Answer::Row(self.rows.get(&row).map(|value| named(&row, value)))
+                Answer::Row(self.rows.get(&row).map(|value| named(&row, value)), None)
             }
             Operation::Scan { range, rows, .. } => {
                 let most = if self.page == 0 { rows as usize } else { self.page.min(rows as usize) };
@@ -390,7 +390,7 @@ impl World {
                     .map(|(key, value)| named(key, value));
                 let rows: Vec<NamedRow> = found.by_ref().take(most).collect();
                 let resume = found.next().map(|row| row.key);
-                Answer::Rows { rows, resume }
+                Answer::Rows { rows, resume, from: None }
             }
         })
     }
@@ -505,7 +505,7 @@ impl Kv for Fake {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         match self.answer(request.into_inner().try_into()?).await? {
-            Answer::Row(row) => Ok(Response::new(convert::get_response(row))),
+            Answer::Row(row, from) => Ok(Response::new(convert::get_response(row, from))),
             other => panic!("{other:?}"),
         }
     }
@@ -514,8 +514,8 @@ impl Kv for Fake {
         let scan = Scan::try_from(request.into_inner())?;
         let call = Call { table: scan.table.clone(), route: scan.route, operation: scan.into_page() };
         match self.answer(call).await? {
-            Answer::Rows { rows, resume } => {
-                let page = convert::scan_page(rows, resume);
+            Answer::Rows { rows, resume, from } => {
+                let page = convert::scan_page(rows, resume, from);
                 Ok(Response::new(futures_util::stream::iter([Ok(page)]).boxed()))
             }
             other => panic!("{other:?}"),

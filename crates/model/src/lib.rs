@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod freshness;
 pub mod group;
 pub mod ids;
 pub mod limits;
@@ -29,6 +30,7 @@ pub mod text;
 pub mod time;
 
 pub use bytes::Bytes;
+pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};
 pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};
 pub use mutation::{Change, Command, Condition, Mutation, Outcome};

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::FamilyId;
+use crate::{Consistency, FamilyId};
 
 /// Rows from `start` up to, but without, `end`, by row key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,11 +69,13 @@ pub struct ReadOptions<F = FamilyId> {
     pub columns: Vec<ColumnFilter<F>>,
     /// At most so many versions of a column; at least 1.
     pub versions: u32,
+    /// How new the answer must be.
+    pub consistency: Consistency,
 }
 
 impl<F> Default for ReadOptions<F> {
     fn default() -> Self {
-        ReadOptions { columns: Vec::new(), versions: 1 }
+        ReadOptions { columns: Vec::new(), versions: 1, consistency: Consistency::default() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use core::fmt;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{Configuration, NodeId, TabletId};
@@ -51,6 +52,13 @@ pub enum Refusal {
     Corrupt(String),
     /// The master cannot be reached or does not lead.
     NoMaster,
+    /// The replica may be older than the reader allows. Another one may not be.
+    TooOld {
+        /// The tablet.
+        tablet: TabletId,
+        /// How old the answer might be; `None` if the replica cannot know.
+        lag: Option<Duration>,
+    },
 }
 
 impl Refusal {
@@ -64,6 +72,7 @@ impl Refusal {
                 | Refusal::Unknown(_)
                 | Refusal::Overloaded
                 | Refusal::NoMaster
+                | Refusal::TooOld { .. }
         )
     }
 }
@@ -90,6 +99,12 @@ impl fmt::Display for Refusal {
             Refusal::Invalid(what) => write!(f, "{what}"),
             Refusal::Corrupt(what) => write!(f, "damaged data: {what}"),
             Refusal::NoMaster => write!(f, "the master cannot be reached"),
+            Refusal::TooOld { tablet, lag: Some(lag) } => {
+                write!(f, "the replica of tablet {tablet} may be {} ms old, more than max_lag", lag.as_millis())
+            }
+            Refusal::TooOld { tablet, lag: None } => {
+                write!(f, "the replica of tablet {tablet} cannot say how old it is: it has heard no primary yet")
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Epoch, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal,
-    RequestId, Retention, Row, RowRange, Schema, TabletId,
+    Assignment, ClusterId, Epoch, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions,
+    Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -59,8 +59,8 @@ pub enum Operation {
 pub enum Reply {
     /// The write is on the disk of every member of the group, or its condition did not hold.
     Written(Outcome),
-    /// The row, or `None` if it has no such cell.
-    Row(Option<Row>, Arc<Schema>),
+    /// The row, or `None` if it has no such cell; and by whom and how old, if the read was eventual.
+    Row(Option<Row>, Arc<Schema>, Option<Freshness>),
     /// A page of rows.
     Rows {
         /// In key order.
@@ -69,6 +69,8 @@ pub enum Reply {
         resume: Option<Bytes>,
         /// By which the cells' families have names.
         schema: Arc<Schema>,
+        /// By whom and how old, if the scan was eventual.
+        from: Option<Freshness>,
     },
 }
 

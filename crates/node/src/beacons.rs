@@ -2,7 +2,7 @@
 
 use model::{Epoch, Instant, Lsn, NodeId, TabletId};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{Core, NodeMessage};
+use protocol::{Core, NodeMessage, Stamp};
 use std::collections::BTreeMap;
 
 use crate::api::Effect;
@@ -11,16 +11,18 @@ use crate::machine::Node;
 impl Node {
     /// Every primary here asks its peers for leases.
     pub(crate) fn send_beacons(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let mut beacons: BTreeMap<NodeId, Vec<(TabletId, Epoch, Lsn)>> = BTreeMap::new();
+        let mut beacons: BTreeMap<NodeId, Vec<(TabletId, Epoch, Lsn, bool)>> = BTreeMap::new();
         for (&tablet, hosted) in &self.hosted {
             let replica = &hosted.replica;
+            let leased = replica.may_read(now);
             for peer in replica.peers() {
-                beacons.entry(peer).or_default().push((tablet, replica.epoch(), replica.committed()));
+                beacons.entry(peer).or_default().push((tablet, replica.epoch(), replica.committed(), leased));
             }
         }
-        out.extend(
-            beacons.into_iter().map(|(peer, groups)| Effect::Send(peer, NodeMessage::Beacon { sent: now, groups })),
-        );
+        for (peer, groups) in beacons {
+            let heard = self.stamps.get(&peer).copied();
+            out.push(Effect::Send(peer, NodeMessage::Beacon { sent: now, heard, groups }));
+        }
         self.next_beacon = now + self.options.timing.beacon;
     }
 
@@ -29,14 +31,20 @@ impl Node {
         now: Instant,
         from: NodeId,
         sent: Instant,
-        groups: Vec<(TabletId, Epoch, Lsn)>,
+        heard: Option<Stamp>,
+        groups: Vec<(TabletId, Epoch, Lsn, bool)>,
         out: &mut Vec<Effect>,
     ) {
         let mut granted = Vec::new();
-        for (tablet, epoch, committed) in groups {
+        // A stamp of an earlier life is of another clock.
+        let asof = heard.filter(|Stamp(life, at)| *life == self.incarnation && *at <= now).map(|Stamp(_, at)| at);
+        for (tablet, epoch, committed, leased) in groups {
             let mut effects = Vec::new();
             if let Some(hosted) = self.hosted.get_mut(&tablet) {
                 hosted.replica.step(now, GroupInput::Beacon(from, epoch, committed), &mut effects);
+                if let (true, Some(asof)) = (leased, asof) {
+                    hosted.replica.step(now, GroupInput::Fresh(from, epoch, asof, committed), &mut effects);
+                }
             }
             effects.retain(|effect| match effect {
                 GroupEffect::Grant(_, epoch) => {
@@ -48,8 +56,8 @@ impl Node {
             self.carry_out(now, tablet, effects, out);
         }
         if !granted.is_empty() || self.disk_full() {
-            let disk_full = self.disk_full();
-            out.push(Effect::Send(from, NodeMessage::BeaconAck { sent, groups: granted, disk_full }));
+            let (disk_full, stamp) = (self.disk_full(), Stamp(self.incarnation, now));
+            out.push(Effect::Send(from, NodeMessage::BeaconAck { sent, groups: granted, disk_full, stamp }));
         }
     }
 

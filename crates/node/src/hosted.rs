@@ -174,7 +174,7 @@ impl Hosted {
             view: self.rows.view(),
             schema: Arc::clone(&self.schema),
             now,
-            options: ReadOptions { columns: vec![column], versions: 1 },
+            options: ReadOptions { columns: vec![column], ..ReadOptions::default() },
             what: What::Row(row),
         }
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::request::ReplicaReport;
 use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{Core, Entry, GroupMessage, NodeMessage, Replica, Timing, ToMaster};
+use protocol::{Core, Entry, GroupMessage, NodeMessage, Replica, Stamp, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::log::{Kind, Record};
@@ -12,6 +12,7 @@ use store::{Error, Job};
 
 use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
+use crate::eventual::Seen;
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
 use crate::read::Found;
@@ -58,6 +59,8 @@ pub struct Options {
 pub(crate) enum Reading {
     /// A client asked. By the schema the cells that are found have their names, also if it changes meanwhile.
     Request { ticket: Ticket, tablet: TabletId, epoch: Epoch, schema: Arc<Schema> },
+    /// The same, of whatever is applied here.
+    Eventual { ticket: Ticket, tablet: TabletId, schema: Arc<Schema>, seen: Seen },
     /// A write waits for its condition to be judged.
     Condition { tablet: TabletId, epoch: Epoch, write: Write },
 }
@@ -103,6 +106,8 @@ pub struct Node {
     /// Nodes whose disks are full, as they say.
     pub(crate) full_peers: BTreeSet<NodeId>,
     pub(crate) log_bytes: u64,
+    /// The last stamp of every peer, which goes back to it.
+    pub(crate) stamps: BTreeMap<NodeId, Stamp>,
 
     pub(crate) stepped: Instant,
     pub(crate) next_beacon: Instant,
@@ -135,6 +140,7 @@ impl Node {
             room: true,
             full_peers: BTreeSet::new(),
             log_bytes: 0,
+            stamps: BTreeMap::new(),
             stepped: now,
             next_beacon: now,
             reported: now,
@@ -320,6 +326,9 @@ impl Node {
             Some(Reading::Request { ticket, tablet, epoch, schema }) => {
                 self.answer_read(now, ticket, tablet, epoch, schema, found, out);
             }
+            Some(Reading::Eventual { ticket, tablet, schema, seen }) => {
+                self.answer_eventual(now, ticket, tablet, schema, seen, found, out);
+            }
             Some(Reading::Condition { tablet, epoch, write }) => {
                 let row = write.mutation.row.clone();
                 let hosted = self.hosted.get(&tablet);
@@ -340,8 +349,9 @@ impl Node {
 
     fn on_node_message(&mut self, now: Instant, from: NodeId, message: NodeMessage, out: &mut Vec<Effect>) {
         match message {
-            NodeMessage::Beacon { sent, groups } => self.on_beacon(now, from, sent, groups, out),
-            NodeMessage::BeaconAck { sent, groups, disk_full } => {
+            NodeMessage::Beacon { sent, heard, groups } => self.on_beacon(now, from, sent, heard, groups, out),
+            NodeMessage::BeaconAck { sent, groups, disk_full, stamp } => {
+                self.stamps.insert(from, stamp);
                 self.on_beacon_ack(now, from, sent, groups, disk_full, out);
             }
             NodeMessage::Group(tablet, GroupMessage::Offer { epoch, attempt, upto, note, files }) => {

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use model::request::{Request, Role};
 use model::{
-    ColumnFilter, Command, Condition, FamilyId, Instant, Mutation, Operation, Outcome, ReadOptions, Refusal, Reply,
-    RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
+    ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome, ReadOptions, Refusal,
+    Reply, RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
 };
 use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
 use crate::api::Effect;
 use crate::completions::{Completion, Seen};
+use crate::eventual::Eventual;
 use crate::hosted::Hosted;
 use crate::lanes::{Turn, Write};
 use crate::machine::{Node, Reading};
@@ -19,7 +20,7 @@ use crate::read::{Found, Read, What};
 /// Bytes of writes of one tablet that may wait for their commit.
 const MOST_WAITING: usize = 64 << 20;
 /// Reads that may be under way.
-const MOST_READS: usize = 10_000;
+pub(crate) const MOST_READS: usize = 10_000;
 /// Rows on a page, whatever the client wishes.
 const MOST_ROWS: u32 = 10_000;
 
@@ -37,6 +38,13 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
             return;
         };
+        if let Some(read) = Eventual::of(&operation) {
+            self.ask_master |= epoch > hosted.replica.epoch();
+            if let Err(refusal) = self.read_eventually(now, ticket, tablet, wall, read, out) {
+                out.push(Effect::Refuse(ticket, refusal));
+            }
+            return;
+        }
         if epoch > hosted.replica.epoch() {
             self.ask_master = true;
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
@@ -50,16 +58,10 @@ impl Node {
         let outcome = match operation {
             Operation::Write { request, mutation } => self.write(now, ticket, tablet, wall, request, mutation, out),
             Operation::Get { row, options } => {
-                self.read(now, ticket, tablet, wall, options, out, |hosted| match hosted.slice().covers(&row) {
-                    true => limits::check_row_key(&row).map(|()| What::Row(row)).map_err(Refusal::Invalid),
-                    false => Err(Refusal::NoSuchTablet(tablet)),
-                })
+                self.read(now, ticket, tablet, wall, options, out, |hosted| one_row(hosted, row))
             }
             Operation::Scan { range, options, rows } => {
-                let rows = rows.clamp(1, MOST_ROWS);
-                self.read(now, ticket, tablet, wall, options, out, |hosted| {
-                    Ok(What::Rows { range: within(hosted.slice(), &range), rows })
-                })
+                self.read(now, ticket, tablet, wall, options, out, |hosted| Ok(page(hosted, &range, rows)))
             }
         };
         if let Err(refusal) = outcome {
@@ -236,11 +238,7 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
             return;
         }
-        out.push(match found {
-            Ok(Found::Row(row)) => Effect::Reply(ticket, Reply::Row(row, schema)),
-            Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema }),
-            Err(error) => Effect::Refuse(ticket, Refusal::Corrupt(error.to_string())),
-        });
+        out.push(found_to_effect(ticket, found, schema, None));
     }
 }
 
@@ -252,6 +250,31 @@ fn known(seen: Seen) -> Option<Result<Reply, Refusal>> {
         Seen::Stale => Some(Err(Refusal::Invalid("this is an old copy of a request that was answered".into()))),
         Seen::Never | Seen::Done(Completion::Differed) => None,
     }
+}
+
+/// The answer to a read.
+pub(crate) fn found_to_effect(
+    ticket: Ticket,
+    found: Result<Found, store::Error>,
+    schema: Arc<Schema>,
+    from: Option<Freshness>,
+) -> Effect {
+    match found {
+        Ok(Found::Row(row)) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
+        Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
+        Err(error) => Effect::Refuse(ticket, Refusal::Corrupt(error.to_string())),
+    }
+}
+
+pub(crate) fn one_row(hosted: &Hosted, row: Bytes) -> Result<What, Refusal> {
+    match hosted.slice().covers(&row) {
+        true => limits::check_row_key(&row).map(|()| What::Row(row)).map_err(Refusal::Invalid),
+        false => Err(Refusal::NoSuchTablet(hosted.id())),
+    }
+}
+
+pub(crate) fn page(hosted: &Hosted, range: &RowRange, rows: u32) -> What {
+    What::Rows { range: within(hosted.slice(), range), rows: rows.clamp(1, MOST_ROWS) }
 }
 
 /// The part of the range that can lie in the slice.
@@ -285,11 +308,11 @@ fn resolve(schema: &Schema, mutation: Mutation<String>) -> Result<Mutation, Refu
     Ok(Mutation { row: mutation.row, condition, changes })
 }
 
-fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {
+pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {
     let columns = options
         .columns
         .into_iter()
         .map(|column| Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier }))
         .collect::<Result<_, Refusal>>()?;
-    Ok(ReadOptions { columns, versions: options.versions.max(1) })
+    Ok(ReadOptions { columns, versions: options.versions.max(1), consistency: options.consistency })
 }

@@ -8,10 +8,12 @@ use model::{
     NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, RowRange, Schema, Slice,
     TableId, Tablet, TabletId, Ticket, Timestamp,
 };
-use protocol::{Core, FromMaster, Timing, ToMaster};
+use protocol::{Core, FromMaster, NodeMessage, Timing};
 use std::sync::Arc;
 
 use crate::{Effect, FlushOptions, Hands, Input, Node, Options, open};
+
+mod eventual;
 
 const ME: NodeId = NodeId(1);
 const TABLET: TabletId = TabletId(7);
@@ -192,6 +194,7 @@ struct World {
     logged: u64,
     tickets: u64,
     answers: Vec<(Ticket, Result<Reply, Refusal>)>,
+    sent: Vec<(NodeId, NodeMessage)>,
     stopped: Option<String>,
 }
 
@@ -209,6 +212,7 @@ impl World {
             logged: 0,
             tickets: 0,
             answers: Vec::new(),
+            sent: Vec::new(),
             stopped: None,
         };
         world.welcome();
@@ -267,8 +271,9 @@ impl World {
                     Effect::Trim(floors) => {
                         self.hands.log.trim(&floors).unwrap();
                     }
-                    Effect::Report(ToMaster::Heartbeat { .. } | ToMaster::Propose(..)) => {}
-                    Effect::Send(..) | Effect::ReadLog { .. } | Effect::Event(_) => {}
+                    Effect::Report(_) => {}
+                    Effect::Send(to, message) => self.sent.push((to, message)),
+                    Effect::ReadLog { .. } | Effect::Event(_) => {}
                 }
             }
         }
@@ -322,7 +327,7 @@ impl World {
     fn get(&mut self, row: &str) -> Result<Vec<(String, String)>, Refusal> {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         match self.operate(get(row))? {
-            Reply::Row(row, _) => {
+            Reply::Row(row, ..) => {
                 let cells = row.into_iter().flat_map(|row| row.cells);
                 Ok(cells.map(|cell| (text(&cell.qualifier), text(&cell.value))).collect())
             }

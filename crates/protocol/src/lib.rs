@@ -21,7 +21,7 @@ pub mod replica;
 pub mod timing;
 pub mod why;
 
-pub use message::{Entry, FileInfo, FromMaster, GroupMessage, NodeMessage, ToMaster};
+pub use message::{Entry, FileInfo, FromMaster, GroupMessage, NodeMessage, Stamp, ToMaster};
 pub use replica::Replica;
 pub use timing::Timing;
 pub use why::Why;

@@ -122,6 +122,10 @@ pub struct FileInfo {
     pub bytes: u64,
 }
 
+/// A moment of a node's clock, and in which of its lives: every life has a clock of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp(pub Incarnation, pub Instant);
+
 /// What nodes say to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeMessage {
@@ -131,8 +135,10 @@ pub enum NodeMessage {
     Beacon {
         /// When, by the sender's clock; comes back in the answer.
         sent: Instant,
-        /// The tablets, with their configurations and committed points.
-        groups: Vec<(TabletId, Epoch, Lsn)>,
+        /// The newest stamp that the receiver has sent; comes back so that it knows how old what it hears may be.
+        heard: Option<Stamp>,
+        /// The tablets, with their configurations and committed points, and whether the sender has all leases.
+        groups: Vec<(TabletId, Epoch, Lsn, bool)>,
     },
     /// The receiver follows the sender in these groups and will not replace it for the grace period.
     BeaconAck {
@@ -140,6 +146,8 @@ pub enum NodeMessage {
         sent: Instant,
         /// The groups for which it is granted.
         groups: Vec<(TabletId, Epoch)>,
+        /// When this was sent, by its sender's clock.
+        stamp: Stamp,
         /// The receiver's disk is full: send it no new writes.
         disk_full: bool,
     },

@@ -3,10 +3,12 @@
 //! A request becomes a [`Call`] or a [`Scan`], checked against every limit; an answer is an [`Answer`], the model's
 //! `Reply` with families by name. Both sides use both directions, so reading and writing of a message stand together.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use model::{
-    Cell, Change, ColumnFilter, Condition, Epoch, Mutation, Operation, Outcome, ReadOptions, Refusal, Reply, Request,
-    RequestId, Row, RowRange, Schema, TabletId, Timestamp, limits,
+    Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Freshness, Lsn, Mutation, NodeId, Operation, Outcome,
+    ReadOptions, Refusal, Reply, Request, RequestId, Row, RowRange, Schema, TabletId, Timestamp, limits,
 };
 
 use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};
@@ -184,7 +186,7 @@ impl TryFrom<v1::GetRequest> for Call {
 
     fn try_from(message: v1::GetRequest) -> Result<Call, Invalid> {
         limits::check_row_key(&message.row).map_err(Invalid)?;
-        let operation = Operation::Get { row: message.row, options: options_from_proto(message.options) };
+        let operation = Operation::Get { row: message.row, options: options_from_proto(message.options)? };
         Ok(Call { table: table_name(message.table)?, route: message.route.map(Route::from), operation })
     }
 }
@@ -198,7 +200,7 @@ impl TryFrom<v1::ScanRequest> for Scan {
             table: table_name(message.table)?,
             route: message.route.map(Route::from),
             range: RowRange::prefix(&message.prefix).intersect(&wanted),
-            options: options_from_proto(message.options),
+            options: options_from_proto(message.options)?,
             limit: (message.limit > 0).then_some(message.limit),
         })
     }
@@ -263,13 +265,63 @@ fn change_from_proto(change: v1::Change) -> Result<Change<String>, Invalid> {
 
 fn options_to_proto(options: ReadOptions<String>) -> v1::ReadOptions {
     let column = |column: ColumnFilter<String>| v1::Column { family: column.family, qualifier: column.qualifier };
-    v1::ReadOptions { columns: options.columns.into_iter().map(column).collect(), versions: options.versions }
+    let (consistency, max_lag) = match options.consistency {
+        Consistency::Linearizable => (v1::Consistency::Unspecified, None),
+        Consistency::Eventual { max_lag } => (v1::Consistency::Eventual, max_lag),
+    };
+    v1::ReadOptions {
+        columns: options.columns.into_iter().map(column).collect(),
+        versions: options.versions,
+        consistency: consistency.into(),
+        max_lag_micros: max_lag.map(micros),
+    }
 }
 
-fn options_from_proto(options: Option<v1::ReadOptions>) -> ReadOptions<String> {
+fn options_from_proto(options: Option<v1::ReadOptions>) -> Result<ReadOptions<String>, Invalid> {
     let options = options.unwrap_or_default();
     let column = |column: v1::Column| ColumnFilter { family: column.family, qualifier: column.qualifier };
-    ReadOptions { columns: options.columns.into_iter().map(column).collect(), versions: options.versions.max(1) }
+    let max_lag = options.max_lag_micros.map(Duration::from_micros);
+    let consistency = match v1::Consistency::try_from(options.consistency) {
+        Ok(v1::Consistency::Eventual) => Consistency::Eventual { max_lag },
+        Ok(_) if max_lag.is_some() => {
+            return Err(Invalid(String::from("max_lag goes with eventual reads; others see every acknowledged write")));
+        }
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Consistency::Linearizable,
+        Err(_) => return Err(Invalid(format!("consistency {} is not known", options.consistency))),
+    };
+    Ok(ReadOptions {
+        columns: options.columns.into_iter().map(column).collect(),
+        versions: options.versions.max(1),
+        consistency,
+    })
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl From<Freshness> for v1::Freshness {
+    fn from(from: Freshness) -> v1::Freshness {
+        v1::Freshness {
+            node: from.node.0,
+            epoch: from.epoch.0,
+            applied: from.applied.0,
+            lag_micros: from.lag.map(micros),
+            behind: from.behind,
+        }
+    }
+}
+
+impl From<v1::Freshness> for Freshness {
+    fn from(message: v1::Freshness) -> Freshness {
+        Freshness {
+            node: NodeId(message.node),
+            epoch: Epoch(message.epoch),
+            applied: Lsn(message.applied),
+            lag: message.lag_micros.map(Duration::from_micros),
+            behind: message.behind,
+        }
+    }
 }
 
 /// A cell whose family has its name.
@@ -352,14 +404,16 @@ impl From<Outcome> for Written {
 pub enum Answer {
     /// To a write.
     Written(Written),
-    /// To a get.
-    Row(Option<NamedRow>),
+    /// To a get; and by whom and how old, if it was eventual.
+    Row(Option<NamedRow>, Option<Freshness>),
     /// To a scan: one page.
     Rows {
         /// In key order.
         rows: Vec<NamedRow>,
         /// Where the next page begins; `None` after the last.
         resume: Option<Bytes>,
+        /// By whom and how old, if the scan was eventual.
+        from: Option<Freshness>,
     },
 }
 
@@ -367,10 +421,10 @@ impl From<Reply> for Answer {
     fn from(reply: Reply) -> Answer {
         match reply {
             Reply::Written(outcome) => Answer::Written(outcome.into()),
-            Reply::Row(row, schema) => Answer::Row(row.and_then(|row| NamedRow::new(row, &schema))),
-            Reply::Rows { rows, resume, schema } => {
+            Reply::Row(row, schema, from) => Answer::Row(row.and_then(|row| NamedRow::new(row, &schema)), from),
+            Reply::Rows { rows, resume, schema, from } => {
                 let rows = rows.into_iter().filter_map(|row| NamedRow::new(row, &schema)).collect();
-                Answer::Rows { rows, resume }
+                Answer::Rows { rows, resume, from }
             }
         }
     }
@@ -428,18 +482,22 @@ impl From<v1::Row> for NamedRow {
 }
 
 /// Builds the answer to a get.
-pub fn get_response(row: Option<NamedRow>) -> v1::GetResponse {
-    v1::GetResponse { row: row.map(Into::into) }
+pub fn get_response(row: Option<NamedRow>, from: Option<Freshness>) -> v1::GetResponse {
+    v1::GetResponse { row: row.map(Into::into), from: from.map(Into::into) }
 }
 
 /// Builds a page of a scan.
-pub fn scan_page(rows: Vec<NamedRow>, resume: Option<Bytes>) -> v1::ScanPage {
-    v1::ScanPage { rows: rows.into_iter().map(Into::into).collect(), resume }
+pub fn scan_page(rows: Vec<NamedRow>, resume: Option<Bytes>, from: Option<Freshness>) -> v1::ScanPage {
+    v1::ScanPage { rows: rows.into_iter().map(Into::into).collect(), resume, from: from.map(Into::into) }
 }
 
 impl From<v1::ScanPage> for Answer {
     fn from(page: v1::ScanPage) -> Answer {
-        Answer::Rows { rows: page.rows.into_iter().map(Into::into).collect(), resume: page.resume }
+        Answer::Rows {
+            rows: page.rows.into_iter().map(Into::into).collect(),
+            resume: page.resume,
+            from: page.from.map(Into::into),
+        }
     }
 }
 
@@ -448,7 +506,7 @@ impl Answer {
     pub fn into_outcome(self) -> Option<pipeline_result::Outcome> {
         match self {
             Answer::Written(written) => Some(pipeline_result::Outcome::Mutate(written.into())),
-            Answer::Row(row) => Some(pipeline_result::Outcome::Get(get_response(row))),
+            Answer::Row(row, from) => Some(pipeline_result::Outcome::Get(get_response(row, from))),
             Answer::Rows { .. } => None,
         }
     }
@@ -457,7 +515,9 @@ impl Answer {
     pub fn from_outcome(outcome: Option<pipeline_result::Outcome>) -> Result<Result<Answer, v1::Failure>, Invalid> {
         match outcome {
             Some(pipeline_result::Outcome::Mutate(message)) => Ok(Ok(Answer::Written(message.into()))),
-            Some(pipeline_result::Outcome::Get(message)) => Ok(Ok(Answer::Row(message.row.map(Into::into)))),
+            Some(pipeline_result::Outcome::Get(message)) => {
+                Ok(Ok(Answer::Row(message.row.map(Into::into), message.from.map(Into::into))))
+            }
             Some(pipeline_result::Outcome::Failure(failure)) => Ok(Err(failure)),
             None => Err(missing("outcome")),
         }

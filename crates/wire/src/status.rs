@@ -78,7 +78,11 @@ fn guess(status: &Status) -> Option<Refusal> {
 /// The gRPC code of a refusal's kind.
 pub fn code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NoSuchTablet(_) | Refusal::NotReady(_) | Refusal::Unknown(_) | Refusal::NoMaster => Code::Unavailable,
+        Refusal::NoSuchTablet(_)
+        | Refusal::NotReady(_)
+        | Refusal::Unknown(_)
+        | Refusal::NoMaster
+        | Refusal::TooOld { .. } => Code::Unavailable,
         Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } => Code::FailedPrecondition,
         Refusal::DiskFull(_) | Refusal::Overloaded => Code::ResourceExhausted,
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => Code::NotFound,
@@ -108,6 +112,7 @@ pub fn hint(refusal: &Refusal) -> &'static str {
             "The log of that node says more; the other replicas of the tablet have copies of their own."
         }
         Refusal::NoMaster => "Try again; if it lasts, see whether the master runs.",
+        Refusal::TooOld { .. } => "Ask another replica, or allow a larger max_lag.",
         Refusal::Invalid(_) => "",
     }
 }
@@ -123,6 +128,7 @@ mod tests {
             Refusal::NoSuchTablet(TabletId(1)),
             Refusal::WrongEpoch { tablet: TabletId(9), current },
             Refusal::NotReady(TabletId(2)),
+            Refusal::TooOld { tablet: TabletId(3), lag: Some(std::time::Duration::from_millis(5)) },
             Refusal::Unknown(TabletId(3)),
             Refusal::TooFewReplicas { have: 1, need: 2 },
             Refusal::DiskFull(NodeId(4)),

@@ -56,7 +56,11 @@ fn mutation() -> Mutation<String> {
 
 fn options() -> ReadOptions<String> {
     let column = |qualifier| ColumnFilter { family: String::from("f"), qualifier };
-    ReadOptions { columns: vec![column(None), column(Some(Bytes::new()))], versions: 3 }
+    ReadOptions {
+        columns: vec![column(None), column(Some(Bytes::new()))],
+        versions: 3,
+        consistency: model::Consistency::Eventual { max_lag: Some(std::time::Duration::from_millis(5)) },
+    }
 }
 
 fn schema() -> Schema {
@@ -178,12 +182,12 @@ fn answers_name_families_and_leave_out_dropped_ones() {
     };
     let rows = vec![row(b"1", &[1, 2, 3]), row(b"2", &[2])];
     let resume = Some(Bytes::from_static(b"3"));
-    let answer = Answer::from(Reply::Rows { rows, resume: resume.clone(), schema: schema().into() });
+    let answer = Answer::from(Reply::Rows { rows, resume: resume.clone(), schema: schema().into(), from: None });
     let Answer::Rows { rows, .. } = answer.clone() else { panic!("{answer:?}") };
     let families: Vec<Vec<&str>> =
         rows.iter().map(|row| row.cells.iter().map(|cell| cell.family.as_str()).collect()).collect();
     assert_eq!(families, [["a", "b"]]);
-    assert_eq!(Answer::from(sent(convert::scan_page(rows, resume))), answer);
+    assert_eq!(Answer::from(sent(convert::scan_page(rows, resume, None))), answer);
 }
 
 #[test]
@@ -199,8 +203,9 @@ fn answers_in_a_pipeline_come_out_as_they_went_in() {
     };
     let cell = row.cells[0].clone();
     let answers = [
-        Answer::Row(NamedRow::new(row, &schema())),
-        Answer::Row(None),
+        Answer::Row(NamedRow::new(row, &schema()), None),
+        Answer::Row(None, Some(freshness(Some(7)))),
+        Answer::Row(None, Some(freshness(None))),
         Answer::Written(Written::from(Outcome::Applied { version: Timestamp(8) })),
         Answer::Written(Written::from(Outcome::Differs { present: Some(cell) })),
         Answer::Written(Written::Differs { present: None }),
@@ -332,5 +337,15 @@ proptest! {
         let _ = v1::ClusterStatus::decode(&bytes[..]).map(ClusterStatus::try_from);
         let status = tonic::Status::with_details(tonic::Code::Internal, "x", Bytes::from(bytes));
         let _ = crate::status::from_status(&status);
+    }
+}
+
+fn freshness(lag_ms: Option<u64>) -> model::Freshness {
+    model::Freshness {
+        node: NodeId(2),
+        epoch: Epoch(3),
+        applied: model::Lsn(4),
+        lag: lag_ms.map(std::time::Duration::from_millis),
+        behind: 5,
     }
 }

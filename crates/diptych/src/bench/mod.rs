@@ -18,12 +18,14 @@ use futures_util::future::try_join_all;
 use indicatif::ProgressBar;
 use model::random::Random;
 use model::request::NewTable;
-use model::{AdminRequest, Change, Mutation, Partition, ReadOptions, Refusal, Retention, RowRange, Timestamp};
+use model::{
+    AdminRequest, Change, Consistency, Mutation, Partition, ReadOptions, Refusal, Retention, RowRange, Timestamp,
+};
 use tokio::task::JoinSet;
 
 use self::report::{Recorder, Report};
 use self::work::{Chooser, Step};
-use crate::cli::{Bench, Exit, Failure, Output, show};
+use crate::cli::{Bench, Exit, Failure, Output, consistency, show};
 
 pub use self::work::Work;
 
@@ -92,6 +94,7 @@ async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Fa
         rows: AtomicU64::new(args.records),
         over: AtomicBool::new(false),
         chooser: Chooser::new(args.records),
+        consistency: consistency(args.consistent)?,
     });
     let mut random = Random::new(args.seed);
     let (mut clients, begun) = (JoinSet::new(), Instant::now());
@@ -155,6 +158,7 @@ struct Run {
     rows: AtomicU64,
     over: AtomicBool,
     chooser: Chooser,
+    consistency: Consistency,
 }
 
 impl Run {
@@ -185,7 +189,8 @@ impl Run {
             }
             Step::Scan(row, rows) => {
                 let range = RowRange { start: key(row), end: None };
-                let mut found = self.client.scan(&self.table, range, ReadOptions::default(), Some(rows));
+                let options = ReadOptions { consistency: self.consistency, ..ReadOptions::default() };
+                let mut found = self.client.scan(&self.table, range, options, Some(rows));
                 while let Some(row) = found.next().await {
                     row?;
                 }
@@ -195,16 +200,17 @@ impl Run {
     }
 
     async fn read(&self, row: u64, pipelined: bool) -> Result<(), client::Error> {
-        let options = ReadOptions::default();
+        let options = ReadOptions { consistency: self.consistency, ..ReadOptions::default() };
         let found = match pipelined {
             true => match self.pipeline.get(&self.table, key(row), options).await.await? {
-                Answer::Row(found) => found,
+                Answer::Row(found, _) => found,
                 other => return Err(client::Error::Protocol(format!("asked for a row, got {other:?}"))),
             },
             false => self.client.get(&self.table, key(row), options).await?,
         };
-        // A row that is being inserted by another client may not be there yet.
-        match found.is_some() || row >= self.chooser.records() {
+        // A row that is being inserted by another client may not be there yet, nor at a replica that lags.
+        let may_lack = self.consistency != Consistency::Linearizable || row >= self.chooser.records();
+        match found.is_some() || may_lack {
             true => Ok(()),
             false => Err(client::Error::Protocol(format!("row {row} was written and is not there"))),
         }

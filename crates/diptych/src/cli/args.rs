@@ -321,6 +321,25 @@ pub struct Get {
     /// Only the bytes of the values, with a newline between two of them
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
+    #[command(flatten)]
+    pub consistent: Consistent,
+}
+
+/// How new a read must be.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Consistent {
+    /// See every acknowledged write (linearizable), or ask any replica (eventual)
+    #[arg(long, value_enum, default_value_t = Kind::Linearizable, value_name = "KIND")]
+    pub consistency: Kind,
+    /// An eventual read passes over replicas that may be older than this
+    #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+    pub max_lag: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Linearizable,
+    Eventual,
 }
 
 #[derive(Debug, Args)]
@@ -393,6 +412,8 @@ pub struct Scan {
     /// Only the bytes of the values, with a newline between two of them
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
+    #[command(flatten)]
+    pub consistent: Consistent,
 }
 
 /// How a file holds rows.
@@ -509,6 +530,9 @@ pub struct Bench {
     /// Do not drop the table at the end
     #[arg(long)]
     pub keep: bool,
+    /// How new reads must be
+    #[command(flatten)]
+    pub consistent: Consistent,
     /// Seed of the choice of rows and values
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

@@ -117,7 +117,11 @@ impl Writer {
 
     async fn copy(&mut self, client: &Client, args: &Export, bar: &ProgressBar) -> Result<(), Failure> {
         let family = |family: &String| ColumnFilter { family: family.clone(), qualifier: None };
-        let options = ReadOptions { columns: args.family.iter().map(family).collect(), versions: args.versions };
+        let options = ReadOptions {
+            columns: args.family.iter().map(family).collect(),
+            versions: args.versions,
+            ..ReadOptions::default()
+        };
         let prefix = args.prefix.as_deref().map_or_else(RowRange::default, RowRange::prefix);
         if self.format != Format::Ndjson && self.columns.is_none() {
             bar.set_message("looking for columns");

@@ -33,6 +33,7 @@ use serde_json::json;
 pub use args::{Bench, Common, LogFormat, Up};
 use args::{Command, CommandLine, MasterCommand, MasterRun, NodeCommand, NodeRun};
 pub use failure::{Exit, Failure};
+pub use rows::consistency;
 pub use show::Output;
 
 use crate::{bench, host, telemetry, up};

@@ -1,11 +1,15 @@
 //! `put`, `get`, `cput`, `del`, `scan`.
 
+use std::time::Duration;
+
 use client::{Client, Written};
 use futures_util::StreamExt;
-use model::{Change, ColumnFilter, Condition, Mutation, ReadOptions, RowRange, Timestamp, limits};
+use model::{
+    Change, ColumnFilter, Condition, Consistency, Freshness, Mutation, ReadOptions, RowRange, Timestamp, limits,
+};
 use serde_json::json;
 
-use super::args::{Cput, Del, Get, Put, RowName, Scan};
+use super::args::{Consistent, Cput, Del, Get, Kind, Put, RowName, Scan};
 use super::parse::{Assignment, Column};
 use super::show::{printable, version_to_json};
 use super::{Exit, Failure, Output};
@@ -95,18 +99,24 @@ async fn write(
 
 pub async fn get(client: &Client, args: Get, out: &mut Output) -> Result<(), Failure> {
     let RowName { table, row } = args.at;
-    let options = ReadOptions { columns: filters(args.columns.clone()), versions: args.versions };
-    let Some(found) = client.get(&table, row.clone(), options).await? else {
+    let consistency = consistency(args.consistent)?;
+    let options = ReadOptions { columns: filters(args.columns.clone()), versions: args.versions, consistency };
+    let (found, from) = client.get_from(&table, row.clone(), options).await?;
+    let Some(found) = found else {
         let row = printable(&row);
         let columns: Vec<String> = args.columns.iter().map(Column::to_string).collect();
         return Err(Failure::not_found(match columns.is_empty() {
             true => format!("no row {row} in table {table}"),
             false => format!("no {} in row {row} of table {table}", columns.join(" or ")),
-        }));
+        })
+        .hint(from.as_ref().map(freshness).unwrap_or_default()));
     };
     match args.raw {
         true => out.values(&found, &mut true)?,
-        false => out.row(&found)?,
+        false => out.row_from(&found, from.as_ref())?,
+    }
+    if let (false, Some(from)) = (out.json, from) {
+        eprintln!("{}", freshness(&from));
     }
     Ok(())
 }
@@ -115,16 +125,45 @@ pub async fn scan(client: &Client, args: Scan, out: &mut Output) -> Result<(), F
     let prefix = args.prefix.as_deref().map_or_else(RowRange::default, RowRange::prefix);
     let range = prefix.intersect(&RowRange { start: args.start.unwrap_or_default(), end: args.end });
     let families = args.family.into_iter().map(|family| Column { family, qualifier: None });
-    let options = ReadOptions { columns: filters(families.chain(args.column)), versions: args.versions };
-    let mut rows = client.scan(&args.table, range, options, args.limit);
+    let consistency = consistency(args.consistent)?;
+    let options = ReadOptions { columns: filters(families.chain(args.column)), versions: args.versions, consistency };
+    let mut rows = client.scan_from(&args.table, range, options, args.limit);
     let mut first = true;
+    let mut oldest = None;
     while let Some(row) = rows.next().await {
+        let (row, from) = row?;
         match args.raw {
-            true => out.values(&row?, &mut first)?,
-            false => out.row(&row?)?,
+            true => out.values(&row, &mut first)?,
+            false => out.row_from(&row, from.as_ref())?,
         }
+        // Who does not know its age is older than anybody.
+        let age = |from: &Freshness| from.lag.unwrap_or(Duration::MAX);
+        oldest = from.into_iter().chain(oldest).max_by_key(age);
+    }
+    if let (false, Some(from)) = (out.json, oldest) {
+        eprintln!("oldest part: {}", freshness(&from));
     }
     Ok(())
+}
+
+/// What the read must see.
+pub fn consistency(Consistent { consistency, max_lag }: Consistent) -> Result<Consistency, Failure> {
+    match (consistency, max_lag) {
+        (Kind::Eventual, max_lag) => Ok(Consistency::Eventual { max_lag }),
+        (Kind::Linearizable, None) => Ok(Consistency::Linearizable),
+        (Kind::Linearizable, Some(_)) => {
+            Err(Failure::usage("--max-lag goes with --consistency eventual; other reads see every acknowledged write"))
+        }
+    }
+}
+
+/// Which replica answered, in a line for people.
+fn freshness(from: &Freshness) -> String {
+    let Freshness { node, epoch, applied, lag, .. } = from;
+    match lag {
+        Some(lag) => format!("from {node} at {epoch} {applied}; at most {:.1} ms old", lag.as_secs_f64() * 1e3),
+        None => format!("from {node} at {epoch} {applied}; it cannot say how old"),
+    }
 }
 
 fn filters(columns: impl IntoIterator<Item = Column>) -> Vec<ColumnFilter<String>> {

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use model::Timestamp;
+use model::{Freshness, Timestamp};
 use serde_json::{Map, Value, json};
 use wire::{NamedCell, NamedRow};
 
@@ -62,6 +62,18 @@ impl Output {
             self.line(line.trim_end())?;
         }
         Ok(())
+    }
+
+    /// A row of an eventual read: its JSON says by whom and how old.
+    pub fn row_from(&mut self, row: &NamedRow, from: Option<&Freshness>) -> io::Result<()> {
+        match from {
+            Some(from) if self.json => {
+                let mut value = row_to_json(row);
+                value["from"] = freshness_to_json(from);
+                self.line(value)
+            }
+            _ => self.row(row),
+        }
     }
 
     /// A row: a line of JSON, or a line for each cell.
@@ -137,6 +149,16 @@ pub fn row_to_json(row: &NamedRow) -> Value {
         }
     }
     json!({"row": bytes_to_json(&row.key), "cells": cells})
+}
+
+/// Who answered an eventual read, and how old the answer may be.
+pub fn freshness_to_json(from: &Freshness) -> Value {
+    json!({
+        "node": from.node.to_string(),
+        "position": {"epoch": from.epoch.0, "lsn": from.applied.0},
+        "lag_us": from.lag.map(|lag| u64::try_from(lag.as_micros()).unwrap_or(u64::MAX)),
+        "behind": from.behind,
+    })
 }
 
 /// Reads what [`row_to_json`] writes. A version without a timestamp gets the primary's time.

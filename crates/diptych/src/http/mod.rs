@@ -120,8 +120,11 @@ impl Resource {
     fn parameters(&self, method: &Method) -> &'static [&'static str] {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
-            (Resource::Rows(_), _) => &["prefix", "start", "end", "limit", "column", "family", "versions"],
-            (Resource::Row(..), &Method::GET) => &["column", "family", "versions"],
+            (Resource::Rows(_), _) => {
+                &["prefix", "start", "end", "limit", "column", "family", "versions", "consistency", "max_lag"]
+            }
+            (Resource::Row(..), &Method::GET) => &["column", "family", "versions", "consistency", "max_lag"],
+            (Resource::Cell(..), &Method::GET) => &["consistency", "max_lag"],
             (Resource::Cell(..), &Method::PUT | &Method::DELETE) => &["timestamp"],
             _ => &[],
         }
@@ -170,7 +173,9 @@ impl Site {
             (Resource::Cell(table, row, column), &Method::DELETE) => {
                 rows::delete_cell(self.client()?, &table, row, column, &query).await
             }
-            (Resource::Cell(table, row, column), _) => rows::get_cell(self.client()?, &table, row, column).await,
+            (Resource::Cell(table, row, column), _) => {
+                rows::get_cell(self.client()?, &table, row, column, &query).await
+            }
             (Resource::Process(node, action), _) => tables::control(self.gateway()?, node, action).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use client::NodeAction;
-use model::{ColumnFilter, NodeId, ReadOptions, RowRange, Timestamp, limits};
+use model::{ColumnFilter, Consistency, NodeId, ReadOptions, RowRange, Timestamp, limits};
 
 use super::problem::Problem;
 use crate::cli::parse;
@@ -209,7 +209,25 @@ impl Query {
         Ok(ReadOptions {
             columns: columns.collect::<Result<_, _>>()?,
             versions: u32::try_from(versions).unwrap_or(u32::MAX),
+            consistency: self.consistency()?,
         })
+    }
+
+    /// `consistency` and `max_lag`.
+    pub fn consistency(&self) -> Result<Consistency, Problem> {
+        let max_lag = match self.bytes("max_lag") {
+            None => None,
+            Some(text) => Some(
+                parse::duration(&String::from_utf8_lossy(&text))
+                    .map_err(|why| Problem::invalid(format!("max_lag: {why}")))?,
+            ),
+        };
+        match (self.bytes("consistency").as_deref(), max_lag) {
+            (Some(b"eventual"), max_lag) => Ok(Consistency::Eventual { max_lag }),
+            (None | Some(b"linearizable"), None) => Ok(Consistency::Linearizable),
+            (None | Some(b"linearizable"), Some(_)) => Err(Problem::invalid("max_lag goes with consistency=eventual")),
+            (Some(_), _) => Err(Problem::invalid("consistency is linearizable or eventual")),
+        }
     }
 
     /// `prefix`, `start` and `end`.

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use client::{Client, NamedRow, Written};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use model::{Change, ColumnFilter, Condition, Mutation, ReadOptions, Timestamp};
+use model::{Change, ColumnFilter, Condition, Freshness, Mutation, ReadOptions, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,16 +20,46 @@ const TIMESTAMP: HeaderName = HeaderName::from_static("x-diptych-timestamp");
 /// Rows that are written at a time where they come fast.
 const LINES: usize = 256;
 
+/// Who answered an eventual read, at which position, and how old that may be, in microseconds.
+fn stamped(mut response: Response, from: Option<Freshness>) -> Response {
+    if let Some(Freshness { node, epoch, applied, lag, .. }) = from {
+        let lag = lag.map_or_else(|| String::from("unknown"), |lag| lag.as_micros().to_string());
+        let texts = [
+            ("x-diptych-replica", node.to_string()),
+            ("x-diptych-position", format!("{}/{applied}", epoch.0)),
+            ("x-diptych-lag", lag),
+        ];
+        for (name, text) in texts {
+            // Digits and letters: always a header.
+            if let Ok(value) = HeaderValue::try_from(text) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+    response
+}
+
 /// The raw newest value of a column.
-pub async fn get_cell(client: &Client, table: &str, row: Bytes, column: Column) -> Result<Response, Problem> {
+pub async fn get_cell(
+    client: &Client,
+    table: &str,
+    row: Bytes,
+    column: Column,
+    query: &Query,
+) -> Result<Response, Problem> {
     let Column { family, qualifier } = column;
-    let options = ReadOptions { columns: vec![ColumnFilter { family, qualifier: Some(qualifier) }], versions: 1 };
-    let found = client.get(table, row, options).await?;
+    let options = ReadOptions {
+        columns: vec![ColumnFilter { family, qualifier: Some(qualifier) }],
+        versions: 1,
+        consistency: query.consistency()?,
+    };
+    let (found, from) = client.get_from(table, row, options).await?;
     let Some(cell) = found.and_then(|row| row.cells.into_iter().next()) else {
-        return Err(Problem::not_found("the row has no such column", ""));
+        return Ok(stamped(Problem::not_found("the row has no such column", "").into_response(), from));
     };
     let stamp = cell.timestamp.to_string();
-    Ok(([(CONTENT_TYPE, String::from("application/octet-stream")), (TIMESTAMP, stamp)], cell.value).into_response())
+    let headers = [(CONTENT_TYPE, String::from("application/octet-stream")), (TIMESTAMP, stamp)];
+    Ok(stamped((headers, cell.value).into_response(), from))
 }
 
 /// Writes a raw value.
@@ -64,9 +94,12 @@ pub async fn delete_cell(
 
 /// One row as JSON.
 pub async fn get_row(client: &Client, table: &str, row: Bytes, query: &Query) -> Result<Response, Problem> {
-    match client.get(table, row, query.read_options()?).await? {
-        Some(row) => Ok(Json(row_to_json(&row)).into_response()),
-        None => Err(Problem::not_found("there is no such row, or it has no such cells", "")),
+    match client.get_from(table, row, query.read_options()?).await? {
+        (Some(row), from) => Ok(stamped(Json(row_to_json(&row)).into_response(), from)),
+        (None, from) => {
+            let problem = Problem::not_found("there is no such row, or it has no such cells", "");
+            Ok(stamped(problem.into_response(), from))
+        }
     }
 }
 
@@ -142,12 +175,13 @@ fn written_to_json(written: &Written) -> Value {
 /// without its proper end.
 pub async fn scan(client: &Client, table: &str, query: &Query) -> Result<Response, Problem> {
     let limit = query.number("limit", 1)?.map(i64::unsigned_abs);
-    let mut rows = client.scan(table, query.range(), query.read_options()?, limit);
+    let mut rows = client.scan_from(table, query.range(), query.read_options()?, limit);
     // What fails at once gets its status.
     let first = rows.try_next().await?;
-    let rows = stream::iter(first.map(Ok)).chain(rows);
+    let from = first.as_ref().and_then(|(_, from)| *from);
+    let rows = stream::iter(first.map(Ok)).chain(rows).map_ok(|(row, _)| row);
     let lines = rows.ready_chunks(LINES).flat_map(|rows| stream::iter(lines(rows)));
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    Ok(stamped(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response(), from))
 }
 
 /// One piece of the body, or two, of which the second breaks it off.

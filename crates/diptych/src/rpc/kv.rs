@@ -75,7 +75,9 @@ impl KvService {
             return Ok(Box::pin(stream::unfold(Some(rows), page)));
         };
         match self.ask(route.request(scan.into_page())).await? {
-            Answer::Rows { rows, resume } => Ok(Box::pin(stream::iter([Ok(convert::scan_page(rows, resume))]))),
+            Answer::Rows { rows, resume, from } => {
+                Ok(Box::pin(stream::iter([Ok(convert::scan_page(rows, resume, from))])))
+            }
             answer => Err(unexpected(&answer)),
         }
     }
@@ -99,13 +101,13 @@ async fn page(rows: Option<client::Rows>) -> Option<(Result<v1::ScanPage, Status
             Some(Err(error)) if page.is_empty() => return Some((Err(error.to_status()), None)),
             Some(Err(error)) => {
                 let failed: client::Rows = Box::pin(stream::iter([Err(error)]));
-                return Some((Ok(convert::scan_page(page, None)), Some(failed)));
+                return Some((Ok(convert::scan_page(page, None, None)), Some(failed)));
             }
             None if page.is_empty() => return None,
-            None => return Some((Ok(convert::scan_page(page, None)), None)),
+            None => return Some((Ok(convert::scan_page(page, None, None)), None)),
         }
     }
-    Some((Ok(convert::scan_page(page, None)), Some(rows)))
+    Some((Ok(convert::scan_page(page, None, None)), Some(rows)))
 }
 
 #[tonic::async_trait]
@@ -126,7 +128,7 @@ impl Kv for KvService {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let answering = async {
             match self.answer(Call::try_from(request.into_inner())?).await? {
-                Answer::Row(row) => Ok(Response::new(convert::get_response(row))),
+                Answer::Row(row, from) => Ok(Response::new(convert::get_response(row, from))),
                 answer => Err(unexpected(&answer)),
             }
         };
@@ -326,7 +328,7 @@ fn failure(id: u64, failure: v1::Failure) -> v1::PipelineResult {
 
 fn weight(result: &v1::PipelineResult) -> usize {
     match &result.outcome {
-        Some(Outcome::Get(v1::GetResponse { row: Some(row) })) => {
+        Some(Outcome::Get(v1::GetResponse { row: Some(row), .. })) => {
             row.cells.iter().map(|cell| cell.qualifier.len() + cell.value.len() + 32).sum()
         }
         Some(Outcome::Mutate(response)) => response.present.as_ref().map_or(0, |present| present.value.len()) + 16,

@@ -99,7 +99,7 @@ impl Follower {
 
 impl Replica {
     /// Only of the primary whom we obey.
-    fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
+    pub(super) fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
         let obeyed = epoch == self.configuration.epoch && epoch > self.abandoned && from == self.configuration.primary;
         match &mut self.part {
             Part::Follower(follower) if obeyed => Some(follower),

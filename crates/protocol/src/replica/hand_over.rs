@@ -92,6 +92,8 @@ impl Replica {
             }
             return;
         };
+        // From now on our leases vouch for nothing: the heir acknowledges without us.
+        self.keep_freshness(now);
         if let Some(primary) = self.primary() {
             primary.hand_over = HandOver::Resigned;
         }

@@ -22,6 +22,7 @@
 //! Never reads a clock and never touches a disk: the host says what is durable, `node` reads old entries back.
 
 mod follower;
+mod freshness;
 mod hand_over;
 mod pace;
 mod primary;
@@ -35,6 +36,7 @@ use model::request::Role;
 use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, TabletId, Ticket};
 
 use self::follower::Follower;
+use self::freshness::Fresh;
 use self::primary::Primary;
 use crate::tail::Tail;
 use crate::{Core, Entry, GroupMessage, Timing, Why};
@@ -53,6 +55,9 @@ pub enum Input {
     Receive(NodeId, GroupMessage),
     /// The sender asks for a lease as the primary of that epoch, and has committed so far.
     Beacon(NodeId, Epoch, Lsn),
+    /// The primary of that epoch spoke under leases of all: whatever was acknowledged before the instant, by our own
+    /// clock, lies at or before the lsn. For the age of eventual reads.
+    Fresh(NodeId, Epoch, Instant, Lsn),
     /// The node has granted a lease by the beacon that went out at this time.
     Granted(NodeId, Epoch, Instant),
     /// The disk holds what the first so many [`Effect::Append`] and [`Effect::Save`] said.
@@ -153,6 +158,7 @@ pub struct Replica {
 
     /// When the node last told the master something that it has answered.
     session: Option<Instant>,
+    fresh: Fresh,
 }
 
 impl Replica {
@@ -176,6 +182,7 @@ impl Replica {
             saved: 0,
             synced: 0,
             session: None,
+            fresh: Fresh::default(),
         }
     }
 
@@ -374,6 +381,7 @@ impl Replica {
             self.on_learner(now, learner, out);
             return;
         }
+        self.keep_freshness(now);
         self.configuration = configuration;
         self.learner = learner;
         self.save(out);
@@ -477,6 +485,7 @@ impl Replica {
             commits.push((entry, ticket));
         }
         self.tail.trim(self.committed, KEEP_BYTES);
+        self.refresh();
         out.push(Effect::Commit(commits));
     }
 
@@ -527,6 +536,11 @@ impl Core for Replica {
             Input::Propose(ticket, payload) => self.on_propose(now, ticket, payload, out),
             Input::Receive(from, message) => self.on_message(now, from, message, out),
             Input::Beacon(from, epoch, committed) => self.on_beacon(now, from, epoch, committed, out),
+            Input::Fresh(from, epoch, asof, committed) => {
+                if self.follows(from, epoch).is_some() {
+                    self.on_fresh(asof, committed);
+                }
+            }
             Input::Granted(from, epoch, sent) => self.on_granted(now, from, epoch, sent, out),
             Input::Durable(mark) => {
                 let saving = self.synced < self.saved;

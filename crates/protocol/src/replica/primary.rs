@@ -165,6 +165,16 @@ impl Primary {
         }
     }
 
+    /// When the first of its leases ends or has ended; `None` if somebody has never granted one in this epoch.
+    pub fn leased_until(&self, replica: &Replica) -> Option<Instant> {
+        let voters = self.voters(replica.me, &replica.configuration);
+        let granted = |node: &NodeId| self.peers.get(node).and_then(|peer| peer.granted);
+        match voters.iter().map(granted).min() {
+            Some(first) => first.map(|sent| sent + replica.timing.lease),
+            None => replica.session.map(|sent| sent + replica.timing.session),
+        }
+    }
+
     /// How long the node has given no sign of life.
     fn silence(&self, node: NodeId, now: Instant) -> Duration {
         let last = self.peers.get(&node).and_then(|peer| peer.since.or(peer.granted));
@@ -468,6 +478,7 @@ impl Replica {
     }
 
     pub(super) fn on_primary_gap(&mut self, now: Instant) {
+        self.keep_freshness(now);
         let Some(primary) = self.primary() else { return };
         for peer in primary.peers.values_mut() {
             peer.granted = None;

@@ -10,6 +10,7 @@ use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, RowRange, Tabl
 use node::Node;
 
 use super::client::{Area, Observed, Register};
+use super::eventual::Prefixes;
 use super::machine::Process;
 use super::world::{Checked, EPOCH_US, LAST_READS, World};
 use crate::agenda::SECOND;
@@ -20,6 +21,8 @@ use crate::linear::{self, Action};
 pub(super) struct Record {
     /// What was committed at each place.
     committed: BTreeMap<(TabletId, Lsn), (Epoch, Bytes)>,
+    /// The same as values of rows, for reads of a prefix.
+    pub prefixes: Prefixes,
     /// How far each replica's commits have been compared; of one life of its node.
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
     /// The newest epoch that anybody followed.
@@ -51,6 +54,9 @@ impl Record {
                 *compared = compared.next();
                 let Some(entry) = replica.entry(*compared) else { continue };
                 let mine = (entry.epoch, entry.payload.clone());
+                if !self.committed.contains_key(&(tablet, entry.lsn)) {
+                    self.prefixes.add(tablet, entry)?;
+                }
                 let first = self.committed.entry((tablet, entry.lsn)).or_insert_with(|| mine.clone());
                 if *first != mine {
                     return Err(format!(
@@ -83,6 +89,11 @@ impl Record {
         let Observed { area, register, operation, family } = observed;
         if let (Action::Write(Some(value)), Some(answered)) = (operation.action, operation.answered) {
             self.written.insert(value, answered);
+        }
+        if let (Action::Write(Some(value)) | Action::Swap(_, Some(value)), Some(answered)) =
+            (operation.action, operation.answered)
+        {
+            self.prefixes.acknowledged(value, answered);
         }
         if let (Action::Read(Some(value)), Some(family), false) = (operation.action, family, area == Area::Guest) {
             let first = *self.family_of.entry(value).or_insert(family);
@@ -226,7 +237,7 @@ impl World {
                 process.node.applied(tablet).ok_or_else(|| format!("{member} has no {tablet}"))?;
             // Versions that a rule gave up come back with another rule, unless a merge has removed them here.
             let versions = if self.climate.families { 1 } else { u32::MAX };
-            let all = model::ReadOptions { columns: Vec::new(), versions };
+            let all = model::ReadOptions { versions, ..model::ReadOptions::default() };
             let rows = view.scan(&RowRange::default(), &all, &schema, Timestamp(EPOCH_US * 2), u32::MAX, usize::MAX);
             match rows {
                 Ok(rows) => contents.push((applied, rows)),

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::random::Random;
 use model::request::Request;
 use model::{
-    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, FamilyId, Mutation, NodeId, Operation,
-    Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TabletId, Ticket, Timestamp,
+    Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Consistency, FamilyId, Mutation, NodeId,
+    Operation, Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TabletId, Ticket,
+    Timestamp,
 };
 
 use crate::linear::{self, Action, Value};
@@ -108,6 +110,8 @@ pub(super) struct Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Get,
+    /// A read of whatever some member has.
+    Eventual,
     Put,
     Delete,
     Cput,
@@ -132,6 +136,7 @@ pub(super) struct Doing {
 #[derive(Clone, Debug)]
 enum Kind {
     Get,
+    Eventual(Option<Duration>),
     Put(u64),
     Delete,
     Cput(Value, u64),
@@ -222,6 +227,10 @@ impl Client {
         };
         let kind = match what {
             What::Get => Kind::Get,
+            What::Eventual => {
+                let max_lag = random.chance(50).then(|| Duration::from_millis(random.between(200, 1500)));
+                Kind::Eventual(max_lag)
+            }
             What::Put => Kind::Put(value()),
             What::Delete => Kind::Delete,
             What::Cput => {
@@ -260,7 +269,10 @@ impl Client {
         let id = RequestId { client: self.id, sequence: self.sequence, first_incomplete: self.sequence };
         let (row, qualifier) = (&doing.row, Bytes::from_static(QUALIFIER));
         let family = || doing.area.family().to_owned();
-        let options = || ReadOptions { columns: vec![ColumnFilter { family: family(), qualifier: None }], versions: 1 };
+        let options = || ReadOptions {
+            columns: vec![ColumnFilter { family: family(), qualifier: None }],
+            ..ReadOptions::default()
+        };
         let put = |value: u64| Change::Put {
             family: family(),
             qualifier: qualifier.clone(),
@@ -273,6 +285,10 @@ impl Client {
         };
         let operation = match &doing.kind {
             Kind::Get => Operation::Get { row: row.clone(), options: options() },
+            &Kind::Eventual(max_lag) => {
+                let consistency = Consistency::Eventual { max_lag };
+                Operation::Get { row: row.clone(), options: ReadOptions { consistency, ..options() } }
+            }
             Kind::Put(value) => write(None, put(*value)),
             Kind::Delete => write(None, Change::DeleteRow),
             Kind::Cput(expect, value) => {
@@ -285,7 +301,21 @@ impl Client {
                 Operation::Scan { range, options: options(), rows: *page }
             }
         };
-        Some((configuration.primary, Request { tablet, epoch: configuration.epoch, operation }))
+        let node = match doing.kind {
+            // Another one with every attempt.
+            Kind::Eventual(_) => configuration.members().nth(self.attempt as usize % configuration.size())?,
+            _ => configuration.primary,
+        };
+        Some((node, Request { tablet, epoch: configuration.epoch, operation }))
+    }
+
+    /// What the present operation reads eventually, if it is the one of that sequence.
+    pub fn eventual(&self, sequence: u64) -> Option<(Register, Option<Duration>)> {
+        let doing = self.doing.as_ref().filter(|_| self.sequence == sequence)?;
+        match doing.kind {
+            Kind::Eventual(max_lag) => Some(((doing.tablet?, doing.row.clone()), max_lag)),
+            _ => None,
+        }
     }
 
     /// An answer to the present operation, and what it means.
@@ -311,7 +341,7 @@ impl Client {
             operation: linear::Operation { called, answered: Some(now), action },
             family,
         };
-        if let (Kind::Scan { .. }, Reply::Rows { rows, resume, schema }) = (&doing.kind, &reply) {
+        if let (Kind::Scan { .. }, Reply::Rows { rows, resume, schema, .. }) = (&doing.kind, &reply) {
             let mut page = Vec::new();
             for (row, seen) in self.page(doing, rows, resume.as_ref(), schema)? {
                 let family = seen.map(|(_, family)| family);
@@ -319,8 +349,12 @@ impl Client {
             }
             return Ok(self.turn_the_page(now, resume.clone(), page));
         }
+        if let (Kind::Eventual(_), Reply::Row(_, _, Some(_))) = (&doing.kind, &reply) {
+            // It was compared with what was committed when it was given.
+            return Ok(Answered::All(Vec::new()));
+        }
         let (action, family) = match (&doing.kind, reply) {
-            (Kind::Get, Reply::Row(row, schema)) => {
+            (Kind::Get, Reply::Row(row, schema, _)) => {
                 let seen = row.map(|row| cell_of(&row, &schema, area)).transpose()?;
                 (Action::Read(seen.map(|(value, _)| value)), seen.map(|(_, family)| family))
             }
@@ -400,7 +434,7 @@ impl Client {
     pub fn give_up(&mut self) -> Option<Observed> {
         let doing = self.doing.take()?;
         let action = match doing.kind {
-            Kind::Get | Kind::Scan { .. } => return None,
+            Kind::Get | Kind::Eventual(_) | Kind::Scan { .. } => return None,
             Kind::Put(value) => Action::Write(Some(value)),
             Kind::Delete => Action::Write(None),
             Kind::Cput(expect, value) => Action::Swap(expect, Some(value)),
@@ -436,6 +470,7 @@ fn padded(value: u64) -> [u8; 120] {
     bytes
 }
 
-fn parse(bytes: &[u8]) -> u64 {
+/// The number that a value holds.
+pub(super) fn parse(bytes: &[u8]) -> u64 {
     bytes.get(..8).and_then(|first| first.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes)
 }

@@ -122,7 +122,10 @@ impl World {
             }
             Effect::Send(to, message) => self.send(node, to.0 as usize, Packet::Node(message)),
             Effect::Report(message) => self.send(node, MASTER, Packet::ToMaster(message)),
-            Effect::Reply(ticket, reply) => self.answer(node, ticket, Ok(reply)),
+            Effect::Reply(ticket, reply) => {
+                self.check_eventual(node, ticket, &reply)?;
+                self.answer(node, ticket, Ok(reply));
+            }
             Effect::Refuse(ticket, refusal) => self.answer(node, ticket, Err(refusal)),
             Effect::Trim(floors) => {
                 let process = self.machines[node].process.as_mut().ok_or("trims while down")?;

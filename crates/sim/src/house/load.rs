@@ -31,7 +31,9 @@ impl World {
         };
         let row = self.random.below(area.rows());
         let what = match self.random.below(20) {
-            0..=6 => What::Get,
+            0..=4 => What::Get,
+            5..=6 if matches!(area, Area::Hot | Area::Quiet) => What::Eventual,
+            5..=6 => What::Get,
             7 => What::Scan { all: self.random.chance(50) },
             8..=13 => What::Put,
             // What is quiet stays, and a row of a family that goes must not.
@@ -119,6 +121,7 @@ impl World {
                 // What is whole and quiet again finds little: there the load is light.
                 let pause = if now < SETTLED { 30 * MS } else { 200 * MS };
                 self.agenda.after(self.random.below(pause), Happening::Act(client));
+                self.summary.eventual += u64::from(observed.is_empty());
                 (observed, 0)
             }
         };

@@ -592,7 +592,7 @@ impl Story {
 
     fn compare(&mut self, view: &View, model: &Model, now: Timestamp) {
         let schema = schema();
-        let mut options = ReadOptions { versions: self.random.between(1, 5) as u32, columns: Vec::new() };
+        let mut options = ReadOptions { versions: self.random.between(1, 5) as u32, ..ReadOptions::default() };
         let all = model.rows(&RowRange::default(), &options, &schema, now);
         let (found, end) = view.scan(&RowRange::default(), &options, &schema, now, 99, usize::MAX).unwrap();
         assert_eq!((&found, end), (&all, None));

@@ -81,7 +81,7 @@ fn columns_may_be_chosen() {
     apply(&mut tablet, &[put(KEEP, 1, "a"), put(TWO, 1, "b"), other]);
     let column = |family, qualifier| model::ColumnFilter { family, qualifier };
     let seen = |columns| {
-        let options = ReadOptions { columns, versions: 1 };
+        let options = ReadOptions { columns, ..ReadOptions::default() };
         tablet.view().row(b"r", &options, &schema(), NOW).unwrap().map_or(0, |row| row.cells.len())
     };
     assert_eq!(seen(vec![]), 3);
@@ -177,7 +177,7 @@ fn apply(tablet: &mut Tablet, changes: &[Change]) {
 }
 
 fn options(versions: u32) -> ReadOptions {
-    ReadOptions { columns: Vec::new(), versions }
+    ReadOptions { versions, ..ReadOptions::default() }
 }
 
 fn read(tablet: &Tablet, versions: u32) -> String {

@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 use model::request::{ReplicaReport, Request, Role};
-use model::{Instant, NodeId, Operation, Ticket, Timestamp};
+use model::{Consistency, Instant, NodeId, Operation, Ticket, Timestamp};
 use node::Node;
 use node::api::{Effect, Event, Input};
 use protocol::{Core, FromMaster, NodeMessage};
@@ -114,6 +114,7 @@ pub struct Shard {
     /// Results of reads that were done on the spot.
     again: Vec<Input>,
     gauges_due: Instant,
+    reads: Reads,
     /// Writes that wait for the log's sync.
     batching: Batching<(Request, Waiter)>,
 }
@@ -141,6 +142,7 @@ impl Shard {
             letters: BTreeMap::new(),
             again: Vec::new(),
             gauges_due: Instant::ZERO,
+            reads: Reads::new(),
             batching: Batching::default(),
         }
     }
@@ -201,6 +203,7 @@ impl Shard {
     }
 
     fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
+        self.reads.count(&request.operation);
         let passed = match request.operation {
             Operation::Write { .. } => self.batching.offer((request, waiter)),
             Operation::Get { .. } | Operation::Scan { .. } => Some((request, waiter)),
@@ -273,6 +276,29 @@ impl Shard {
     }
 }
 
+/// Reads by what they must see.
+struct Reads {
+    linearizable: Counter,
+    eventual: Counter,
+}
+
+impl Reads {
+    fn new() -> Reads {
+        Reads {
+            linearizable: counter!("diptych_reads_total", "consistency" => "linearizable"),
+            eventual: counter!("diptych_reads_total", "consistency" => "eventual"),
+        }
+    }
+
+    fn count(&self, operation: &Operation) {
+        let (Operation::Get { options, .. } | Operation::Scan { options, .. }) = operation else { return };
+        match options.consistency {
+            Consistency::Linearizable => self.linearizable.increment(1),
+            Consistency::Eventual { .. } => self.eventual.increment(1),
+        }
+    }
+}
+
 fn tell(event: &Event) {
     counter!("diptych_events_total", "event" => event.name).increment(1);
     match event.tablet {
@@ -299,6 +325,10 @@ fn publish(node: &Node, now: Instant) {
         gauge!("diptych_tablets", "role" => name, "state" => "unsteady").set(count(role, false));
     }
     gauge!("diptych_tablet_bytes").set(reports.iter().map(|report| report.bytes).sum::<u64>() as f64);
+    // A replica that has heard no primary yet counts as not there.
+    let secondaries = node.replicas().filter(|replica| replica.role() == Role::Secondary);
+    let lag = secondaries.filter_map(|replica| replica.lag(now)).max().unwrap_or_default();
+    gauge!("diptych_replication_lag_seconds").set(lag.as_secs_f64());
     gauge!("diptych_wal_bytes").set(node.log_bytes() as f64);
 }
 

@@ -1,0 +1,150 @@
+//! Eventual reads: each must have seen the group's history up to the place that it names, and be no older than it says.
+
+use std::collections::BTreeMap;
+
+use model::{Change, Command, Freshness, Instant, Lsn, Reply, RequestId, TabletId, Ticket};
+use protocol::Entry;
+
+use super::client::{Register, client_of, parse};
+use super::world::{Checked, World};
+use crate::agenda::MS;
+use crate::linear::Value;
+
+/// What was committed, as the values of rows.
+#[derive(Debug, Default)]
+pub(super) struct Prefixes {
+    /// What each row was made to hold, and where.
+    writes: BTreeMap<Register, BTreeMap<Lsn, Value>>,
+    /// Where a request stands first: only there it does something.
+    requests: BTreeMap<(TabletId, RequestId), Lsn>,
+    /// Where a value was written.
+    places: BTreeMap<u64, Lsn>,
+    /// When the writer of a value heard that it is written.
+    acknowledged: BTreeMap<u64, u64>,
+}
+
+impl Prefixes {
+    /// The first commit of an entry.
+    pub fn add(&mut self, tablet: TabletId, entry: &Entry) -> Checked {
+        if entry.payload.is_empty() {
+            return Ok(());
+        }
+        let command: Command =
+            postcard::from_bytes(&entry.payload).map_err(|error| format!("{entry:?} of {tablet}: {error}"))?;
+        // The same request has the same id whatever the client has heard since.
+        let request = RequestId { first_incomplete: 0, ..command.request };
+        let first = *self.requests.entry((tablet, request)).or_insert(entry.lsn);
+        if first != entry.lsn {
+            return Ok(());
+        }
+        for change in command.changes.into_iter().flatten() {
+            let value = match change {
+                Change::Put { value, .. } => Some(parse(&value)),
+                _ => None,
+            };
+            if let Some(value) = value {
+                self.places.insert(value, entry.lsn);
+            }
+            self.writes.entry((tablet, command.row.clone())).or_default().insert(entry.lsn, value);
+        }
+        Ok(())
+    }
+
+    pub fn acknowledged(&mut self, value: u64, at: u64) {
+        self.acknowledged.insert(value, at);
+    }
+
+    /// Is this what the row held at that place, and is nothing missing that was acknowledged before `asof`?
+    fn check(&self, register: &Register, seen: Value, from: &Freshness, asof: Option<u64>) -> Checked {
+        let nothing = BTreeMap::new();
+        let writes = self.writes.get(register).unwrap_or(&nothing);
+        let held = writes.range(..=from.applied).next_back().and_then(|(_, value)| *value);
+        if held != seen {
+            return Err(format!("{register:?} held {held:?} at {}, and {from:?} has read {seen:?}", from.applied));
+        }
+        let later = writes.range(from.applied.next()..).filter_map(|(_, value)| *value);
+        for value in later.filter(|value| self.places.get(value).is_some_and(|place| *place > from.applied)) {
+            let at = self.acknowledged.get(&value).copied();
+            if let (Some(at), Some(asof)) = (at, asof)
+                && at < asof
+            {
+                let (at, asof) = (Instant(at), Instant(asof));
+                return Err(format!("{from:?} lacks {value} of {register:?}, acknowledged at {at:?} before {asof:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// Checks an answer at the moment when the node gives it.
+    pub(super) fn check_eventual(&mut self, node: usize, ticket: Ticket, reply: &Reply) -> Checked {
+        let Reply::Row(row, _, Some(from)) = reply else { return Ok(()) };
+        let (client, sequence) = client_of(ticket);
+        let Some((register, max_lag)) = self.clients[client].eventual(sequence) else { return Ok(()) };
+        if self.record.dropped.contains_key(&register.0) {
+            return Ok(());
+        }
+        if from.node.0 as usize != node {
+            return Err(format!("n{node} answers as {from:?}"));
+        }
+        if max_lag.is_some_and(|most| from.lag.is_none_or(|lag| lag > most)) {
+            return Err(format!("{from:?} is older than the reader allows: {max_lag:?}"));
+        }
+        let seen = match row.as_ref().map(|row| &row.cells[..]) {
+            None => None,
+            Some([cell]) => Some(parse(&cell.value)),
+            Some(cells) => return Err(format!("asked for one cell, and got {cells:?}")),
+        };
+        // The node's clock may be slow by a hundredth.
+        let since = |lag: std::time::Duration| lag.as_nanos() as u64 / 100 * 102 + MS;
+        let asof = from.lag.map(|lag| self.agenda.now().saturating_sub(since(lag)));
+        self.record.prefixes.check(&register, seen, from, asof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use model::{ClientId, Epoch, FamilyId, NodeId, Timestamp};
+    use std::time::Duration;
+
+    fn put(lsn: u64, value: u64) -> Entry {
+        let change = Change::Put {
+            family: FamilyId(1),
+            qualifier: Bytes::new(),
+            timestamp: Timestamp(1),
+            value: Bytes::copy_from_slice(&value.to_le_bytes()),
+        };
+        let request = RequestId { client: ClientId(1), sequence: value, first_incomplete: value };
+        let row = Bytes::from_static(b"a");
+        let command = Command { request, version: Timestamp(1), row, changes: Some(vec![change]) };
+        let payload = Bytes::from(postcard::to_allocvec(&command).unwrap());
+        Entry { lsn: Lsn(lsn), epoch: Epoch(1), payload }
+    }
+
+    /// The checker is checked: it finds what is not of the prefix, and what is older than it says.
+    #[test]
+    fn a_read_is_of_a_prefix_and_as_young_as_it_says() {
+        let mut prefixes = Prefixes::default();
+        // The second copy of the first write does nothing.
+        for entry in [put(1, 10), put(2, 20), put(3, 10)] {
+            prefixes.add(TabletId(1), &entry).unwrap();
+        }
+        prefixes.acknowledged(20, 1_000);
+        let register = (TabletId(1), Bytes::from_static(b"a"));
+        let from = |applied| Freshness {
+            node: NodeId(1),
+            epoch: Epoch(1),
+            applied: Lsn(applied),
+            lag: Some(Duration::ZERO),
+            behind: 0,
+        };
+        assert!(prefixes.check(&register, Some(20), &from(3), Some(9_000)).is_ok());
+        assert!(prefixes.check(&register, Some(10), &from(3), None).is_err(), "not what was there");
+        assert!(prefixes.check(&register, Some(10), &from(1), Some(1_000)).is_ok(), "old, and it says so");
+        assert!(prefixes.check(&register, Some(10), &from(1), Some(1_001)).is_err(), "older than it says");
+        assert!(prefixes.check(&register, None, &from(1), None).is_err());
+    }
+}
