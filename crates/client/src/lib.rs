@@ -172,7 +172,7 @@ impl Client {
 
     /// Asks the master. Repeated on passing refusals, and after lost answers if it changes nothing.
     pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, Error> {
-        let asks = matches!(request, AdminRequest::Map | AdminRequest::Status);
+        let asks = request.only_asks();
         let (begun, mut course) = (Instant::now(), routing::Course::default());
         let deadline = begun + self.inner.options.deadline;
         loop {

@@ -39,7 +39,7 @@ impl Gateway {
     }
 
     async fn ask_someone(&self, request: AdminRequest) -> Result<AdminReply, Error> {
-        let asks = matches!(request, AdminRequest::Map | AdminRequest::Status);
+        let asks = request.only_asks();
         let others = self.nodes.lock().iter().filter(|node| **node != self.endpoint).take(OTHERS).cloned().collect();
         let candidates: Vec<Arc<str>> = [vec![Arc::clone(&self.endpoint)], others].concat();
         let mut first = None;
@@ -85,6 +85,11 @@ impl Gateway {
             AdminRequest::Status => {
                 let status = admin.get_status(v1::GetStatusRequest {}).await.map_err(failed)?;
                 AdminReply::Status(status.into_inner().try_into()?)
+            }
+            request => {
+                let unsaid = || Error::Protocol(format!("there is no message for {request:?}"));
+                let message = admin::operate_request(&request).ok_or_else(unsaid)?;
+                admin.operate(message).await.map_err(failed)?.into_inner().try_into()?
             }
         })
     }

@@ -576,6 +576,13 @@ impl Admin for Fake {
         Err(Status::unimplemented("not in this fake"))
     }
 
+    async fn operate(
+        &self,
+        _: tonic::Request<wire::v1::OperateRequest>,
+    ) -> Result<tonic::Response<wire::v1::OperateResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("not asked for"))
+    }
+
     async fn control_node(
         &self,
         _: Request<v1::ControlNodeRequest>,

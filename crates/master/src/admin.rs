@@ -24,6 +24,24 @@ impl Master {
                 out.push(Effect::Reply(ticket, AdminReply::Status(self.status(now))));
                 return;
             }
+            AdminRequest::Losses(tablet) => {
+                out.push(match self.losses(now, tablet) {
+                    Ok(losses) => Effect::Reply(ticket, AdminReply::Losses(losses)),
+                    Err(refusal) => Effect::Refuse(ticket, refusal),
+                });
+                return;
+            }
+            AdminRequest::Transfer { tablet, to } => {
+                out.extend(match self.transfer(now, tablet, to) {
+                    Ok((order, words)) => vec![order, Effect::Reply(ticket, AdminReply::Done(words))],
+                    Err(refusal) => vec![Effect::Refuse(ticket, refusal)],
+                });
+                return;
+            }
+            AdminRequest::DrainNode { node, drain } => self.check_node(node).map(|()| Command::Drain { node, drain }),
+            AdminRequest::RemoveNode(node) => self.check_node(node).map(|()| Command::RemoveNode(node)),
+            AdminRequest::MoveTablet { tablet, from, to } => self.move_tablet(now, tablet, from, to),
+            AdminRequest::Recover { tablet, epoch, from, empty } => self.recover(now, tablet, epoch, from, empty),
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
             AdminRequest::AlterTable { table, set, drop } => self
@@ -62,7 +80,7 @@ impl Master {
         if replicas == 0 || min_replicas == 0 {
             return Err(Refusal::Invalid("replicas and min_replicas are at least 1".into()));
         }
-        let able = |node: &NodeId| self.is_alive(now, *node) && !self.heard[node].disk_full;
+        let able = |node: &NodeId| self.is_able(now, *node);
         let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(able));
         if load.nodes() < usize::from(replicas) {
             let young = self.leading.is_some_and(|(since, _)| now.since(since) < self.options.timing.heartbeat * 2);
@@ -99,6 +117,7 @@ impl Master {
                 incarnation: known.incarnation,
                 heard_ms_ago: heard.map(|heard| now.since(heard.at).as_millis() as u64),
                 disk_full: heard.is_some_and(|heard| heard.disk_full),
+                draining: known.draining,
             }
         };
         let tablet = |&tablet: &TabletId| {

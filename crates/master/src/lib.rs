@@ -19,7 +19,10 @@ pub mod placement;
 pub mod state;
 
 mod admin;
+mod balance;
 mod healing;
+mod moves;
+mod operate;
 
 pub use api::{Effect, Input};
 pub use machine::{Master, Options};

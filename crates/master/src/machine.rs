@@ -1,6 +1,7 @@
 //! The leading master: hears nodes and clients, proposes, and tells everyone what was decided.
 
 use bytes::Bytes;
+use core::time::Duration;
 use model::request::{ReplicaReport, Role};
 use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket};
 use protocol::{Core, FromMaster, Timing, ToMaster};
@@ -21,6 +22,9 @@ pub struct Options {
     pub replicas: u8,
     /// Fewest replicas for writes of a new table that does not say.
     pub min_replicas: u8,
+    /// A tablet that has been as it is for so long may be moved, or get another primary, to even out the nodes; `None`
+    /// moves nothing.
+    pub balance_after: Option<Duration>,
 }
 
 /// A command on its way through consensus, with a number by which its proposer knows it again.
@@ -57,6 +61,10 @@ pub struct Master {
     pub(crate) removed: BTreeMap<(TabletId, NodeId), Instant>,
     /// When something was last asked of consensus for this tablet.
     pub(crate) asked: BTreeMap<TabletId, Instant>,
+    /// Since when a tablet's group has been as it is.
+    pub(crate) settled: BTreeMap<TabletId, Instant>,
+    /// How often a member of a tablet was removed for being slow, and when last: it does not come back at once.
+    pub(crate) slow: BTreeMap<(TabletId, NodeId), (u32, Instant)>,
     pub(crate) next_tick: Instant,
 }
 
@@ -73,6 +81,8 @@ impl Master {
             lacking: BTreeMap::new(),
             removed: BTreeMap::new(),
             asked: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            slow: BTreeMap::new(),
             next_tick: Instant::ZERO,
         }
     }
@@ -166,6 +176,7 @@ impl Master {
                 for (tablet, nodes) in tablets {
                     self.lacking.remove(&tablet);
                     self.asked.remove(&tablet);
+                    self.settled.remove(&tablet);
                     self.removed.retain(|(gone, _), _| *gone != tablet);
                     out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
                 }
@@ -183,7 +194,13 @@ impl Master {
                 }
                 nodes.iter().for_each(|&node| self.assign(node, &[tablet], out));
                 let what = format!("{tablet}: {:?}, learner {:?}", group.configuration, group.learner);
+                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Done(what.clone()))));
                 out.push(Effect::Event("configuration_decided", what));
+                self.settled.insert(tablet, now);
+            }
+            Changed::Planned(what) => {
+                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Done(what.clone()))));
+                out.push(Effect::Event("node_planned", what));
             }
         }
     }
@@ -217,6 +234,7 @@ impl Master {
                     return;
                 };
                 if configuration.epoch == group.configuration.epoch.next() {
+                    self.note_slow(now, tablet, &why);
                     self.propose(Command::Configure { tablet, configuration, by: node, why: Some(why) }, out);
                 } else {
                     self.assign(node, &[tablet], out);
@@ -242,6 +260,11 @@ impl Master {
 
     /// Why the node may not join, if so.
     fn unwelcome(&self, node: NodeId, cluster: Option<ClusterId>, disk: u64) -> Option<String> {
+        if self.state.removed.contains(&node) {
+            return Some(format!(
+                "node {node} was removed from this cluster; start this one under a new id with an empty folder"
+            ));
+        }
         let ours = self.state.cluster?;
         if let Some(theirs) = cluster.filter(|&theirs| theirs != ours) {
             return Some(format!(
@@ -321,7 +344,12 @@ impl Master {
                 self.propose(Command::Found(id), out);
             }
             // A new leader first hears who lives.
-            Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => self.heal(now, out),
+            Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => {
+                self.heal(now, out);
+                self.carry_moves_on(now, out);
+                self.empty_draining(now, out);
+                self.even_out(now, out);
+            }
             Some(_) => {}
         }
     }
@@ -346,6 +374,8 @@ impl Core for Master {
                 self.lacking.clear();
                 self.removed.clear();
                 self.asked.clear();
+                self.settled.clear();
+                self.slow.clear();
                 let waiting = core::mem::take(&mut self.waiting);
                 out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));
             }

@@ -39,6 +39,33 @@ impl Load {
         self.replicas.iter().min_by_key(|&(node, count)| (count, node)).map(|(&node, _)| node)
     }
 
+    /// The node with the fewest replicas of those that are `free`.
+    pub fn least_of(&self, free: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let free = self.replicas.iter().filter(|(node, _)| free(**node));
+        free.min_by_key(|&(node, count)| (count, node)).map(|(&node, _)| node)
+    }
+
+    /// The node has one replica more.
+    pub fn count(&mut self, node: NodeId) {
+        self.replicas.entry(node).and_modify(|count| *count += 1);
+    }
+
+    /// How many replicas the node carries.
+    pub fn replicas_of(&self, node: NodeId) -> u32 {
+        self.replicas.get(&node).copied().unwrap_or(0)
+    }
+
+    /// How many tablets the node leads.
+    pub fn primaries_of(&self, node: NodeId) -> u32 {
+        self.primaries.get(&node).copied().unwrap_or(0)
+    }
+
+    /// The heir leads a tablet more, and the primary one less.
+    pub fn hand_over(&mut self, primary: NodeId, heir: NodeId) {
+        self.primaries.entry(primary).and_modify(|count| *count = count.saturating_sub(1));
+        self.primaries.entry(heir).and_modify(|count| *count += 1);
+    }
+
     /// Chooses `replicas` distinct nodes for a new tablet, the primary first, and counts them.
     pub fn place(&mut self, replicas: usize) -> Vec<NodeId> {
         let mut by_load: Vec<(u32, NodeId)> = self.replicas.iter().map(|(&node, &count)| (count, node)).collect();

@@ -71,6 +71,39 @@ pub enum Command {
         /// Who.
         learner: Option<NodeId>,
     },
+    /// The node shall be emptied, or may be filled again.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Emptied?
+        drain: bool,
+    },
+    /// The node keeps nothing and is struck off the list, for ever.
+    RemoveNode(NodeId),
+    /// `to` shall keep the tablet instead of `from`, if the epoch is still this one.
+    Move {
+        /// Which tablet.
+        tablet: TabletId,
+        /// As of which epoch this was decided.
+        epoch: Epoch,
+        /// A member.
+        from: NodeId,
+        /// Not a member.
+        to: NodeId,
+    },
+    /// Nobody shall leave the tablet any more.
+    Stay(TabletId),
+    /// An operator begins the tablet anew with one member: all others are gone.
+    Recover {
+        /// Which tablet.
+        tablet: TabletId,
+        /// As of which epoch this was decided.
+        epoch: Epoch,
+        /// The only member.
+        from: NodeId,
+        /// With nothing.
+        empty: bool,
+    },
 }
 
 /// What a command has changed.
@@ -86,6 +119,8 @@ pub enum Changed {
     Dropped(Schema, Vec<(TabletId, Vec<NodeId>)>),
     /// This tablet's group; those who should hear of it.
     Group(TabletId, BTreeSet<NodeId>),
+    /// Something about a node that nobody but the masters needs to know: in words.
+    Planned(String),
 }
 
 /// A node as the masters know it.
@@ -97,6 +132,8 @@ pub struct KnownNode {
     pub disk: u64,
     /// Its last life.
     pub incarnation: Incarnation,
+    /// It is being emptied.
+    pub draining: bool,
 }
 
 /// A tablet and who keeps it.
@@ -108,6 +145,8 @@ pub struct Group {
     pub configuration: Configuration,
     /// Who shall keep it too.
     pub learner: Option<NodeId>,
+    /// The member whose place the learner takes, if it is to take somebody's.
+    pub leaving: Option<NodeId>,
     /// Where its history begins.
     pub lineage: Lineage,
 }
@@ -129,6 +168,8 @@ pub struct State {
     pub cluster: Option<ClusterId>,
     /// Nodes that ever joined.
     pub nodes: BTreeMap<NodeId, KnownNode>,
+    /// Nodes that were struck off: their ids are not used again.
+    pub removed: BTreeSet<NodeId>,
     /// Tables that exist.
     pub tables: BTreeMap<TableId, Schema>,
     /// Their tablets.
@@ -191,11 +232,24 @@ impl State {
             Command::AlterTable { table, set, drop } => self.alter_table(&table, set, &drop),
             Command::Configure { tablet, configuration, by, .. } => self.configure(tablet, configuration, by),
             Command::Learn { tablet, epoch, learner } => self.learn(tablet, epoch, learner),
+            Command::Drain { node, drain } => self.drain(node, drain),
+            Command::RemoveNode(node) => self.remove_node(node),
+            Command::Move { tablet, epoch, from, to } => self.move_tablet(tablet, epoch, from, to),
+            Command::Stay(tablet) => {
+                let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+                group.leaving = None;
+                Ok(Changed::Nothing)
+            }
+            Command::Recover { tablet, epoch, from, empty } => self.recover(tablet, epoch, from, empty),
         }
     }
 
     fn join(&mut self, node: NodeId, address: String, disk: u64, incarnation: Incarnation) -> Result<Changed, Refusal> {
-        let known = self.nodes.entry(node).or_insert_with(|| KnownNode { address: String::new(), disk, incarnation });
+        if self.removed.contains(&node) {
+            return Err(Refusal::Invalid(format!("node {node} was removed from the cluster")));
+        }
+        let unknown = || KnownNode { address: String::new(), disk, incarnation, draining: false };
+        let known = self.nodes.entry(node).or_insert_with(unknown);
         if known.disk != disk || incarnation < known.incarnation {
             return Err(Refusal::Invalid(format!("node {node} is known with another disk or a later life")));
         }
@@ -236,7 +290,10 @@ impl State {
             let tablet = Tablet { id: self.last_tablet, table, slice };
             tablets.push(tablet.id);
             let configuration = Configuration::first(primary, secondaries.iter().copied());
-            self.groups.insert(tablet.id, Group { tablet, configuration, learner: None, lineage: Lineage::default() });
+            self.groups.insert(
+                tablet.id,
+                Group { tablet, configuration, learner: None, leaving: None, lineage: Lineage::default() },
+            );
         }
         self.tables.insert(table, schema.clone());
         Ok(Changed::Table(schema, tablets))
@@ -288,6 +345,7 @@ impl State {
             concerned.extend(configuration.members());
             concerned.extend(group.learner);
             group.learner = group.learner.filter(|&learner| !configuration.has(learner));
+            group.leaving = group.leaving.filter(|&leaving| configuration.has(leaving));
             group.configuration = configuration;
         }
         Ok(Changed::Group(tablet, concerned))
@@ -301,6 +359,7 @@ impl State {
             return Ok(Changed::Nothing);
         }
         let before = core::mem::replace(&mut group.learner, learner);
+        group.leaving = None;
         if before.is_some() {
             // What the former learner acknowledged, or its primary proposed for it, must not count any more should it
             // be chosen again with an empty disk: a new epoch ends all that (found by `sim`, group seed 544).
@@ -309,6 +368,66 @@ impl State {
         let concerned = group.configuration.members().chain(before).chain(learner).collect();
         Ok(Changed::Group(tablet, concerned))
     }
+}
+
+/// What operators and the balance of the cluster want.
+impl State {
+    fn drain(&mut self, node: NodeId, drain: bool) -> Result<Changed, Refusal> {
+        let known = self.nodes.get_mut(&node).ok_or_else(|| unknown_node(node))?;
+        known.draining = drain;
+        Ok(Changed::Planned(match drain {
+            true => format!("{node} is being emptied, and gets no new replicas"),
+            false => format!("{node} may get replicas again"),
+        }))
+    }
+
+    fn remove_node(&mut self, node: NodeId) -> Result<Changed, Refusal> {
+        let keeps = |group: &&Group| group.configuration.has(node) || group.learner == Some(node);
+        let kept = self.groups.values().filter(keeps).count();
+        if kept > 0 {
+            return Err(Refusal::Invalid(format!(
+                "node {node} still keeps {kept} tablets; empty it first: `diptych node drain {node}`"
+            )));
+        }
+        self.nodes.remove(&node).ok_or_else(|| unknown_node(node))?;
+        self.removed.insert(node);
+        Ok(Changed::Planned(format!("{node} is removed; its id will not be used again")))
+    }
+
+    fn move_tablet(&mut self, tablet: TabletId, epoch: Epoch, from: NodeId, to: NodeId) -> Result<Changed, Refusal> {
+        let known = self.nodes.contains_key(&to);
+        let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        let free = group.learner.is_none() && group.leaving.is_none() && group.configuration.epoch == epoch;
+        if !free || !known || !group.configuration.has(from) || group.configuration.has(to) {
+            return Err(Refusal::NotReady(tablet));
+        }
+        group.learner = Some(to);
+        group.leaving = Some(from);
+        let concerned = group.configuration.members().chain([to]).collect();
+        Ok(Changed::Group(tablet, concerned))
+    }
+
+    fn recover(&mut self, tablet: TabletId, epoch: Epoch, from: NodeId, empty: bool) -> Result<Changed, Refusal> {
+        if !self.nodes.contains_key(&from) {
+            return Err(unknown_node(from));
+        }
+        let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        if group.configuration.epoch != epoch {
+            return Err(Refusal::NotReady(tablet));
+        }
+        let concerned = group.configuration.members().chain(group.learner).chain([from]).collect();
+        group.configuration = Configuration { epoch: epoch.next(), primary: from, secondaries: Vec::new() };
+        group.lineage.chosen = epoch.next();
+        if empty {
+            group.lineage.founded = epoch.next();
+        }
+        (group.learner, group.leaving) = (None, None);
+        Ok(Changed::Group(tablet, concerned))
+    }
+}
+
+fn unknown_node(node: NodeId) -> Refusal {
+    Refusal::Invalid(format!("there is no node {node}; `diptych node list` shows those there are"))
 }
 
 /// Adds families, or gives those that exist new rules.

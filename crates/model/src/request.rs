@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Epoch, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions,
-    Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
+    Assignment, ClusterId, Configuration, Epoch, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition,
+    ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -94,6 +94,51 @@ pub enum AdminRequest {
     Map,
     /// All that is known of the cluster; answered by [`AdminReply::Status`].
     Status,
+    /// Empties a node, or lets it be filled again; answered by [`AdminReply::Done`].
+    DrainNode {
+        /// Which.
+        node: NodeId,
+        /// Shall it be emptied?
+        drain: bool,
+    },
+    /// Strikes a node that keeps nothing off the list, for ever; answered by [`AdminReply::Done`].
+    RemoveNode(NodeId),
+    /// Another node shall keep the tablet instead of one that does; answered by [`AdminReply::Done`] when it is decided.
+    MoveTablet {
+        /// Which.
+        tablet: TabletId,
+        /// Who keeps it now.
+        from: NodeId,
+        /// Who shall.
+        to: NodeId,
+    },
+    /// A secondary shall be primary; answered by [`AdminReply::Done`] when the primary has been asked.
+    Transfer {
+        /// Of which tablet.
+        tablet: TabletId,
+        /// Which secondary.
+        to: NodeId,
+    },
+    /// What could be done about a tablet whose members are all gone; answered by [`AdminReply::Losses`].
+    Losses(TabletId),
+    /// Begins a tablet anew whose members are all gone; answered by [`AdminReply::Done`].
+    Recover {
+        /// Which.
+        tablet: TabletId,
+        /// The present epoch, as [`Losses`] said it.
+        epoch: Epoch,
+        /// Who shall be its only member.
+        from: NodeId,
+        /// With nothing in it, instead of what `from` holds.
+        empty: bool,
+    },
+}
+
+impl AdminRequest {
+    /// Does it change nothing, so that it may be repeated after a lost answer?
+    pub fn only_asks(&self) -> bool {
+        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_))
+    }
 }
 
 /// A table to be made.
@@ -120,6 +165,21 @@ pub enum AdminReply {
     Map(ClusterMap),
     /// How everything is.
     Status(ClusterStatus),
+    /// It is done, or will be: in words.
+    Done(String),
+    /// What a tablet that has lost its members would lose for ever.
+    Losses(Losses),
+}
+
+/// What a tablet that has lost its members would lose for ever, should an operator begin it anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Its last configuration. Everything that was acknowledged is at each of these nodes.
+    pub configuration: Configuration,
+    /// Which of them live.
+    pub alive: Vec<NodeId>,
+    /// Other nodes that live and hold something of it, most first. What was acknowledged after what they hold is lost.
+    pub others: Vec<(NodeId, ReplicaReport)>,
 }
 
 /// Where everything is: what a client needs to route. It may be old; nodes say so by refusing.
@@ -168,6 +228,8 @@ pub struct NodeStatus {
     pub heard_ms_ago: Option<u64>,
     /// Is its disk full?
     pub disk_full: bool,
+    /// Is it being emptied?
+    pub draining: bool,
 }
 
 /// One tablet.

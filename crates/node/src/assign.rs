@@ -82,7 +82,8 @@ impl Node {
     fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
         let (tablet, me) = (assignment.tablet.id, self.options.id);
         let Assignment { configuration, learner, schema, lineage, .. } = &assignment;
-        let obsolete = |hosted: &Hosted| hosted.replica.epoch() < lineage.chosen && configuration.primary != me;
+        let is_chosen = configuration.primary == me && lineage.founded < lineage.chosen;
+        let obsolete = |hosted: &Hosted| hosted.replica.epoch() < lineage.chosen && !is_chosen;
         if self.hosted.get(&tablet).is_some_and(obsolete) {
             // An operator has chosen another replica's history. This one may hold what is no part of that, so it
             // learns from nothing, if it is wanted.

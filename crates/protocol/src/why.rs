@@ -59,6 +59,11 @@ pub enum Why {
     },
     /// An operator has decided.
     Operator(String),
+    /// A member goes because another node has taken its place.
+    Moved {
+        /// Who goes.
+        node: NodeId,
+    },
 }
 
 impl fmt::Display for Why {
@@ -74,6 +79,7 @@ impl fmt::Display for Why {
             Why::Transfer { to } => write!(f, "the primary hands over to {to}"),
             Why::Drain { node } => write!(f, "{node} is being drained"),
             Why::Damaged { node, what } => write!(f, "the replica at {node} is damaged: {what}"),
+            Why::Moved { node } => write!(f, "another node has taken the place of {node}"),
             Why::Operator(what) => write!(f, "an operator decided: {what}"),
         }
     }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::request::{ClusterMap, ClusterStatus, Losses, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{
-    AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, NodeId,
-    Partition, Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
+    AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
+    NodeId, Partition, Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
 };
 
 use crate::convert::{Invalid, missing};
@@ -278,12 +278,24 @@ fn assignment_to_proto(assignment: Assignment) -> v1::Assignment {
             Slice::Hash { bucket, of } => assignment::Slice::Hash(assignment::HashSlice { bucket, of }),
             Slice::Rows { start, end } => assignment::Slice::Rows(assignment::RowSlice { start, end }),
         }),
-        configuration: Some(v1::Configuration {
-            epoch: configuration.epoch.0,
-            primary: configuration.primary.0,
-            secondaries: configuration.secondaries.into_iter().map(|node| node.0).collect(),
-        }),
+        configuration: Some(configuration_to_proto(configuration)),
         learner: learner.map(|node| node.0),
+    }
+}
+
+fn configuration_to_proto(configuration: Configuration) -> v1::Configuration {
+    v1::Configuration {
+        epoch: configuration.epoch.0,
+        primary: configuration.primary.0,
+        secondaries: configuration.secondaries.into_iter().map(|node| node.0).collect(),
+    }
+}
+
+fn configuration_from_proto(configuration: v1::Configuration) -> Configuration {
+    Configuration {
+        epoch: Epoch(configuration.epoch),
+        primary: NodeId(configuration.primary),
+        secondaries: configuration.secondaries.into_iter().map(NodeId).collect(),
     }
 }
 
@@ -298,11 +310,7 @@ fn assignment_from_proto(message: v1::Assignment, tables: &BTreeMap<TableId, Sch
     Ok(Assignment {
         tablet: Tablet { id: TabletId(message.tablet), table, slice },
         schema,
-        configuration: Configuration {
-            epoch: Epoch(configuration.epoch),
-            primary: NodeId(configuration.primary),
-            secondaries: configuration.secondaries.into_iter().map(NodeId).collect(),
-        },
+        configuration: configuration_from_proto(configuration),
         learner: message.learner.map(NodeId),
         // A client has no use for it.
         lineage: Lineage::default(),
@@ -318,6 +326,7 @@ impl From<ClusterStatus> for v1::ClusterStatus {
             incarnation: node.incarnation.0,
             heard_ms_ago: node.heard_ms_ago,
             disk_full: node.disk_full,
+            draining: node.draining,
         };
         let tablet = |tablet: TabletStatus| v1::TabletStatus {
             assignment: Some(assignment_to_proto(tablet.assignment)),
@@ -344,6 +353,7 @@ impl TryFrom<v1::ClusterStatus> for ClusterStatus {
             incarnation: Incarnation(node.incarnation),
             heard_ms_ago: node.heard_ms_ago,
             disk_full: node.disk_full,
+            draining: node.draining,
         };
         let tablet = |tablet: v1::TabletStatus| {
             let assignment = tablet.assignment.ok_or_else(|| missing("assignment of a tablet"))?;
@@ -358,6 +368,81 @@ impl TryFrom<v1::ClusterStatus> for ClusterStatus {
                 .map_err(|_| Invalid(String::from("the cluster's id is not hexadecimal")))?,
             nodes: message.nodes.into_iter().map(node).collect(),
             tablets: message.tablets.into_iter().map(tablet).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<v1::OperateRequest> for AdminRequest {
+    type Error = Invalid;
+
+    fn try_from(message: v1::OperateRequest) -> Result<AdminRequest, Invalid> {
+        use v1::operate_request::What;
+        Ok(match message.what.ok_or_else(|| missing("what to do"))? {
+            What::Drain(drain) => AdminRequest::DrainNode { node: NodeId(drain.node), drain: drain.drain },
+            What::RemoveNode(node) => AdminRequest::RemoveNode(NodeId(node)),
+            What::Move(moved) => AdminRequest::MoveTablet {
+                tablet: TabletId(moved.tablet),
+                from: NodeId(moved.from),
+                to: NodeId(moved.to),
+            },
+            What::Transfer(transfer) => {
+                AdminRequest::Transfer { tablet: TabletId(transfer.tablet), to: NodeId(transfer.to) }
+            }
+            What::Losses(tablet) => AdminRequest::Losses(TabletId(tablet)),
+            What::Recover(recover) => AdminRequest::Recover {
+                tablet: TabletId(recover.tablet),
+                epoch: Epoch(recover.epoch),
+                from: NodeId(recover.from),
+                empty: recover.empty,
+            },
+        })
+    }
+}
+
+/// Builds the message that says what an operator wants; `None` of a request that has a message of its own.
+pub fn operate_request(request: &AdminRequest) -> Option<v1::OperateRequest> {
+    use v1::operate_request::{Drain, Move, Recover, Transfer, What};
+    let what = match *request {
+        AdminRequest::DrainNode { node, drain } => What::Drain(Drain { node: node.0, drain }),
+        AdminRequest::RemoveNode(node) => What::RemoveNode(node.0),
+        AdminRequest::MoveTablet { tablet, from, to } => What::Move(Move { tablet: tablet.0, from: from.0, to: to.0 }),
+        AdminRequest::Transfer { tablet, to } => What::Transfer(Transfer { tablet: tablet.0, to: to.0 }),
+        AdminRequest::Losses(tablet) => What::Losses(tablet.0),
+        AdminRequest::Recover { tablet, epoch, from, empty } => {
+            What::Recover(Recover { tablet: tablet.0, epoch: epoch.0, from: from.0, empty })
+        }
+        _ => return None,
+    };
+    Some(v1::OperateRequest { what: Some(what) })
+}
+
+/// Builds the answer to an operator; `None` of a reply to something else.
+pub fn operate_response(reply: AdminReply) -> Option<v1::OperateResponse> {
+    use v1::operate_response::{Answer, Losses as Message};
+    let answer = match reply {
+        AdminReply::Done(words) => Answer::Done(words),
+        AdminReply::Losses(losses) => Answer::Losses(Message {
+            configuration: Some(configuration_to_proto(losses.configuration)),
+            alive: losses.alive.into_iter().map(|node| node.0).collect(),
+            others: losses.others.into_iter().map(replica_to_proto).collect(),
+        }),
+        _ => return None,
+    };
+    Some(v1::OperateResponse { answer: Some(answer) })
+}
+
+impl TryFrom<v1::OperateResponse> for AdminReply {
+    type Error = Invalid;
+
+    fn try_from(message: v1::OperateResponse) -> Result<AdminReply, Invalid> {
+        use v1::operate_response::Answer;
+        Ok(match message.answer.ok_or_else(|| missing("answer"))? {
+            Answer::Done(words) => AdminReply::Done(words),
+            Answer::Losses(losses) => AdminReply::Losses(Losses {
+                configuration: configuration_from_proto(losses.configuration.ok_or_else(|| missing("configuration"))?),
+                alive: losses.alive.into_iter().map(NodeId).collect(),
+                others: losses.others.into_iter().map(replica_from_proto).collect::<Result<_, _>>()?,
+            }),
         })
     }
 }

@@ -299,6 +299,7 @@ fn the_status_comes_out_as_it_went_in() {
         incarnation: Incarnation(3),
         heard_ms_ago: Some(0),
         disk_full: true,
+        draining: true,
     };
     let status = ClusterStatus {
         cluster: ClusterId(0xabc),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use model::{NodeId, Retention};
+use model::{NodeId, Retention, TabletId};
 
 use super::parse::{self, Assignment, Column, Process};
 use crate::bench::Work;
@@ -161,6 +161,9 @@ pub struct MasterRun {
     /// When to replace a missing replica by one on another node
     #[arg(long, default_value = "5m", value_parser = parse::duration, value_name = "DURATION")]
     pub replace_after: Duration,
+    /// When to move a tablet that has been at rest for so long, to even out the nodes; 0s moves nothing
+    #[arg(long, default_value = "1m", value_parser = parse::duration, value_name = "DURATION")]
+    pub balance_after: Duration,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends
@@ -182,6 +185,24 @@ pub enum NodeCommand {
     Kill(NodeName),
     /// Start a node's process, and end it first if it runs
     Restart(NodeName),
+    /// Empty a node: others become primary, and its tablets move as far as there are nodes for them
+    Drain {
+        /// n1, n2 …
+        #[arg(value_parser = parse::node)]
+        node: NodeId,
+        /// Let it be filled again instead
+        #[arg(long)]
+        undo: bool,
+        /// Do not wait until it is empty
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Strike a node off the list that keeps nothing any more; its id is not used again
+    Remove {
+        /// n1, n2 …
+        #[arg(value_parser = parse::node)]
+        node: NodeId,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -282,6 +303,48 @@ pub enum TabletCommand {
         /// The table
         #[arg(value_parser = parse::table)]
         table: Option<String>,
+    },
+    /// Give a tablet's replica to another node
+    Move {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
+        /// Who keeps it now
+        #[arg(long, value_parser = parse::node, value_name = "NODE")]
+        from: NodeId,
+        /// Who shall keep it
+        #[arg(long, value_parser = parse::node, value_name = "NODE")]
+        to: NodeId,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Make a secondary the primary
+    Transfer {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
+        /// Which secondary
+        #[arg(long, value_parser = parse::node, value_name = "NODE")]
+        to: NodeId,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Begin a tablet anew whose members are all gone; without --from or --empty it only says what would be lost
+    Recover {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
+        /// With what this node holds, which is no member any more
+        #[arg(long, value_parser = parse::node, value_name = "NODE")]
+        from: Option<NodeId>,
+        /// With nothing, on this node
+        #[arg(long, value_parser = parse::node, value_name = "NODE", conflicts_with = "from")]
+        empty: Option<NodeId>,
+        /// Do it: what is lost is lost for ever
+        #[arg(long)]
+        yes: bool,
     },
 }
 

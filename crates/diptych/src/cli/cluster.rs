@@ -9,7 +9,7 @@ use model::{AdminReply, AdminRequest, NodeId};
 use serde_json::{Value, json};
 
 use super::args::{NodeCommand, NodeName, TabletCommand};
-use super::{Failure, Output, show, table};
+use super::{Failure, Output, operate, show, table};
 use crate::up::ClusterFile;
 
 /// Process ids of a local cluster.
@@ -55,6 +55,8 @@ pub async fn node(client: &Client, command: NodeCommand, out: &mut Output) -> Re
         NodeCommand::Resume(name) => (name, NodeAction::Resume, "resumed"),
         NodeCommand::Kill(name) => (name, NodeAction::Kill, "killed"),
         NodeCommand::Restart(name) => (name, NodeAction::Restart, "restarted"),
+        NodeCommand::Drain { node, undo, no_wait } => return operate::drain(client, node, !undo, !no_wait, out).await,
+        NodeCommand::Remove { node } => return operate::remove(client, node, out).await,
         NodeCommand::Run(_) => unreachable!("`cli::run` carries it out"),
     };
     client.control_node(node.0, action).await?;
@@ -62,7 +64,18 @@ pub async fn node(client: &Client, command: NodeCommand, out: &mut Output) -> Re
 }
 
 pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -> Result<(), Failure> {
-    let TabletCommand::List { table } = command;
+    let table = match command {
+        TabletCommand::List { table } => table,
+        TabletCommand::Move { tablet, from, to, no_wait } => {
+            return operate::move_tablet(client, tablet, from, to, !no_wait, out).await;
+        }
+        TabletCommand::Transfer { tablet, to, no_wait } => {
+            return operate::transfer(client, tablet, to, !no_wait, out).await;
+        }
+        TabletCommand::Recover { tablet, from, empty, yes } => {
+            return operate::recover(client, tablet, from, empty, yes, out).await;
+        }
+    };
     let status = fetch(client).await?;
     let wanted = |tablet: &&TabletStatus| table.as_ref().is_none_or(|table| tablet.assignment.schema.name == *table);
     let tablets: Vec<&TabletStatus> = status.tablets.iter().filter(wanted).collect();
@@ -76,7 +89,7 @@ pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -
     tablets_table(tablets, out)
 }
 
-async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {
+pub async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {
     match client.admin(AdminRequest::Status).await? {
         AdminReply::Status(status) => Ok(status),
         other => Err(client::Error::Protocol(format!("asked for the status, got {other:?}")).into()),
@@ -97,6 +110,8 @@ fn nodes_table(status: &ClusterStatus, pids: &Pids, out: &mut Output) -> Result<
     let row = |node: &NodeStatus| {
         let (primaries, secondaries) = roles(node.node, status);
         let state = match (node.alive, node.disk_full) {
+            (true, _) if node.draining && primaries + secondaries == 0 => "drained",
+            (true, _) if node.draining => "draining",
             (true, false) => "alive",
             (true, true) => "disk full",
             (false, _) if node.heard_ms_ago.is_none() => "not heard",
@@ -176,6 +191,7 @@ pub fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> V
         "incarnation": node.incarnation.0,
         "heard_ms_ago": node.heard_ms_ago,
         "disk_full": node.disk_full,
+        "draining": node.draining,
         "primary_of": primaries,
         "secondary_of": secondaries,
     });

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{NodeId, Partition, Retention, limits};
+use model::{NodeId, Partition, Retention, TabletId, limits};
 
 /// A family, or one column of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,6 +226,11 @@ pub fn process(text: &str) -> Result<Process, String> {
         (_, Some(id)) if id != MASTER => Ok(Process(id)),
         _ => Err(format!("{text:?} names no node; write n1, n2 … or m1 for the master")),
     }
+}
+
+/// `t3` or `3`.
+pub fn tablet(text: &str) -> Result<TabletId, String> {
+    TabletId::parse(text).ok_or_else(|| format!("{text:?} is no tablet id; write t1, t2 …"))
 }
 
 /// `n3` or `3`.

@@ -86,6 +86,7 @@ impl Running {
             seed: chance(),
             replicas: args.replicas,
             min_replicas: args.min_replicas,
+            balance_after: args.balance_after,
         };
         Running::on(disk, u64::from(args.id), options, health)
             .await
@@ -401,7 +402,7 @@ mod tests {
     use protocol::Timing;
 
     async fn running(disk: &MemDisk) -> Running {
-        let options = Options { timing: Timing::default(), seed: 7, replicas: 2, min_replicas: 1 };
+        let options = Options { timing: Timing::default(), seed: 7, replicas: 2, min_replicas: 1, balance_after: None };
         let running = Running::on(Arc::new(disk.clone()), 1, options, Health::default()).await.unwrap();
         while !running.handle.leads() {
             tokio::task::yield_now().await;

@@ -20,6 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use disk::{Disk, KernelDisk};
@@ -64,6 +65,8 @@ pub struct MasterArgs {
     pub replicas: u8,
     /// Fewest replicas that accept writes, likewise.
     pub min_replicas: u8,
+    /// When a tablet at rest may be moved to even out the nodes; `None` is never.
+    pub balance_after: Option<Duration>,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
 }

@@ -95,7 +95,7 @@ impl Resource {
             Resource::Cell(..) => "cell",
             Resource::Cput(..) => "cput",
             Resource::Cluster => "cluster",
-            Resource::Process(..) => "nodes",
+            Resource::Process(..) | Resource::Drain(..) => "nodes",
         }
     }
 
@@ -112,7 +112,7 @@ impl Resource {
             Resource::Tables => &[Method::GET, Method::POST],
             Resource::Table(_) | Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
-            Resource::Cput(..) | Resource::Process(..) => &[Method::POST],
+            Resource::Cput(..) | Resource::Process(..) | Resource::Drain(..) => &[Method::POST],
         }
     }
 
@@ -176,6 +176,7 @@ impl Site {
             (Resource::Cell(table, row, column), _) => {
                 rows::get_cell(self.client()?, &table, row, column, &query).await
             }
+            (Resource::Drain(node, drain), _) => tables::drain(self.client()?, node, drain).await,
             (Resource::Process(node, action), _) => tables::control(self.gateway()?, node, action).await,
         }
     }

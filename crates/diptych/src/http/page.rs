@@ -161,6 +161,7 @@ mod tests {
             incarnation: model::Incarnation(1),
             heard_ms_ago: None,
             disk_full: false,
+            draining: false,
         };
         let tablets = vec![TabletStatus { assignment, replicas: Vec::new() }];
         let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets });

@@ -36,6 +36,8 @@ pub enum Resource {
     Cluster,
     /// A node's process, to which something shall be done.
     Process(NodeId, NodeAction),
+    /// Empty a node, or let it be filled again.
+    Drain(NodeId, bool),
 }
 
 /// A column by name.
@@ -68,6 +70,10 @@ impl Resource {
             ["v1", "tables", table, "rows", row, name] => {
                 Resource::Cell(table_name(table)?, row_key(row)?, column(&decode(name, false)?)?)
             }
+            ["v1", "nodes", node, action @ ("drain" | "undrain")] => {
+                let node = parse::node(&text(node)?).map_err(Problem::invalid)?;
+                Resource::Drain(node, action == "drain")
+            }
             ["v1", "nodes", node, action] => {
                 let node = parse::process(&text(node)?).map_err(Problem::invalid)?.0;
                 Resource::Process(node, node_action(action)?)
@@ -90,7 +96,7 @@ fn node_action(name: &str) -> Result<NodeAction, Problem> {
         "restart" => Ok(NodeAction::Restart),
         _ => Err(Problem::not_found(
             format!("{name:?} cannot be done to a node"),
-            "There are suspend, resume, kill and restart.",
+            "There are suspend, resume, kill, restart, drain and undrain.",
         )),
     }
 }
@@ -264,6 +270,7 @@ mod tests {
         );
         assert_eq!(parsed("/v1/tables/users/rows/alice/name:first"), cell(b"alice", "name", b"first"));
         assert_eq!(parsed("/v1/nodes/n2/suspend"), Resource::Process(NodeId(2), NodeAction::Suspend));
+        assert_eq!(parsed("/v1/nodes/n2/drain"), Resource::Drain(NodeId(2), true));
         assert_eq!(parsed("/v1/nodes/2/restart"), Resource::Process(NodeId(2), NodeAction::Restart));
     }
 

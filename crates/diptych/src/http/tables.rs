@@ -141,6 +141,14 @@ pub async fn cluster(client: &Client) -> Result<Response, Problem> {
     Ok(Json(json!({"cluster": status.cluster.to_string(), "nodes": nodes, "tablets": tablets})).into_response())
 }
 
+/// Empties a node, or lets it be filled again. Answers when it is decided, not when it is done.
+pub async fn drain(client: &Client, node: NodeId, drain: bool) -> Result<Response, Problem> {
+    match client.admin(AdminRequest::DrainNode { node, drain }).await? {
+        AdminReply::Done(_) => Ok(Json(json!({"node": node.to_string(), "draining": drain})).into_response()),
+        other => Err(Error::Protocol(format!("asked to drain, got {other:?}")).into()),
+    }
+}
+
 /// Does something to a node's process.
 pub async fn control(gateway: &Gateway, node: NodeId, action: NodeAction) -> Result<Response, Problem> {
     if !gateway.has_control() {

@@ -86,6 +86,12 @@ impl Admin for AdminService {
         }
     }
 
+    async fn operate(&self, request: Request<v1::OperateRequest>) -> Result<Response<v1::OperateResponse>, Status> {
+        let reply = self.ask(AdminRequest::try_from(request.into_inner())?).await?;
+        let unexpected = unexpected(&reply);
+        wire::admin::operate_response(reply).map(Response::new).ok_or(unexpected)
+    }
+
     async fn control_node(
         &self,
         request: Request<v1::ControlNodeRequest>,

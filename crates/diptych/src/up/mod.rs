@@ -43,6 +43,8 @@ use crate::telemetry;
 const NODES: u32 = 4;
 /// A missing replica is made anew on another node after this.
 const REPLACE_AFTER: &str = "30s";
+/// How long a tablet is at rest before it may move to even out the nodes.
+const BALANCE_AFTER: &str = "10s";
 /// Fewest replicas of new tables that accept writes.
 const MIN_REPLICAS: &str = "1";
 /// A child that has not ended so long after it was asked to is killed.
@@ -229,8 +231,10 @@ impl Supervisor {
         let data = process.data.display().to_string();
         let mut arguments: Vec<String> = match process.node {
             MASTER => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS]
+                .into_iter()
+                .chain(["--balance-after", BALANCE_AFTER])
                 .map(String::from)
-                .into(),
+                .collect(),
             _ => ["node", "run"].map(String::from).into(),
         };
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);

@@ -126,6 +126,136 @@ fn a_returning_node_learns_at_once_and_a_spare_one_later() {
     assert_eq!(world.learner(tablet), Some(other(&old)));
 }
 
+/// A tablet moves without ever having fewer members: the newcomer joins, the primary hands over if it is the one to
+/// leave, and only then is it removed.
+#[test]
+fn a_move_adds_first_and_removes_last() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (primary, secondary, newcomer) = (old.primary, old.secondaries[0], other(&old));
+    let request = AdminRequest::MoveTablet { tablet, from: primary, to: newcomer };
+    let effects = world.step(Input::Admin(Ticket(5), request));
+    assert!(matches!(effects.last(), Some(Effect::Reply(Ticket(5), AdminReply::Done(_)))), "{effects:?}");
+    assert_eq!(world.learner(tablet), Some(newcomer));
+
+    world.step(Input::FromNode(primary, propose(tablet, old.with(newcomer))));
+    let three = world.configuration(tablet);
+    assert_eq!(three.size(), 3);
+    world.report_all(tablet, &three);
+    let orders = world.round(&[1, 2, 3]);
+    let [Effect::Send(to, FromMaster::HandOver(of, epoch, heir))] = &orders[..] else { panic!("{orders:?}") };
+    assert_eq!((*to, *of, *epoch), (primary, tablet, three.epoch));
+    assert!(*heir == secondary || *heir == newcomer);
+
+    world.step(Input::FromNode(primary, propose(tablet, three.handed_to(*heir))));
+    world.round(&[1, 2, 3]);
+    let two = world.configuration(tablet);
+    assert!(two.size() == 2 && two.has(newcomer) && two.has(secondary), "{two:?}");
+}
+
+/// Whoever dies on the way ends the move, and the group is as it was.
+#[test]
+fn a_move_whose_newcomer_dies_is_called_off() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let to = other(&old);
+    world.step(Input::Admin(Ticket(5), AdminRequest::MoveTablet { tablet, from: old.primary, to }));
+    let staying: Vec<NodeId> = old.members().collect();
+    world.beat(&staying, 6_000);
+    let group = &world.master.state().groups[&tablet];
+    assert_eq!((group.learner, group.leaving), (None, None));
+    assert_eq!(group.configuration, old.next(), "what the learner acknowledged counts no more");
+}
+
+/// A node that is emptied gives up its primaries' places first; then its copies go where there is room; then it may go
+/// for ever.
+#[test]
+fn a_node_is_emptied_and_leaves() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (leaver, secondary, newcomer) = (old.primary, old.secondaries[0], other(&old));
+    world.report_all(tablet, &old);
+    let refused = world.step(Input::Admin(Ticket(4), AdminRequest::RemoveNode(leaver)));
+    assert!(matches!(&refused[..], [Effect::Refuse(Ticket(4), Refusal::Invalid(_))]), "it keeps a tablet");
+    world.step(Input::Admin(Ticket(5), AdminRequest::DrainNode { node: leaver, drain: true }));
+    let orders = world.round(&[1, 2, 3]);
+    assert_eq!(orders, [Effect::Send(leaver, FromMaster::HandOver(tablet, old.epoch, secondary))]);
+    world.step(Input::FromNode(leaver, propose(tablet, old.handed_to(secondary))));
+    world.round(&[1, 2, 3]);
+    assert_eq!(world.learner(tablet), Some(newcomer));
+    let joined = world.configuration(tablet).with(newcomer);
+    world.step(Input::FromNode(secondary, propose(tablet, joined)));
+    world.round(&[1, 2, 3]);
+    assert!(!world.configuration(tablet).has(leaver));
+    let gone = world.step(Input::Admin(Ticket(6), AdminRequest::RemoveNode(leaver)));
+    assert!(matches!(&gone[..], [Effect::Reply(Ticket(6), AdminReply::Done(_))]), "{gone:?}");
+    let back = world.step(heartbeat(leaver.0, vec![]));
+    assert!(matches!(&back[..], [Effect::Send(_, FromMaster::Unwelcome(_))]), "{back:?}");
+}
+
+/// Design notes 5.6: a group whose members are gone stays refused until an operator decides, and while one of them is
+/// heard there is nothing to decide.
+#[test]
+fn a_lost_tablet_waits_for_an_operator() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let witness = other(&old);
+    let recover = |epoch, empty| AdminRequest::Recover { tablet, epoch, from: witness, empty };
+    world.step(heartbeat(witness.0, vec![report(tablet, Role::Spare)]));
+    let refused = world.step(Input::Admin(Ticket(5), recover(old.epoch, false)));
+    assert!(matches!(&refused[..], [Effect::Refuse(_, Refusal::Invalid(_))]), "{refused:?}");
+    world.beat(&[witness], 60_000);
+    assert_eq!(world.configuration(tablet), old, "nobody decides by itself");
+    let Some(Effect::Reply(_, AdminReply::Losses(losses))) =
+        world.step(Input::Admin(Ticket(6), AdminRequest::Losses(tablet))).pop()
+    else {
+        panic!("no losses")
+    };
+    assert_eq!((losses.alive, losses.others.len()), (vec![], 1));
+    world.step(Input::Admin(Ticket(7), recover(old.epoch, false)));
+    let anew = world.configuration(tablet);
+    assert_eq!(anew, Configuration { epoch: old.epoch.next(), primary: witness, secondaries: vec![] });
+    let lineage = world.master.state().groups[&tablet].lineage;
+    assert_eq!((lineage.founded, lineage.chosen), (Epoch(1), anew.epoch));
+    let again = world.step(Input::Admin(Ticket(8), recover(old.epoch, true)));
+    assert!(matches!(&again[..], [Effect::Refuse(..)]), "it was decided as of an older epoch: {again:?}");
+}
+
+/// Primaries' places and copies are evened out, one step at a time, once the groups have been at rest.
+#[test]
+fn a_new_node_gets_its_share() {
+    let mut world = World::with_nodes(2);
+    world.master.options.balance_after = Some(Duration::from_secs(10));
+    world.create("t", Partition::Hash { tablets: 6 }, 1);
+    world.beat(&[NodeId(1), NodeId(2)], 20_000);
+    assert!(world.master.state().groups.values().all(|group| group.learner.is_none()), "three each is even");
+    world.step(heartbeat(3, vec![]));
+    world.beat(&[NodeId(1), NodeId(2), NodeId(3)], 1_000);
+    let moving: Vec<_> =
+        world.master.state().groups.values().filter_map(|group| Some((group.learner?, group.leaving?))).collect();
+    assert_eq!(moving.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [NodeId(3); 2], "two at a time: {moving:?}");
+}
+
+/// A member that was slow comes back after a pause that doubles each time.
+#[test]
+fn the_slow_rest_before_they_come_back() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (primary, slow) = (old.primary, old.secondaries[0]);
+    let why = protocol::Why::Slow { node: slow, behind: Duration::from_secs(3) };
+    world.step(Input::FromNode(primary, ToMaster::Propose(tablet, old.without(slow), why)));
+    world.step(heartbeat(slow.0, vec![report(tablet, Role::Spare)]));
+    world.beat(&[primary, slow], 2_000);
+    assert_eq!(world.learner(tablet), None);
+    world.beat(&[primary, slow], 2_000);
+    assert_eq!(world.learner(tablet), Some(slow));
+}
+
 /// A replica that no one needs is removed, but never one whose group is not complete without it.
 #[test]
 fn only_rubbish_is_forgotten() {
@@ -268,6 +398,24 @@ impl World {
         self.master.state().groups[&tablet].learner
     }
 
+    /// Every member says that it is well in this configuration.
+    fn report_all(&mut self, tablet: TabletId, configuration: &Configuration) {
+        for member in configuration.members() {
+            let role = if member == configuration.primary { Role::Primary } else { Role::Secondary };
+            let well = ReplicaReport { epoch: configuration.epoch, ..report(tablet, role) };
+            self.step(heartbeat(member.0, vec![well]));
+        }
+    }
+
+    /// Time enough for the master to look at everything once, while these nodes are heard; what it tells nodes then.
+    fn round(&mut self, nodes: &[u32]) -> Vec<Effect> {
+        let nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+        self.beat(&nodes, 1_000);
+        self.now = self.now + Duration::from_millis(500);
+        let effects = self.step(Input::Tick);
+        effects.into_iter().filter(|effect| matches!(effect, Effect::Send(_, FromMaster::HandOver(..)))).collect()
+    }
+
     /// Lets time pass while these nodes are heard.
     fn beat(&mut self, nodes: &[NodeId], ms: u64) {
         for _ in 0..ms / 500 {
@@ -282,7 +430,7 @@ impl World {
 }
 
 fn options() -> Options {
-    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1 }
+    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1, balance_after: None }
 }
 
 fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {

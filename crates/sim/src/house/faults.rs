@@ -63,6 +63,8 @@ pub(super) struct Climate {
     pub tables: bool,
     /// Families come and go.
     pub families: bool,
+    /// Tablets move to even the nodes out, and an operator moves them too.
+    pub balance: bool,
     pub replicas: u8,
 }
 
@@ -84,6 +86,7 @@ impl Climate {
             tables: random.chance(40),
             families: random.chance(40),
             replicas: random.between(2, 4) as u8,
+            balance: random.chance(50),
         };
         if let Some(faults) = faults {
             climate.faults.clone_from(faults);

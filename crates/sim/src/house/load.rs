@@ -1,7 +1,7 @@
 //! What clients and the operator are made to do, and what becomes of it.
 
 use model::request::NewTable;
-use model::{AdminRequest, Partition, Refusal, Reply, Retention, Ticket};
+use model::{AdminRequest, NodeId, Partition, Refusal, Reply, Retention, TabletId, Ticket};
 
 use super::client::{Answered, Area, What, Wish, client_of, ticket};
 use super::net::Packet;
@@ -151,6 +151,22 @@ impl World {
         self.step_master(master::Input::Admin(ticket, AdminRequest::CreateTable(table)));
     }
 
+    /// What an operator may want of nodes and tablets: mostly possible, sometimes not.
+    fn arrangement(&mut self) -> AdminRequest {
+        let nodes = self.machines.len() as u64;
+        let mut node = || NodeId(self.random.between(1, nodes) as u32);
+        let (from, to) = (node(), node());
+        let groups = self.mastery.master.as_ref().map(|master| master.state().groups.keys().copied().collect());
+        let groups: Vec<TabletId> = groups.unwrap_or_default();
+        let tablet = self.random.pick(&groups).copied().unwrap_or(TabletId(1));
+        match self.random.below(8) {
+            0 => AdminRequest::DrainNode { node: from, drain: true },
+            1 => AdminRequest::DrainNode { node: from, drain: false },
+            2..=4 => AdminRequest::MoveTablet { tablet, from, to },
+            _ => AdminRequest::Transfer { tablet, to },
+        }
+    }
+
     /// Makes and drops the guest, and families; in the end the family that comes and goes is there.
     pub(super) fn operate(&mut self) {
         let now = self.agenda.now();
@@ -159,6 +175,16 @@ impl World {
         }
         let pause = self.random.between(100 * MS, 1500 * MS);
         self.agenda.after(pause, Happening::Operate);
+        if self.climate.balance && now < HEALED && self.random.chance(40) {
+            let request = self.arrangement();
+            return self.step_master(master::Input::Admin(OPERATOR, request));
+        }
+        if self.climate.balance && now >= HEALED {
+            for node in 1..self.machines.len() as u32 {
+                let request = AdminRequest::DrainNode { node: NodeId(node), drain: false };
+                self.step_master(master::Input::Admin(OPERATOR, request));
+            }
+        }
         let (set, drop) = match self.random.below(6) {
             _ if now >= HEALED && self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
             _ if now >= HEALED => return,

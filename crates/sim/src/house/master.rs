@@ -1,5 +1,7 @@
 //! The real master, and a stand-in for consensus: commits after a while, and loses at a crash what was not committed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use master::Master;
 use model::{Instant, Refusal};
@@ -27,8 +29,9 @@ impl World {
         }
         self.mastery.life += 1;
         self.mastery.started = self.agenda.now();
-        let options =
-            master::Options { timing: timing(), seed: 4711, replicas: self.climate.replicas, min_replicas: 1 };
+        let balance_after = self.climate.balance.then_some(Duration::from_secs(1));
+        let replicas = self.climate.replicas;
+        let options = master::Options { timing: timing(), seed: 4711, replicas, min_replicas: 1, balance_after };
         let mut master = Master::new(options);
         let mut applied = 0;
         if let Some((index, snapshot)) = &self.mastery.snapshot {
