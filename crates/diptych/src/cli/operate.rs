@@ -36,14 +36,11 @@ pub async fn drain(client: &Client, node: NodeId, drain: bool, wait: bool, out: 
     })
     .await?;
     let answer = json!({"node": node.to_string(), "draining": true, "tablets": left});
-    Ok(match left {
-        0 => {
-            out.say(answer, format!("{node} is empty; it may be stopped, and removed: `diptych node remove {node}`"))?
-        }
-        left => {
-            out.say(answer, format!("{node} leads no tablet, but keeps {left}: there is no other node for them"))?
-        }
-    })
+    let words = match left {
+        0 => format!("{node} is empty; it may be stopped, and removed: `diptych node remove {node}`"),
+        left => format!("{node} leads no tablet, but keeps {left}: there is no other node for them"),
+    };
+    Ok(out.say(answer, words)?)
 }
 
 pub async fn remove(client: &Client, node: NodeId, out: &mut Output) -> Result<(), Failure> {
