@@ -3,6 +3,7 @@
 #   make test         all checks and tests, as CI runs them
 #   make sim          the simulator over many seeds (SEEDS=0..500)
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
+#   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -14,8 +15,9 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 SEEDS ?= 0..500
 HOURS ?= 10
 ARGS ?=
+NAMES ?=
 
-.PHONY: run build test lint fmt sim sim-night bench bench-peers tools doc
+.PHONY: run build test lint fmt sim sim-night mutants bench bench-peers tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -29,6 +31,7 @@ test: tools lint
 lint: tools
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --package sim --all-targets --features mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 	cargo deny --locked check bans licenses sources
 
@@ -43,6 +46,10 @@ sim:
 sim-night:
 	cargo build --release --locked --package sim
 	target/release/sim night $(HOURS)
+
+mutants:
+	cargo build --release --locked --package sim --features mutants --bin mutants
+	target/release/mutants $(NAMES)
 
 bench: build
 	bench/run

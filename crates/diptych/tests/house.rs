@@ -29,6 +29,37 @@ fn words_and_cores_know_no_world() {
     }
 }
 
+/// Decision 0007: deliberate faults are in no build but that of `make mutants`.
+#[test]
+fn nobody_enables_mutants_but_the_simulator_when_asked() {
+    let mut features = BTreeMap::new();
+    for name in built_crates().keys() {
+        let manifest: toml::Table =
+            read(&root().join("crates").join(name).join("Cargo.toml")).parse().expect("a manifest");
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let dependencies = manifest.get(section).and_then(toml::Value::as_table);
+            let enables = |used: &toml::Value| used.get("features").is_some_and(|list| names(list, "mutants"));
+            assert!(!dependencies.into_iter().flat_map(toml::Table::values).any(enables), "{name} has mutants");
+        }
+        if let Some(list) = manifest.get("features").and_then(toml::Value::as_table) {
+            assert!(!list.get("default").is_some_and(|list| names(list, "mutants")), "{name} has mutants by default");
+            let enabling = list.iter().filter(|(_, list)| names(list, "mutants"));
+            features.insert(name.clone(), enabling.map(|(feature, _)| feature.clone()).collect::<Vec<_>>());
+        }
+    }
+    features.retain(|_, enabling| !enabling.is_empty());
+    assert_eq!(features, BTreeMap::from([("sim".to_owned(), vec!["mutants".to_owned()])]));
+    let workspace: toml::Table = read(&root().join("Cargo.toml")).parse().expect("a manifest");
+    let shared = workspace["workspace"]["dependencies"].as_table().expect("shared dependencies");
+    assert!(!shared.values().any(|used| used.get("features").is_some_and(|list| names(list, "mutants"))));
+}
+
+/// Is it a list of features that has this one, perhaps of another crate?
+fn names(list: &toml::Value, feature: &str) -> bool {
+    let entries = list.as_array().into_iter().flatten().filter_map(toml::Value::as_str);
+    entries.into_iter().any(|entry| entry.rsplit('/').next() == Some(feature))
+}
+
 /// Crates as ARCHITECTURE.md draws them: floor, and which of ours each may use.
 fn drawn_crates() -> BTreeMap<String, (u32, BTreeSet<String>)> {
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use model::{
     Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, NodeId, Partition, Refusal,
     Retention, Schema, TableId, Tablet, TabletId, limits,
 };
-use protocol::Why;
+use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -176,6 +176,9 @@ pub struct State {
     pub groups: BTreeMap<TabletId, Group>,
     last_table: TableId,
     last_tablet: TabletId,
+    /// Which fault it has, one of those that check the checkers.
+    #[serde(skip)]
+    planted: Planted,
 }
 
 impl State {
@@ -196,6 +199,10 @@ impl State {
             Some((version, _)) => Err(Error::Snapshot(format!("version {version} is not known"))),
             None => Err(Error::Snapshot("it is empty".into())),
         }
+    }
+
+    pub(crate) fn with(self, planted: Planted) -> State {
+        State { planted, ..self }
     }
 
     /// The table of that name.
@@ -337,8 +344,8 @@ impl State {
         let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         let mut concerned: BTreeSet<NodeId> = [by].into();
         // A new primary is always a member of the configuration before (PacificA, 2.4).
-        let follows = configuration.epoch == group.configuration.epoch.next()
-            && group.configuration.has(configuration.primary)
+        let follows = (configuration.epoch == group.configuration.epoch.next() || self.planted.has(Mutant::AnyEpoch))
+            && (group.configuration.has(configuration.primary) || self.planted.has(Mutant::AnyPrimary))
             && known;
         if follows {
             concerned.extend(group.configuration.members());
@@ -360,7 +367,7 @@ impl State {
         }
         let before = core::mem::replace(&mut group.learner, learner);
         group.leaving = None;
-        if before.is_some() {
+        if before.is_some() && !self.planted.has(Mutant::SilentLearnerChange) {
             // What the former learner acknowledged, or its primary proposed for it, must not count any more should it
             // be chosen again with an empty disk: a new epoch ends all that (found by `sim`, group seed 544).
             group.configuration = group.configuration.next();

@@ -15,7 +15,7 @@
 use bytes::Bytes;
 use model::{Epoch, Instant, Lsn, NodeId, TabletId};
 use protocol::replica::Input as GroupInput;
-use protocol::{Entry, FileInfo, GroupMessage, NodeMessage};
+use protocol::{Entry, FileInfo, GroupMessage, Mutant, NodeMessage};
 use store::log::{Kind, Record};
 use store::{Error, Job, View};
 
@@ -86,7 +86,7 @@ impl Node {
             Ok(records) => {
                 // In another epoch, what was read may have been replaced since.
                 let current = self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.epoch() == epoch);
-                let records = if current { records } else { Vec::new() };
+                let records = if current || self.mutant(Mutant::StaleLogRead) { records } else { Vec::new() };
                 let entries = records
                     .into_iter()
                     .map(|record| Entry { lsn: record.lsn, epoch: record.epoch, payload: record.body })
@@ -317,7 +317,8 @@ impl Node {
         };
         hosted.rows.install(done);
         hosted.saw_version(completions.newest());
-        hosted.completions = completions;
+        let forgets = hosted.replica.mutant(Mutant::CheckpointWithoutCompletions);
+        hosted.completions = if forgets { Completions::default() } else { completions };
         // Whatever the log holds after the checkpoint is of a dead epoch.
         let epoch = hosted.replica.epoch();
         let cut = Record { tablet, lsn: upto, epoch, committed: upto, kind: Kind::Cut, body: Bytes::new() };

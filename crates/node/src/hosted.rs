@@ -1,11 +1,12 @@
 //! A tablet that this node keeps: its replica, its rows, and what lies between a commit and a row.
 
 use bytes::Bytes;
+use model::request::Role;
 use model::{
     Assignment, Cell, Command, Condition, Instant, Lineage, NodeId, Outcome, ReadOptions, Refusal, Reply, Schema,
     Slice, Tablet, TabletId, Ticket, Timestamp,
 };
-use protocol::{Entry, Replica};
+use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +125,9 @@ impl Hosted {
 
     /// Takes note of a version in the log, so that later ones are later.
     pub fn saw_version(&mut self, version: Timestamp) {
-        self.last_version = self.last_version.max(version);
+        if !self.replica.mutant(Mutant::VersionGoesBack) {
+            self.last_version = self.last_version.max(version);
+        }
     }
 
     /// Applies committed entries, in their order.
@@ -138,8 +141,11 @@ impl Hosted {
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
         self.saw_version(version);
+        let strange = self.replica.mutant(Mutant::ApplyByRole) && self.replica.role() == Role::Secondary;
+        let version = if strange { version.next() } else { version };
         let present = ticket.and_then(|ticket| self.present.remove(&ticket)).flatten();
-        let seen = self.completions.find(request);
+        let twice = self.replica.mutant(Mutant::RequestTwice);
+        let seen = if twice { Seen::Never } else { self.completions.find(request) };
         let answer = match (seen, changes) {
             (Seen::Never, Some(changes)) => {
                 self.rows.apply(entry.lsn, &row, &changes, version);
@@ -148,7 +154,9 @@ impl Hosted {
             }
             (Seen::Never, None) => {
                 self.rows.skip(entry.lsn);
-                self.completions.record(entry.lsn, request, version, Completion::Differed);
+                if !self.replica.mutant(Mutant::DifferedForgotten) {
+                    self.completions.record(entry.lsn, request, version, Completion::Differed);
+                }
                 Ok(Reply::Written(Outcome::Differs { present }))
             }
             (Seen::Done(Completion::Applied(version)), _) => {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::request::ReplicaReport;
 use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{Core, Entry, GroupMessage, NodeMessage, Replica, Stamp, Timing, ToMaster};
+use protocol::{Core, Entry, GroupMessage, Mutant, NodeMessage, Replica, Stamp, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::log::{Kind, Record};
@@ -192,6 +192,11 @@ impl Node {
         self.log_bytes
     }
 
+    /// Has it this fault, one of those that check the checkers?
+    pub(crate) fn mutant(&self, mutant: Mutant) -> bool {
+        self.options.timing.planted.has(mutant)
+    }
+
     pub(crate) fn disk_full(&self) -> bool {
         !self.room
     }
@@ -367,7 +372,8 @@ impl Node {
                 self.on_chunk(tablet, attempt, file, offset, bytes, out);
             }
             // What a replica would acknowledge now, the checkpoint would take away again.
-            NodeMessage::Group(tablet, _) if self.adopting.contains(&tablet) => {}
+            NodeMessage::Group(tablet, _)
+                if self.adopting.contains(&tablet) && !self.mutant(Mutant::ListenWhileAdopting) => {}
             NodeMessage::Group(tablet, message) => {
                 self.step_replica(now, tablet, GroupInput::Receive(from, message), out);
             }

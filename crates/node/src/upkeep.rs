@@ -1,6 +1,7 @@
 //! Work in the background: memtables go to disk, tables are merged, the log is trimmed, and what jobs bring back.
 
-use model::{Instant, TabletId};
+use model::{Instant, Lsn, TabletId};
+use protocol::Mutant;
 use store::{Done, Error, Job};
 
 use crate::api::{Effect, Event, NOTHING};
@@ -107,7 +108,9 @@ impl Node {
 
     /// Tells the log what nobody needs any more.
     pub(crate) fn trim(&mut self, out: &mut Vec<Effect>) {
-        let floor = |hosted: &Hosted| hosted.rows.flushed().min(hosted.replica.needed_after());
+        let rash = self.mutant(Mutant::TrimBeyondFlush);
+        let flushed = |hosted: &Hosted| if rash { Lsn(u64::MAX) } else { hosted.rows.flushed() };
+        let floor = |hosted: &Hosted| flushed(hosted).min(hosted.replica.needed_after());
         let floors = self.hosted.iter().map(|(&tablet, hosted)| (tablet, floor(hosted))).collect();
         out.push(Effect::Trim(floors));
     }

@@ -17,11 +17,13 @@ extern crate alloc;
 mod tail;
 
 pub mod message;
+pub mod mutant;
 pub mod replica;
 pub mod timing;
 pub mod why;
 
 pub use message::{Entry, FileInfo, FromMaster, GroupMessage, NodeMessage, Stamp, ToMaster};
+pub use mutant::{Mutant, Planted};
 pub use replica::Replica;
 pub use timing::Timing;
 pub use why::Why;

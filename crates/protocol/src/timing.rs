@@ -3,6 +3,8 @@
 use core::time::Duration;
 use model::Instant;
 
+use crate::Planted;
+
 /// Periods of the protocol. What matters is their order: `beacon < lease < grace < session < replace_after`.
 #[derive(Clone, Debug)]
 pub struct Timing {
@@ -24,6 +26,8 @@ pub struct Timing {
     pub session: Duration,
     /// A missing replica is made anew on another node after this long.
     pub replace_after: Duration,
+    /// Not a period, but told to every core in the same way: which fault it has, of those to check the checkers.
+    pub planted: Planted,
 }
 
 impl Default for Timing {
@@ -38,6 +42,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(500),
             session: Duration::from_secs(3),
             replace_after: Duration::from_secs(300),
+            planted: Planted::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use model::{Epoch, Instant, Lsn, NodeId};
 use super::{Effect, Part, Replica};
 use crate::tail::Tail;
 use crate::timing::earliest;
-use crate::{Entry, GroupMessage, Timing, Why};
+use crate::{Entry, GroupMessage, Mutant, Timing, Why};
 
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -100,7 +100,8 @@ impl Follower {
 impl Replica {
     /// Only of the primary whom we obey.
     pub(super) fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
-        let obeyed = epoch == self.configuration.epoch && epoch > self.abandoned && from == self.configuration.primary;
+        let given_up = epoch <= self.abandoned && !self.mutant(Mutant::AbandonedIgnored);
+        let obeyed = epoch == self.configuration.epoch && !given_up && from == self.configuration.primary;
         match &mut self.part {
             Part::Follower(follower) if obeyed => Some(follower),
             _ => None,
@@ -155,8 +156,8 @@ impl Replica {
         follower.hear(now);
         self.believe(from, committed, out);
         let Part::Follower(follower) = &self.part else { return };
-        let known = committed.min(follower.verified);
-        if self.synced >= self.saved {
+        let known = committed.min(self.applicable(follower));
+        if self.synced >= self.saved || self.mutant(Mutant::GrantBeforeSave) {
             out.push(Effect::Grant(from, epoch));
         }
         self.commit_to(known, out);
@@ -180,6 +181,10 @@ impl Replica {
         if let Some(first) = entries.first()
             && first.lsn > lacks
         {
+            if self.mutant(Mutant::AckBeyondGap) {
+                let upto = entries.last().map_or(first.lsn, |last| last.lsn);
+                out.push(Effect::Send(from, GroupMessage::Prepared { epoch: self.epoch(), upto }));
+            }
             let asked_already = follower.asked.is_some_and(|(lsn, _)| lsn == lacks);
             if !asked_already {
                 self.ask(now, out);
@@ -195,9 +200,14 @@ impl Replica {
         self.append(fresh, out);
         self.acknowledge(repeats, out);
         if let Part::Follower(follower) = &self.part {
-            let known = committed.min(follower.verified);
+            let known = committed.min(self.applicable(follower));
             self.commit_to(known, out);
         }
+    }
+
+    /// Up to where it may apply what the primary has committed.
+    fn applicable(&self, follower: &Follower) -> Lsn {
+        if self.mutant(Mutant::CommitWithoutComparing) { self.tail.last() } else { follower.verified }
     }
 
     /// What the primary of our epoch has committed, a member need not compare: it has acknowledged every committed
@@ -226,7 +236,8 @@ impl Replica {
                 break;
             }
             verified = entry.lsn;
-            if self.tail.epoch_at(entry.lsn) == Some(entry.epoch) {
+            let same = self.tail.epoch_at(entry.lsn) == Some(entry.epoch);
+            if same || entry.lsn <= self.tail.last() && self.mutant(Mutant::KeepConflictingTail) {
                 continue;
             }
             if entry.lsn <= self.tail.last() {
@@ -243,12 +254,14 @@ impl Replica {
 
     /// Tells the primary what is compared and on disk, if that is news or it seems not to have heard.
     pub(super) fn acknowledge(&mut self, again: bool, out: &mut Vec<Effect>) {
-        if self.synced < self.saved {
+        if self.synced < self.saved && !self.mutant(Mutant::AckBeforeSave) {
             return;
         }
-        let (epoch, primary, durable) = (self.epoch(), self.configuration.primary, self.durable);
+        let (epoch, primary) = (self.epoch(), self.configuration.primary);
+        let durable = if self.mutant(Mutant::AckBeforeSync) { self.tail.last() } else { self.durable };
+        let compared_all = self.mutant(Mutant::AckWithoutComparing);
         let Some(follower) = self.follows(primary, epoch) else { return };
-        let upto = follower.verified.min(durable);
+        let upto = if compared_all { durable } else { follower.verified.min(durable) };
         if upto > follower.acknowledged || again {
             follower.acknowledged = upto;
             out.push(Effect::Send(primary, GroupMessage::Prepared { epoch, upto }));
@@ -346,6 +359,7 @@ impl Replica {
                     None => {}
                 }
             }
+            Part::Returning(_) if self.timing.planted.has(Mutant::ReturnInOldEpoch) => self.become_primary(now, out),
             Part::Returning(asked) => {
                 if asked.is_none_or(|at| now >= at + self.timing.retry) {
                     *asked = Some(now);

@@ -39,7 +39,7 @@ use self::follower::Follower;
 use self::freshness::Fresh;
 use self::primary::Primary;
 use crate::tail::Tail;
-use crate::{Core, Entry, GroupMessage, Timing, Why};
+use crate::{Core, Entry, GroupMessage, Mutant, Timing, Why};
 
 /// Bytes of committed entries that stay in memory for those who are a little behind.
 const KEEP_BYTES: usize = 8 << 20;
@@ -165,6 +165,8 @@ impl Replica {
     /// A replica of a tablet that has never held anything, or shall learn all of it.
     pub fn new(tablet: TabletId, me: NodeId, timing: Timing) -> Replica {
         assert!(timing.is_safe(), "grace must outlast lease: {timing:?}");
+        let short = timing.planted.has(Mutant::ShortGrace);
+        let timing = if short { Timing { grace: timing.lease / 2, ..timing } } else { timing };
         let nobody = Configuration { epoch: Epoch(0), primary: NodeId(0), secondaries: Vec::new() };
         Replica {
             tablet,
@@ -261,6 +263,11 @@ impl Replica {
         self.tail.get(lsn)
     }
 
+    /// Has it this fault, one of those that check the checkers?
+    pub fn mutant(&self, mutant: Mutant) -> bool {
+        self.timing.planted.has(mutant)
+    }
+
     /// What it does in its group.
     pub fn role(&self) -> Role {
         match &self.part {
@@ -277,10 +284,14 @@ impl Replica {
     pub fn may_read(&self, now: Instant) -> bool {
         match &self.part {
             Part::Primary(primary) => {
+                let leased = |node: &NodeId| primary.leased(*node, now, self);
+                let voters = primary.voters(self);
                 self.serves(primary)
                     && !primary.has_resigned()
                     && self.may_be_alone(primary, now)
-                    && primary.voters(self.me, &self.configuration).iter().all(|node| primary.leased(*node, now, self))
+                    && (voters.iter().all(leased)
+                        || self.mutant(Mutant::ReadWithoutLease)
+                        || self.mutant(Mutant::ReadWithOneLease) && voters.iter().any(leased))
             }
             _ => false,
         }
@@ -298,14 +309,14 @@ impl Replica {
 
     /// A primary whose configuration has nobody else?
     pub fn is_alone(&self) -> bool {
-        matches!(&self.part, Part::Primary(primary) if primary.voters(self.me, &self.configuration).is_empty())
+        matches!(&self.part, Part::Primary(primary) if primary.voters(self).is_empty())
     }
 
     /// A primary alone must have been heard by the master lately: if it was not, an operator may have given the tablet
     /// up for lost and begun it anew elsewhere.
     fn may_be_alone(&self, primary: &Primary, now: Instant) -> bool {
         let session = self.session.is_some_and(|sent| now < sent + self.timing.session);
-        session || !primary.voters(self.me, &self.configuration).is_empty()
+        session || !primary.voters(self).is_empty()
     }
 
     /// A primary with live leases, or a secondary that hears its primary.
@@ -329,7 +340,8 @@ impl Replica {
     /// acknowledged it must not lose again.
     pub fn wants_checkpoint(&self, upto: Lsn) -> bool {
         self.role() == Role::Learner
-            && matches!(&self.part, Part::Follower(follower) if upto > follower.verified() && upto > self.committed)
+            && (matches!(&self.part, Part::Follower(follower) if upto > follower.verified() && upto > self.committed)
+                || self.mutant(Mutant::UselessCheckpoint))
     }
 
     /// Is it a primary whose epoch is on disk, so that others may hear of it?
@@ -362,7 +374,7 @@ impl Replica {
     /// Has it taken over what its predecessors may have committed? That needs its own entry after the `Save` of its
     /// epoch on every disk, so the epoch is on disk too.
     fn serves(&self, primary: &Primary) -> bool {
-        self.committed >= primary.reconciled_at()
+        self.committed >= primary.reconciled_at() || self.mutant(Mutant::ServeUnreconciled)
     }
 
     /// The master has decided.
@@ -433,7 +445,7 @@ impl Replica {
         out.push(Effect::Save {
             configuration: self.configuration.clone(),
             learner: self.learner,
-            abandoned: self.abandoned,
+            abandoned: if self.mutant(Mutant::AbandonedNotKept) { Epoch(0) } else { self.abandoned },
         });
     }
 
@@ -489,6 +501,15 @@ impl Replica {
         out.push(Effect::Commit(commits));
     }
 
+    /// For mutants: messages of older epochs that are taken for present ones.
+    fn forgives(&self, message: &GroupMessage) -> bool {
+        match message {
+            GroupMessage::Prepare { .. } => self.mutant(Mutant::EpochOfPrepareIgnored),
+            GroupMessage::Prepared { .. } => self.mutant(Mutant::EpochOfPreparedIgnored),
+            _ => false,
+        }
+    }
+
     fn on_message(&mut self, now: Instant, from: NodeId, message: GroupMessage, out: &mut Vec<Effect>) {
         if let GroupMessage::Offer { .. } | GroupMessage::Fetch { .. } | GroupMessage::Chunk { .. } = message {
             out.push(Effect::Suspect(from, "files are the node's affair"));
@@ -508,7 +529,7 @@ impl Replica {
             out.push(Effect::AskMaster);
             return;
         }
-        if theirs < self.epoch() {
+        if theirs < self.epoch() && !self.forgives(&message) {
             if !matches!(message, GroupMessage::Stale { .. }) {
                 out.push(Effect::Send(from, GroupMessage::Stale { epoch: self.epoch() }));
             }

@@ -11,7 +11,7 @@ use super::hand_over::HandOver;
 use super::pace::Pace;
 use super::{Effect, Part, Replica};
 use crate::timing::earliest;
-use crate::{Entry, GroupMessage, Why};
+use crate::{Entry, GroupMessage, Mutant, Why};
 
 /// Bytes that may be under way to one peer.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -144,9 +144,15 @@ impl Primary {
 
     /// Who must have an entry before it is committed, and grant a lease before a read: the members now, and those
     /// whom an unanswered proposal would add. Without ourselves.
-    pub fn voters(&self, me: NodeId, configuration: &Configuration) -> BTreeSet<NodeId> {
-        let proposed = self.proposal.iter().flat_map(|proposal| proposal.configuration.members());
-        configuration.members().chain(proposed).filter(|&node| node != me).collect()
+    pub fn voters(&self, replica: &Replica) -> BTreeSet<NodeId> {
+        let proposed = self.proposal.iter().map(|proposal| &proposal.configuration);
+        let added = proposed.clone().filter(|_| !replica.mutant(Mutant::IgnoreProposedMembers));
+        let voters = replica.configuration.members().chain(added.flat_map(Configuration::members));
+        let mut voters: BTreeSet<NodeId> = voters.filter(|&node| node != replica.me).collect();
+        if replica.mutant(Mutant::CommitBeforeRemoval) {
+            proposed.for_each(|proposed| voters.retain(|node| proposed.has(*node)));
+        }
+        voters
     }
 
     pub fn leased(&self, node: NodeId, now: Instant, replica: &Replica) -> bool {
@@ -167,7 +173,7 @@ impl Primary {
 
     /// When the first of its leases ends or has ended; `None` if somebody has never granted one in this epoch.
     pub fn leased_until(&self, replica: &Replica) -> Option<Instant> {
-        let voters = self.voters(replica.me, &replica.configuration);
+        let voters = self.voters(replica);
         let granted = |node: &NodeId| self.peers.get(node).and_then(|peer| peer.granted);
         match voters.iter().map(granted).min() {
             Some(first) => first.map(|sent| sent + replica.timing.lease),
@@ -209,6 +215,9 @@ impl Replica {
 
     /// Takes over: whatever the predecessor may have committed is in our tail, since we were a member.
     pub(super) fn become_primary(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.mutant(Mutant::TruncatingPrimary) {
+            self.cut(self.committed.next());
+        }
         let no_op = Entry { lsn: self.tail.last().next(), epoch: self.epoch(), payload: Bytes::new() };
         self.part = Part::Primary(Primary { reconciled_at: no_op.lsn, installed: self.saved, ..Primary::default() });
         self.tail.push(no_op.clone());
@@ -226,8 +235,9 @@ impl Replica {
         }
         // A learner's promises end with the epoch: it may have been told to forget since, and to learn anew.
         let members = self.configuration.clone();
+        let keeps_promises = self.mutant(Mutant::OldPromisesCount);
         if let Some(primary) = self.primary() {
-            primary.peers.retain(|node, _| members.has(*node));
+            primary.peers.retain(|node, _| members.has(*node) || keeps_promises);
         }
         self.keep_peers(now);
         // What is under way is of the old epoch and will be ignored. Every member holds what is committed.
@@ -274,8 +284,9 @@ impl Replica {
 
     /// Sends each peer what it has not been sent.
     pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let hasty = self.mutant(Mutant::SpeakBeforeSave);
         let Part::Primary(primary) = &mut self.part else { return };
-        if self.synced < primary.installed {
+        if self.synced < primary.installed && !hasty {
             return;
         }
         let (epoch, committed, last) = (self.configuration.epoch, self.committed, self.tail.last());
@@ -384,7 +395,9 @@ impl Replica {
             return;
         }
         let (retry, last, committed) = (self.timing.retry, self.tail.last(), self.committed);
+        let from_receipt = self.mutant(Mutant::LeaseFromReceipt);
         let Some(peer) = self.primary().and_then(|primary| primary.peers.get_mut(&from)) else { return };
+        let sent = if from_receipt { now } else { sent };
         peer.granted = peer.granted.max(Some(sent));
         peer.since = None;
         // It lives, yet what was sent long ago is not acknowledged: that must have been lost.
@@ -401,9 +414,14 @@ impl Replica {
     /// Commits what every voter has on disk; proposes the learner once it has all that is committed.
     pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Part::Primary(primary) = &self.part else { return };
-        let voters = primary.voters(self.me, &self.configuration);
         let acked = |node: &NodeId| primary.peers.get(node).map_or(Lsn::ZERO, |peer| peer.acked);
-        let everywhere = voters.iter().map(acked).fold(self.durable, Lsn::min);
+        let mut acked: Vec<Lsn> = primary.voters(self).iter().map(acked).collect();
+        if self.mutant(Mutant::CommitWithoutSlowest) {
+            acked.sort_unstable();
+            acked.drain(..acked.len().min(1));
+        }
+        let mine = if self.mutant(Mutant::CommitBeforeOwnSync) { self.tail.last() } else { self.durable };
+        let everywhere = acked.into_iter().fold(mine, Lsn::min);
         if !self.may_be_alone(primary, now) {
             return;
         }
@@ -416,7 +434,7 @@ impl Replica {
         let Part::Primary(primary) = &self.part else { return };
         let Some(learner) = self.learner else { return };
         let Some(upto) = primary.peers.get(&learner).map(|peer| peer.acked) else { return };
-        let caught_up = upto >= self.committed;
+        let caught_up = upto >= self.committed || self.mutant(Mutant::EarlyPromotion);
         if caught_up && primary.proposal.is_none() && self.serves(primary) && !self.configuration.has(learner) {
             self.propose(now, self.configuration.with(learner), Why::CaughtUp { node: learner, upto }, out);
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use model::request::Role;
 use model::{Epoch, Instant, Lsn, NodeId, Refusal, Ticket};
 use protocol::replica::{Effect, Input};
-use protocol::{Core, Entry, GroupMessage, Replica, Timing};
+use protocol::{Core, Entry, GroupMessage, Replica};
 
 use super::log::{self, Log};
 use super::net::Packet;
@@ -67,7 +67,7 @@ impl World {
         let replica = content.state.clone().map(|(configuration, abandoned)| {
             let committed = content.committed.max(host.log.flushed);
             let tail = content.entries.range(committed.next()..).map(|(_, entry)| entry.clone()).collect();
-            Replica::recover(TABLET, me, Timing::default(), now, configuration, abandoned, committed, tail)
+            Replica::recover(TABLET, me, self.timing.clone(), now, configuration, abandoned, committed, tail)
         });
         host.applied = replica.as_ref().map_or(Lsn::ZERO, Replica::committed);
         let rate = self.random.between(990_000, 1_010_001);
@@ -138,7 +138,7 @@ impl World {
             self.hosts[node].life += 1;
             let life = self.hosts[node].life;
             let process = self.hosts[node].process.as_mut().expect("lives");
-            process.replica = Some(Replica::new(TABLET, NodeId(node as u32), Timing::default()));
+            process.replica = Some(Replica::new(TABLET, NodeId(node as u32), self.timing.clone()));
             (process.marks, process.syncing, process.attempt, process.unsettled) = (0, false, None, false);
             (process.woken_at, process.inbox) = (None, VecDeque::new());
             self.agenda.after(0, Happening::Round { node, life });

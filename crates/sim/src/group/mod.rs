@@ -64,6 +64,14 @@ pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
     world::World::new(seed, verbose).run()
 }
 
+/// The same with replicas that have a deliberate fault.
+#[cfg(feature = "mutants")]
+pub fn run_mutant(seed: u64, verbose: usize, planted: protocol::Planted) -> Result<Summary, Violation> {
+    let mut world = world::World::new(seed, verbose);
+    world.timing.planted = planted;
+    world.run()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

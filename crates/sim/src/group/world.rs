@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use model::random::Random;
 use model::{Configuration, Instant, Lsn, NodeId, TabletId, Ticket};
+use protocol::Timing;
 use protocol::replica::Input;
 
 use super::check::Record;
@@ -75,6 +76,7 @@ pub(super) struct World {
     pub agenda: Agenda<Happening>,
     pub random: Random,
     pub climate: Climate,
+    pub timing: Timing,
     pub hosts: Vec<Host>,
     pub master: Master,
     pub blocked: BTreeSet<(usize, usize)>,
@@ -105,6 +107,7 @@ impl World {
             agenda: Agenda::default(),
             random,
             climate,
+            timing: Timing::default(),
             hosts: Vec::new(),
             master: Master {
                 configuration: Configuration::first(NodeId(first), members),

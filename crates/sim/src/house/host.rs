@@ -24,7 +24,7 @@ impl World {
         let rate = self.random.between(990_000, 1_010_001);
         let skew = self.random.below(200_000) as i64 - 100_000;
         let machine = &mut self.machines[node];
-        match machine.start(NodeId(node as u32), now, rate, skew) {
+        match machine.start(NodeId(node as u32), self.timing.clone(), now, rate, skew) {
             Ok(()) => {}
             Err(error) if error.is_full() || is_eio(&error) => {
                 self.say(format!("n{node} does not open: {error}"));

@@ -50,12 +50,12 @@ impl Machine {
     }
 
     /// Starts the node. Small memtables and segments, so that a short history flushes, merges and trims.
-    pub fn start(&mut self, id: NodeId, now: u64, rate: u64, skew: i64) -> Result<(), store::Error> {
+    pub fn start(&mut self, id: NodeId, timing: Timing, now: u64, rate: u64, skew: i64) -> Result<(), store::Error> {
         self.life += 1;
         let options = node::Options {
             id,
             address: format!("{id}:1"),
-            timing: timing(),
+            timing,
             seed: u64::from(id.0) * 1_000_003,
             flush: FlushOptions { bytes: 16 << 10, updates: 12, log_bytes: 64 << 10 },
             log: store::log::Options { segment_bytes: 8 << 10 },

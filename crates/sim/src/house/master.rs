@@ -8,7 +8,6 @@ use model::{Instant, Refusal};
 use protocol::Core;
 
 use super::client::client_of;
-use super::machine::timing;
 use super::net::Packet;
 use super::world::{Checked, Happening, MASTER, OPERATOR, SETUP, World};
 use crate::agenda::{MS, US};
@@ -30,8 +29,8 @@ impl World {
         self.mastery.life += 1;
         self.mastery.started = self.agenda.now();
         let balance_after = self.climate.balance.then_some(Duration::from_secs(1));
-        let replicas = self.climate.replicas;
-        let options = master::Options { timing: timing(), seed: 4711, replicas, min_replicas: 1, balance_after };
+        let (timing, replicas) = (self.timing.clone(), self.climate.replicas);
+        let options = master::Options { timing, seed: 4711, replicas, min_replicas: 1, balance_after };
         let mut master = Master::new(options);
         let mut applied = 0;
         if let Some((index, snapshot)) = &self.mastery.snapshot {

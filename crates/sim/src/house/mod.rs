@@ -63,6 +63,14 @@ pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
     world::World::new(seed, verbose, None).run()
 }
 
+/// The same with nodes and a master that have a deliberate fault.
+#[cfg(feature = "mutants")]
+pub fn run_mutant(seed: u64, verbose: usize, planted: protocol::Planted) -> Result<Summary, Violation> {
+    let mut world = world::World::new(seed, verbose, None);
+    world.timing.planted = planted;
+    world.run()
+}
+
 /// The same with exactly these faults instead of those that the seed would draw.
 pub fn run_with(seed: u64, verbose: usize, faults: &BTreeSet<Fault>) -> Result<Summary, Violation> {
     world::World::new(seed, verbose, Some(faults)).run()

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use model::random::Random;
 use model::{Instant, Ticket};
 use node::Effect;
+use protocol::Timing;
 
 use super::Summary;
 use super::check::Record;
 use super::client::Client;
 use super::faults::{Climate, Fault};
-use super::machine::Machine;
+use super::machine::{Machine, timing};
 use super::master::Mastery;
 use super::net::Packet;
 use crate::agenda::{Agenda, MS, SECOND};
@@ -56,6 +57,7 @@ pub(super) struct World {
     pub agenda: Agenda<Happening>,
     pub random: Random,
     pub climate: Climate,
+    pub timing: Timing,
     pub machines: Vec<Machine>,
     pub mastery: Mastery,
     pub clients: Vec<Client>,
@@ -84,6 +86,7 @@ impl World {
             agenda: Agenda::default(),
             random,
             climate,
+            timing: timing(),
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
             mastery: Mastery { master: None, life: 0, started: 0, log: Vec::new(), snapshot: None },
             clients: (0..clients).map(|client| Client::new(1 + client as u64)).collect(),
