@@ -236,7 +236,12 @@ impl Master {
                 let any = self.options.timing.planted.has(Mutant::AnyEpoch);
                 if configuration.epoch == group.configuration.epoch.next() || any {
                     self.note_slow(now, tablet, &why);
-                    self.propose(Command::Configure { tablet, configuration, by: node, why: Some(why) }, out);
+                    let command = Command::Configure { tablet, configuration, by: node, why: Some(why) };
+                    if self.options.timing.planted.has(Mutant::DecideBeforeCommit) {
+                        let _ = self.state.apply(self.state.applied, command.clone());
+                        self.assign(node, &[tablet], out);
+                    }
+                    self.propose(command, out);
                 } else {
                     self.assign(node, &[tablet], out);
                 }
@@ -321,7 +326,6 @@ impl Master {
         let wanted = group.configuration.has(node) || group.learner == Some(node);
         let complete = group.configuration.size() >= usize::from(schema.replicas)
             && group.configuration.members().all(|member| self.is_alive(now, member));
-        let complete = complete || self.options.timing.planted.has(Mutant::ReleaseEarly);
         !wanted && complete && report.role == Role::Spare && report.epoch == group.configuration.epoch
     }
 

@@ -345,7 +345,7 @@ impl State {
         let mut concerned: BTreeSet<NodeId> = [by].into();
         // A new primary is always a member of the configuration before (PacificA, 2.4).
         let follows = (configuration.epoch == group.configuration.epoch.next() || self.planted.has(Mutant::AnyEpoch))
-            && (group.configuration.has(configuration.primary) || self.planted.has(Mutant::AnyPrimary))
+            && group.configuration.has(configuration.primary)
             && known;
         if follows {
             concerned.extend(group.configuration.members());

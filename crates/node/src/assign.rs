@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::request::Role;
 use model::{Assignment, ClusterId, Epoch, Instant, Lsn, Refusal, TabletId};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
-use protocol::{FromMaster, Replica};
+use protocol::{FromMaster, Mutant, Replica};
 use std::sync::Arc;
 use store::Job;
 use store::log::{Kind, Record};
@@ -34,7 +34,8 @@ impl Node {
             FromMaster::Release(tablets) => {
                 for (tablet, epoch) in tablets {
                     let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
-                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica)) {
+                    let old = self.mutant(Mutant::RemoveOnOldRelease);
+                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica) || old) {
                         self.on_forget(tablet, out);
                     }
                 }

@@ -86,7 +86,7 @@ impl Node {
             Ok(records) => {
                 // In another epoch, what was read may have been replaced since.
                 let current = self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.epoch() == epoch);
-                let records = if current || self.mutant(Mutant::StaleLogRead) { records } else { Vec::new() };
+                let records = if current { records } else { Vec::new() };
                 let entries = records
                     .into_iter()
                     .map(|record| Entry { lsn: record.lsn, epoch: record.epoch, payload: record.body })

@@ -171,6 +171,11 @@ impl Node {
         Some((hosted.rows.applied(), hosted.rows.view(), Arc::clone(&hosted.schema)))
     }
 
+    /// The completion records of a tablet, as bytes. For checkers.
+    pub fn completions(&self, tablet: TabletId) -> Option<Bytes> {
+        self.hosted.get(&tablet).map(|hosted| hosted.completions.to_bytes())
+    }
+
     /// What the node reports of its replicas.
     pub fn reports(&self, now: Instant) -> Vec<ReplicaReport> {
         let report = |(&tablet, hosted): (&TabletId, &Hosted)| ReplicaReport {

@@ -6,7 +6,6 @@ use model::{
     ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome, ReadOptions, Refusal,
     Reply, RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
 };
-use protocol::Mutant;
 use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
@@ -235,7 +234,7 @@ impl Node {
     ) {
         let hosted = self.hosted.get(&tablet);
         let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_read(now));
-        if leased.is_none() && !self.mutant(Mutant::LeaseBeforeRead) {
+        if leased.is_none() {
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
             return;
         }

@@ -75,21 +75,19 @@ mutants! {
         UselessCheckpoint: "a learner takes a checkpoint that holds less than it has acknowledged",
     }
     Node {
-        LeaseBeforeRead: "a read checks the lease before it looks, not after",
-        StaleLogRead: "entries that were read from the log in an older epoch are sent in a new one",
         DifferedForgotten: "nobody remembers that a request's condition did not hold",
         RequestTwice: "a request that comes again is carried out again",
         CheckpointWithoutCompletions: "a checkpoint leaves the completion records out",
         VersionGoesBack: "a new primary does not respect its predecessors' versions",
         ApplyByRole: "a secondary applies something else than the primary",
         TrimBeyondFlush: "the log loses entries that are in no table yet",
+        RemoveOnOldRelease: "a node removes a replica that was spare, though its group needs it again",
         ListenWhileAdopting: "a learner takes entries while a checkpoint replaces its rows",
     }
     Master {
         AnyEpoch: "a configuration is accepted whatever it succeeds",
-        AnyPrimary: "a primary is accepted that was no member",
+        DecideBeforeCommit: "a configuration is announced before consensus has committed it",
         SilentLearnerChange: "another learner comes without another epoch",
-        ReleaseEarly: "a node is told to remove a replica that its group still needs",
     }
 }
 

@@ -268,6 +268,12 @@ impl Replica {
         self.timing.planted.has(mutant)
     }
 
+    /// Primary: its peers, each with the last entry of our log that its disk holds, as it said. For checkers.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (NodeId, Lsn)> + '_ {
+        let primary = if let Part::Primary(primary) = &self.part { Some(primary) } else { None };
+        primary.into_iter().flat_map(Primary::acknowledged)
+    }
+
     /// What it does in its group.
     pub fn role(&self) -> Role {
         match &self.part {

@@ -138,6 +138,10 @@ impl Primary {
         self.peers.keys().copied()
     }
 
+    pub fn acknowledged(&self) -> impl Iterator<Item = (NodeId, Lsn)> + '_ {
+        self.peers.iter().map(|(&node, peer)| (node, peer.acked))
+    }
+
     pub fn slowest(&self) -> Option<Lsn> {
         self.peers.values().map(|peer| peer.acked).min()
     }

@@ -16,6 +16,8 @@ pub(super) struct Record {
     committed: BTreeMap<Lsn, Entry>,
     sent: BTreeMap<(Lsn, Epoch), Bytes>,
     configurations: BTreeMap<Epoch, Configuration>,
+    /// The newest epoch whose primary each node has obeyed, or would instead of all before.
+    promised: BTreeMap<usize, Epoch>,
     /// The last entry of which a client heard that it is committed.
     pub acknowledged: Lsn,
     pub commits: u64,
@@ -44,6 +46,21 @@ impl Record {
         Ok(())
     }
 
+    /// Whoever obeys the primary of an epoch, or stands for its place, never obeys an older one again.
+    pub fn on_promise(&mut self, node: usize, epoch: Epoch) -> Result<(), String> {
+        let newest = self.promised.entry(node).or_default();
+        if epoch < *newest {
+            return Err(format!("n{node} obeys {epoch} after {newest}"));
+        }
+        *newest = epoch;
+        Ok(())
+    }
+
+    /// The node has been told to forget everything.
+    pub fn on_forgotten(&mut self, node: usize) {
+        self.promised.remove(&node);
+    }
+
     /// Configurations form one sequence, and a new primary was a member before.
     pub fn on_configuration(&mut self, configuration: &Configuration) -> Result<(), String> {
         if let Some(before) = self.configurations.get(&Epoch(configuration.epoch.0 - 1))
@@ -59,6 +76,17 @@ impl Record {
 }
 
 impl World {
+    /// A promise to obey the primary of an epoch is kept after a crash only if the disk knows of it.
+    pub(super) fn check_promise(&mut self, node: usize, epoch: Epoch) -> Checked {
+        let state = &self.hosts[node].log.durable.state;
+        let known =
+            state.as_ref().map_or(Epoch(0), |(configuration, abandoned)| configuration.epoch.max(abandoned.next()));
+        if known < epoch {
+            return Err(format!("n{node} obeys {epoch}, and its disk knows only of {known}"));
+        }
+        self.record.on_promise(node, epoch)
+    }
+
     /// After every step.
     pub(super) fn check(&mut self) -> Checked {
         let mut readers = Vec::new();
@@ -70,6 +98,15 @@ impl World {
                 && let Some(other) = primaries.insert(replica.epoch(), node)
             {
                 return Err(format!("n{node} and n{other} are both primary of {}", replica.epoch()));
+            }
+            if replica.epoch() == self.master.configuration.epoch {
+                for (peer, acked) in replica.acknowledged() {
+                    let entry = replica.entry(acked);
+                    let host = &self.hosts[peer.0 as usize];
+                    if entry.is_some_and(|entry| !host.log.holds(acked, entry.epoch)) {
+                        return Err(format!("n{node} counts on {peer} for {entry:?}, which it does not hold"));
+                    }
+                }
             }
             if process.paused || !replica.may_read(self.local(node)) {
                 continue;

@@ -194,6 +194,7 @@ impl World {
         for input in inbox {
             if self.lives(node, life) {
                 self.input(node, input)?;
+                self.check()?;
             }
         }
         if self.lives(node, life) {
@@ -296,6 +297,9 @@ impl World {
                     if let GroupMessage::Prepare { entries, .. } = &message {
                         entries.iter().try_for_each(|entry| self.record.on_sent(me, entry))?;
                     }
+                    if let GroupMessage::Prepared { epoch, .. } = &message {
+                        self.check_promise(node, *epoch)?;
+                    }
                     if let GroupMessage::Learn { attempt, .. } = &message {
                         let process = self.hosts[node].process.as_mut().expect("lives");
                         process.attempt = Some(*attempt);
@@ -305,6 +309,9 @@ impl World {
                 // The node answers a beacon itself; see on_packet.
                 Effect::Grant(..) => return Err(format!("n{node} grants a lease out of the blue")),
                 Effect::ProposeConfiguration(configuration, _) => {
+                    if self.replica(node).role() == Role::Secondary {
+                        self.check_promise(node, configuration.epoch)?;
+                    }
                     self.send(node, MASTER, Packet::Propose(configuration));
                 }
                 Effect::AskMaster => {

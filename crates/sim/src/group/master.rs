@@ -1,6 +1,7 @@
 //! The master of one group, as a compare-and-set that chooses learners.
 
 use model::{Configuration, NodeId};
+use protocol::Mutant;
 
 use super::net::Packet;
 use super::world::{Checked, HEALED, Happening, MASTER, World};
@@ -79,7 +80,9 @@ impl World {
         if before.is_some() && (gone || whim) {
             // What the learner has promised ends with the epoch.
             self.master.learner = None;
-            self.master.configuration = self.master.configuration.next();
+            if !self.timing.planted.has(Mutant::SilentLearnerChange) {
+                self.master.configuration = self.master.configuration.next();
+            }
             let next = self.master.configuration.clone();
             self.record.on_configuration(&next).expect("the same members");
         }

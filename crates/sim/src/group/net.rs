@@ -96,6 +96,7 @@ impl World {
                     let host = &mut self.hosts[to];
                     host.life += 1;
                     host.log = Log::default();
+                    self.record.on_forgotten(to);
                     host.applied = Lsn::ZERO;
                     let process = host.process.as_mut().expect("lives");
                     process.replica = None;
@@ -138,6 +139,7 @@ impl World {
             _ => true,
         });
         if let Some((to, epoch)) = granted {
+            self.check_promise(node, epoch)?;
             self.send(node, to.0 as usize, Packet::BeaconAck { sent, epoch });
         }
         self.carry_out(node, out)

@@ -240,7 +240,7 @@ impl World {
             let all = model::ReadOptions { versions, ..model::ReadOptions::default() };
             let rows = view.scan(&RowRange::default(), &all, &schema, Timestamp(EPOCH_US * 2), u32::MAX, usize::MAX);
             match rows {
-                Ok(rows) => contents.push((applied, rows)),
+                Ok(rows) => contents.push((applied, rows, process.node.completions(tablet))),
                 Err(error) if self.rotten && error.is_corrupt() => {}
                 Err(error) => return Err(format!("{member}: {error}")),
             }

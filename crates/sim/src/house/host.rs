@@ -22,7 +22,7 @@ impl World {
             return Ok(());
         }
         let rate = self.random.between(990_000, 1_010_001);
-        let skew = self.random.below(200_000) as i64 - 100_000;
+        let skew = self.random.below(10_000_000) as i64 - 5_000_000;
         let machine = &mut self.machines[node];
         match machine.start(NodeId(node as u32), self.timing.clone(), now, rate, skew) {
             Ok(()) => {}
