@@ -199,7 +199,7 @@ pub(crate) struct Course {
 /// So many replicas that are too old are passed over without a pause.
 const AT_ONCE: u32 = 2;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(80);
 
 impl Course {
     /// Learns from what the attempt by `asked` met, and says whether to go on.
@@ -229,7 +229,7 @@ impl Course {
         Next::Later
     }
 
-    /// How long to wait: 10 ms, doubled up to 200 ms, and of that a half to the whole by chance.
+    /// How long to wait: 10 ms, doubled up to 80 ms, and of that a half to the whole by chance.
     pub(crate) fn pause(&mut self, random: &mut Random) -> Duration {
         let most = SHORTEST_PAUSE.saturating_mul(1 << self.pauses.min(8)).min(LONGEST_PAUSE);
         self.pauses += 1;

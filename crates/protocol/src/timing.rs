@@ -33,9 +33,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            beacon: Duration::from_millis(150),
-            lease: Duration::from_millis(600),
-            grace: Duration::from_millis(900),
+            beacon: Duration::from_millis(125),
+            lease: Duration::from_millis(500),
+            grace: Duration::from_millis(700),
             retry: Duration::from_millis(200),
             slow: Duration::from_millis(500),
             patience: Duration::from_millis(2500),

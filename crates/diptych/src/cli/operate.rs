@@ -166,7 +166,7 @@ fn to_text(tablet: TabletId, losses: &Losses, from: Option<NodeId>) -> String {
             report.committed.0, report.epoch.0
         ));
     }
-    if losses.others.is_empty() {
+    if losses.others.is_empty() && losses.alive.is_empty() {
         lines.push(String::from(
             "no other node that is heard holds anything of it: with --empty NODE all its rows are lost",
         ));

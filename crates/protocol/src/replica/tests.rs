@@ -451,8 +451,10 @@ fn a_stall_that_all_share_changes_nothing() {
 
 // ---- the vocabulary -------------------------------------------------------------------------------------------------------
 
+/// Periods that are easy to count with.
 fn timing() -> Timing {
-    Timing::default()
+    let (beacon, lease, grace) = (Duration::from_millis(150), Duration::from_millis(600), Duration::from_millis(900));
+    Timing { beacon, lease, grace, ..Timing::default() }
 }
 
 fn at(ms: u64) -> Instant {
