@@ -69,6 +69,17 @@ impl MemDisk {
         };
     }
 
+    /// Whether reads of any file fail with EIO from now on.
+    pub fn fail_all_reads(&self, fail: bool) {
+        self.0.lock().fail_all_reads = fail;
+    }
+
+    /// The next write that extends a file in `dir` lands on what was written to the file before, and leaves zeros
+    /// where it belongs. The disk says that all is well.
+    pub fn misdirect_next_write(&self, dir: &str, seed: u64) {
+        self.0.lock().misdirect = Some((dir.to_owned(), Draw(seed)));
+    }
+
     /// Bit rot: flips the bits of `mask` in one byte, durably. False if there is no such byte.
     pub fn flip(&self, path: &str, offset: u64, mask: u8) -> bool {
         let mut byte = [0];
@@ -128,6 +139,8 @@ struct State {
     capacity: Option<u64>,
     fail_sync: bool,
     fail_reads: BTreeSet<String>,
+    fail_all_reads: bool,
+    misdirect: Option<(String, Draw)>,
     syncs: u64,
 }
 
@@ -218,6 +231,20 @@ impl State {
                 Err(io::Error::from(ErrorKind::StorageFull))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Bytes that may still be written.
+    fn room(&self) -> u64 {
+        self.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(self.used()))
+    }
+
+    /// Where a write of `len` bytes to a file that is `now` bytes long lands.
+    fn lands_at(&mut self, path: &str, now: u64, offset: u64, len: u64) -> u64 {
+        let extends = offset >= now && now > 0 && len > 0;
+        match self.misdirect.take_if(|(dir, _)| extends && parent(path) == dir) {
+            Some((_, mut draw)) => draw.below(now.min(offset.saturating_sub(len) + 1).max(1)),
+            None => offset,
         }
     }
 
@@ -393,7 +420,7 @@ impl Disk for MemDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let state = self.0.lock();
         state.look()?;
-        Ok(state.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(state.used())))
+        Ok(state.room())
     }
 }
 
@@ -432,7 +459,7 @@ impl MemFile {
 impl File for MemFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let state = self.state()?;
-        if state.fail_reads.contains(&self.path) {
+        if state.fail_all_reads || state.fail_reads.contains(&self.path) {
             return Err(broken());
         }
         Ok(state.node(self.number).live.read(offset, into))
@@ -442,11 +469,28 @@ impl File for MemFile {
         let mut state = self.state()?;
         state.change()?;
         let end = offset.checked_add(bytes.len() as u64).ok_or(ErrorKind::FileTooLarge)?;
-        state.reserve(state.node(self.number).live.len, end)?;
+        let now = state.node(self.number).live.len;
+        // What fits is written before the disk says that it is full.
+        let (bytes, result) = match state.reserve(now, end) {
+            Ok(()) => (bytes, Ok(())),
+            Err(full) => {
+                let fits = (now + state.room()).saturating_sub(offset).min(bytes.len() as u64);
+                (&bytes[..fits as usize], Err(full))
+            }
+        };
+        if result.is_err() && bytes.is_empty() {
+            return result;
+        }
+        let to = state.lands_at(&self.path, now, offset, bytes.len() as u64);
         let node = state.node_mut(self.number);
-        node.live.write(offset, bytes);
-        node.unsynced.push(Unsynced::Write { offset, bytes: bytes.to_vec() });
-        Ok(())
+        if to != offset {
+            let end = offset + bytes.len() as u64;
+            node.live.set_len(end);
+            node.unsynced.push(Unsynced::Len(end));
+        }
+        node.live.write(to, bytes);
+        node.unsynced.push(Unsynced::Write { offset: to, bytes: bytes.to_vec() });
+        result
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -26,11 +26,13 @@ mod lanes;
 mod machine;
 mod recovery;
 mod serve;
+mod stage;
 mod upkeep;
 
 pub use api::{Effect, Event, Input};
 pub use machine::{FlushOptions, Node, Options};
 pub use recovery::{Hands, open};
+pub use stage::Stage;
 
 #[cfg(test)]
 mod tests;

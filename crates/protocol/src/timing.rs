@@ -26,6 +26,8 @@ pub struct Timing {
     pub session: Duration,
     /// A missing replica is made anew on another node after this long.
     pub replace_after: Duration,
+    /// Bytes of committed entries that stay in memory for those who are a little behind.
+    pub keep_bytes: usize,
     /// Not a period, but told to every core in the same way: which fault it has, of those to check the checkers.
     pub planted: Planted,
 }
@@ -42,6 +44,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(500),
             session: Duration::from_secs(3),
             replace_after: Duration::from_secs(300),
+            keep_bytes: 8 << 20,
             planted: Planted::default(),
         }
     }

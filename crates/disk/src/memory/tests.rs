@@ -28,6 +28,50 @@ fn only_what_was_synced_is_sure() {
     assert_eq!(names.len(), 2);
 }
 
+/// ext4 and XFS write what fits and say so with a short count, which `write_all` turns into "no space".
+#[test]
+fn a_full_disk_writes_what_fits() {
+    let disk = file_with(b"abc");
+    disk.set_capacity(Some(5));
+    assert!(disk.open("a").unwrap().write_at(3, b"defg").is_err());
+    assert_eq!(read(&disk, "a"), b"abcde");
+    assert!(disk.open("a").unwrap().write_at(8, b"x").is_err(), "nothing of it fits");
+    assert_eq!(read(&disk, "a"), b"abcde");
+    disk.open("a").unwrap().write_at(1, b"X").unwrap();
+    assert_eq!(read(&disk, "a"), b"aXcde");
+}
+
+/// A write that the disk puts elsewhere: what was there is gone, what should be there is not, and nobody says so.
+#[test]
+fn a_misdirected_write_lies_elsewhere() {
+    for seed in 0..20 {
+        let disk = MemDisk::new();
+        disk.create_dir("d").unwrap();
+        let (apart, file) = (disk.create("apart").unwrap(), disk.create("d/a").unwrap());
+        disk.misdirect_next_write("d", seed);
+        apart.write_at(0, b"as it should be").unwrap();
+        file.write_at(0, &[1; 100]).unwrap();
+        file.write_at(100, &[2; 10]).unwrap();
+        file.write_at(110, &[3; 10]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(read(&disk, "apart"), b"as it should be");
+        let read = read(&disk, "d/a");
+        assert_eq!(read.len(), 120);
+        assert_eq!(read[100..], [[0; 10], [3; 10]].concat(), "seed {seed}");
+        assert_eq!(read[..100].iter().filter(|byte| **byte == 2).count(), 10, "seed {seed}");
+    }
+}
+
+#[test]
+fn all_reads_fail_until_they_do_not() {
+    let disk = file_with(b"abc");
+    let file = disk.open("a").unwrap();
+    disk.fail_all_reads(true);
+    assert_eq!(file.read_at(0, &mut [0]).unwrap_err().raw_os_error(), Some(5));
+    disk.fail_all_reads(false);
+    assert_eq!(file.read_at(0, &mut [0]).unwrap(), 1);
+}
+
 /// A long write may be torn at every sector, and later sectors may arrive without earlier ones.
 #[test]
 fn writes_tear_at_sectors() {

@@ -83,6 +83,16 @@ impl Follower {
         self.heard
     }
 
+    /// Is it on its way to the disk that the primary is obeyed no more?
+    pub fn is_saving(&self) -> bool {
+        matches!(self.succession, Succession::Saving(_))
+    }
+
+    /// Was the master asked to make us the primary?
+    pub fn has_asked(&self) -> bool {
+        matches!(self.succession, Succession::Asked(_))
+    }
+
     pub fn deadline(&self, replica: &Replica) -> Option<Instant> {
         let secondary = replica.configuration.has(replica.me);
         let asks_again = self.asked.map(|(_, at)| at + replica.timing.retry * 2);

@@ -26,6 +26,7 @@ mod freshness;
 mod hand_over;
 mod pace;
 mod primary;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -38,11 +39,9 @@ use model::{Configuration, Epoch, Instant, Lsn, NodeId, Refusal, TabletId, Ticke
 use self::follower::Follower;
 use self::freshness::Fresh;
 use self::primary::Primary;
+pub use self::stage::Stage;
 use crate::tail::Tail;
 use crate::{Core, Entry, GroupMessage, Mutant, Timing, Why};
-
-/// Bytes of committed entries that stay in memory for those who are a little behind.
-const KEEP_BYTES: usize = 8 << 20;
 
 /// What can happen to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -502,7 +501,7 @@ impl Replica {
             };
             commits.push((entry, ticket));
         }
-        self.tail.trim(self.committed, KEEP_BYTES);
+        self.tail.trim(self.committed, self.timing.keep_bytes);
         self.refresh();
         out.push(Effect::Commit(commits));
     }

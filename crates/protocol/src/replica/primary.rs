@@ -109,6 +109,11 @@ impl Primary {
         self.installed
     }
 
+    /// Is a configuration asked for that is not decided?
+    pub fn proposes(&self) -> bool {
+        self.proposal.is_some()
+    }
+
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }

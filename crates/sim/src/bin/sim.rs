@@ -8,15 +8,22 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sim::group::Violation;
+use sim::house::{Coverage, Setting};
 use sim::{group, house};
 
-const USAGE: &str = "usage: sim group FROM..TO [EVENTS]
-       sim house FROM..TO [EVENTS [FAULTS]]
-       sim night HOURS
-FAULTS is a list out of network,cuts,crashes,pauses,master,full,syncs,rot, or none; without it each seed draws its own.
+const USAGE: &str = "usage: sim group FROM..TO [EVENTS]           replica groups alone
+       sim house FROM..TO [EVENTS [FAULTS]]  whole nodes, master and clients
+       sim coverage FROM..TO [FAULTS]        the same, and which faults met which states; exits with 1 if a pair is missing
+       sim list house SEED [FAULTS]          the faults that are planned for it
+       sim shrink house SEED [FAULTS]        a smaller history of the seed that is still bad
+       sim night HOURS                       both worlds with fresh seeds until the time is over
+       with house, coverage, list and shrink: --only-faults 3,7 --clients 2 --calm --heal-at MILLISECONDS
+FAULTS is a list of kinds (network,cuts,crashes,blackouts,pauses,clocks,master,full,slow,syncs,reads,rot,lost), of single
+faults as the coverage table names them, or none; without it each seed draws its own.
 Of a single seed the last EVENTS before a violation are printed. SIM_SUMMARIES=1 says of each history what it had in it.";
 
 fn main() -> ExitCode {
@@ -36,19 +43,84 @@ fn main() -> ExitCode {
 
 /// Whether all was well; `None` if the words make no sense.
 fn command(words: &[&str]) -> Option<bool> {
-    match words {
+    let (words, mut setting) = options(words)?;
+    match &words[..] {
+        ["house", _, _, faults] | ["coverage" | "list" | "shrink", .., faults]
+            if house::Fault::parse(faults).is_some() =>
+        {
+            setting.faults = house::Fault::parse(faults);
+        }
+        _ => {}
+    }
+    let faults = usize::from(setting.faults.is_some());
+    match &words[..] {
         ["group", seeds] => Some(group_histories(&range(seeds)?, 60)),
         ["group", seeds, events] => Some(group_histories(&range(seeds)?, events.parse().ok()?)),
-        ["house", seeds] => Some(house_histories(&range(seeds)?, 60, house::run)),
-        ["house", seeds, events] => Some(house_histories(&range(seeds)?, events.parse().ok()?, house::run)),
-        ["house", seeds, events, faults] => {
-            let faults = house::Fault::parse(faults)?;
-            let run = |seed, events| house::run_with(seed, events, &faults);
-            Some(house_histories(&range(seeds)?, events.parse().ok()?, run))
+        ["house", seeds] => Some(house_histories(&range(seeds)?, 60, &setting, false)),
+        ["house", seeds, events, rest @ ..] if rest.len() == faults => {
+            Some(house_histories(&range(seeds)?, events.parse().ok()?, &setting, false))
         }
+        ["coverage", seeds, rest @ ..] if rest.len() == faults => {
+            Some(house_histories(&range(seeds)?, 0, &setting, true))
+        }
+        ["list", "house", seed, rest @ ..] if rest.len() == faults => {
+            house::planned(seed.parse().ok()?, &setting).iter().for_each(|planned| println!("{planned}"));
+            Some(true)
+        }
+        ["shrink", "house", seed, rest @ ..] if rest.len() == faults => Some(shrink(seed.parse().ok()?, &setting)),
         ["night", hours] => Some(night(hours.parse().ok()?)),
         _ => None,
     }
+}
+
+/// The words that are left, and what the options among them set.
+fn options<'a>(words: &[&'a str]) -> Option<(Vec<&'a str>, Setting)> {
+    let (mut left, mut setting, mut words) = (Vec::new(), Setting::default(), words.iter().copied());
+    while let Some(word) = words.next() {
+        match word {
+            "--calm" => setting.calm = true,
+            "--only-faults" => {
+                let numbers = words.next()?.split(',').filter(|number| !number.is_empty());
+                setting.only = Some(numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?);
+            }
+            "--clients" => setting.clients = Some(words.next()?.parse().ok().filter(|clients| *clients > 0)?),
+            "--heal-at" => setting.heal_at = Some(words.next()?.parse::<u64>().ok()?.checked_mul(1_000_000)?),
+            _ if word.starts_with("--") => return None,
+            _ => left.push(word),
+        }
+    }
+    Some((left, setting))
+}
+
+/// The words that make `options` give this setting.
+fn words_of(setting: &Setting) -> String {
+    let list = |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
+    let faults = setting.faults.as_ref().map(|faults| match faults.is_empty() {
+        true => " none".to_owned(),
+        false => format!(" {}", list(&mut faults.iter().map(|fault| fault.name().to_owned()))),
+    });
+    let only =
+        setting.only.as_ref().map(|only| format!(" --only-faults {}", list(&mut only.iter().map(|n| n.to_string()))));
+    let calm = setting.calm.then(|| " --calm".to_owned());
+    let clients = setting.clients.map(|clients| format!(" --clients {clients}"));
+    let heal_at = setting.heal_at.map(|at| format!(" --heal-at {}", at.div_ceil(1_000_000)));
+    [faults, only, calm, clients, heal_at].into_iter().flatten().collect()
+}
+
+/// Prints the smaller history; whether there was nothing to shrink.
+fn shrink(seed: u64, setting: &Setting) -> bool {
+    let Some(shrunk) = house::shrink(seed, setting) else {
+        println!("seed {seed} keeps every promise");
+        return true;
+    };
+    if let Err(violation) = house::live(seed, 300, &shrunk.setting) {
+        violation.events.iter().for_each(|event| println!("{event}"));
+    }
+    println!("\n{} of {} faults are left, after {} histories:", shrunk.faults.len(), shrunk.before, shrunk.tries);
+    shrunk.faults.iter().for_each(|planned| println!("  {planned}"));
+    println!("at {:.6} s: {}", shrunk.violation.time as f64 / 1e9, shrunk.violation.what);
+    println!("again: cargo run -p sim -- house {seed}..{} 300{}", seed + 1, words_of(&shrunk.setting));
+    false
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -64,17 +136,28 @@ fn group_histories(seeds: &Range<u64>, events: usize) -> bool {
 
 fn live_groups(tally: &Tally, seeds: &Range<u64>, events: usize) {
     let lived = |summary: &group::Summary| (summary.lived, summary.faults);
-    histories(tally, "group", seeds, events, group::run, lived);
+    histories(tally, "group", "", seeds, events, group::run, lived);
 }
 
-fn house_histories(
-    seeds: &Range<u64>,
-    events: usize,
-    run: impl Fn(u64, usize) -> Result<house::Summary, Violation> + Sync,
-) -> bool {
-    let tally = Tally::default();
-    histories(&tally, "house", seeds, events, run, |summary| (summary.lived, summary.faults));
-    tally.tell("house")
+fn house_histories(seeds: &Range<u64>, events: usize, setting: &Setting, table: bool) -> bool {
+    let (tally, coverage) = (Tally::default(), Mutex::new(Coverage::default()));
+    live_houses(&tally, seeds, events, setting, &coverage);
+    let coverage = coverage.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let missing = if table { coverage.missing() } else { Vec::new() };
+    if table {
+        println!("{coverage}");
+    }
+    missing.iter().for_each(|(fault, state)| println!("never met: {} in {state:?}", fault.name()));
+    tally.tell("house") && missing.is_empty()
+}
+
+fn live_houses(tally: &Tally, seeds: &Range<u64>, events: usize, setting: &Setting, coverage: &Mutex<Coverage>) {
+    let words = words_of(setting);
+    let run = |seed, events| house::live(seed, events, setting);
+    histories(tally, "house", &words, seeds, events, run, |summary: &house::Summary| {
+        coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&summary.coverage);
+        (summary.lived, summary.faults)
+    });
 }
 
 /// Both worlds by turns, with seeds that no night had before, until the time is over.
@@ -82,12 +165,13 @@ fn night(hours: f64) -> bool {
     let (begun, length) = (Instant::now(), Duration::from_secs_f64(hours.max(0.0) * 3600.0));
     let date = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mut seed = date.map_or(0, |date| date.as_secs() / 60) * 1_000_000;
-    let (groups, houses) = (Tally::default(), Tally::default());
+    let (groups, houses, coverage) = (Tally::default(), Tally::default(), Mutex::default());
     while begun.elapsed() < length {
         live_groups(&groups, &(seed..seed + 200), 0);
-        histories(&houses, "house", &(seed..seed + 50), 0, house::run, |summary| (summary.lived, summary.faults));
+        live_houses(&houses, &(seed..seed + 50), 0, &Setting::default(), &coverage);
         seed += 200;
     }
+    println!("{}", coverage.into_inner().unwrap_or_else(PoisonError::into_inner));
     // Both are told, also if the first was bad.
     [groups.tell("group"), houses.tell("house")] == [true, true]
 }
@@ -134,6 +218,7 @@ fn cpu_ms() -> u64 {
 fn histories<S: Debug>(
     tally: &Tally,
     kind: &str,
+    setting: &str,
     seeds: &Range<u64>,
     events: usize,
     run: impl Fn(u64, usize) -> Result<S, Violation> + Sync,
@@ -146,8 +231,9 @@ fn histories<S: Debug>(
         tally.histories.fetch_add(1, Relaxed);
         match run(seed, events) {
             Ok(summary) => {
-                tally.nanoseconds.fetch_add(lived(&summary).0, Relaxed);
-                tally.faults.fetch_add(lived(&summary).1, Relaxed);
+                let (nanoseconds, faults) = lived(&summary);
+                tally.nanoseconds.fetch_add(nanoseconds, Relaxed);
+                tally.faults.fetch_add(faults, Relaxed);
                 if summaries {
                     println!("seed {seed}: {summary:?}");
                 }
@@ -157,7 +243,7 @@ fn histories<S: Debug>(
                 tally.nanoseconds.fetch_add(violation.time, Relaxed);
                 let events: String = violation.events.iter().map(|event| format!("{event}\n")).collect();
                 println!(
-                    "seed {seed} at {:.6} s: {}\n{events}again: cargo run -p sim -- {kind} {seed}..{} 300",
+                    "seed {seed} at {:.6} s: {}\n{events}again: cargo run -p sim -- {kind} {seed}..{} 300{setting}",
                     violation.time as f64 / 1e9,
                     violation.what,
                     seed + 1

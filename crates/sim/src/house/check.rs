@@ -35,6 +35,8 @@ pub(super) struct Record {
     /// When the master decided that there is such a family in the table that is always there.
     families: BTreeMap<FamilyId, u64>,
     tablets: BTreeSet<TabletId>,
+    /// What the master has decided last of each group.
+    pub decided: BTreeMap<TabletId, Configuration>,
     /// When the master decided that there is no such tablet any more: nobody is promised anything of it from then on.
     pub dropped: BTreeMap<TabletId, u64>,
 }
@@ -73,6 +75,7 @@ impl Record {
     /// Takes note of what the master has decided.
     pub fn on_decision(&mut self, now: u64, master: &Master) {
         let state = master.state();
+        self.decided = state.groups.iter().map(|(&tablet, group)| (tablet, group.configuration.clone())).collect();
         let tablets: BTreeSet<TabletId> = state.groups.keys().copied().collect();
         for &gone in self.tablets.difference(&tablets) {
             self.dropped.entry(gone).or_insert(now);
@@ -115,12 +118,12 @@ impl Record {
         Ok(())
     }
 
-    /// What every client ever saw has an order that explains it. `last_reads`: every row was read in the end.
-    fn explain(&self, last_reads: bool) -> Checked {
+    /// What every client ever saw has an order that explains it. `last_reads`: since then every row was read.
+    fn explain(&self, last_reads: Option<u64>) -> Checked {
         for ((tablet, row), operations) in &self.histories {
             let end = self.dropped.get(tablet).copied();
             let last = operations.iter().filter_map(|operation| operation.answered).max().unwrap_or(0);
-            if last_reads && last < LAST_READS && end.is_none() {
+            if last_reads.is_some_and(|from| last < from) && end.is_none() {
                 return Err(format!("{row:?} of {tablet} was last served at {:?}", Instant(last)));
             }
             let operations: Vec<linear::Operation> =
@@ -170,7 +173,7 @@ pub(super) fn one_reader<'a>(
 impl World {
     /// The end: all is well again, unless something was damaged that nothing repairs. What clients saw holds always.
     pub(super) fn check_end(&mut self) -> Checked {
-        let damaged = self.noticed_at.is_some();
+        let damaged = self.noticed_at.is_some() || self.doomed_at.is_some();
         for client in &mut self.clients {
             if let Some(observed) = client.give_up() {
                 self.record.observe(observed)?;
@@ -179,7 +182,7 @@ impl World {
         if !damaged {
             self.check_healed()?;
         }
-        self.record.explain(!damaged)
+        self.record.explain((!damaged).then(|| self.later(LAST_READS)))
     }
 
     /// Every group is whole, its replicas are equal, and nothing is left of tables that were dropped.
@@ -195,7 +198,10 @@ impl World {
             }
             self.check_group(*tablet, &group.configuration).map_err(|what| format!("{what}: {state}"))?;
         }
-        for machine in &self.machines[1..] {
+        for machine in self.machines[1..].iter().filter(|machine| !machine.retired) {
+            if machine.is_amnesiac() {
+                return Err("a node that came with an empty disk was not turned away".into());
+            }
             let process = machine.process.as_ref().ok_or("a node is down")?;
             let hosted: BTreeSet<TabletId> = process.node.replicas().map(|replica| replica.tablet()).collect();
             let on_disk = machine.disk.list("manifest").map_err(|error| error.to_string())?;

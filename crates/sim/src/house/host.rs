@@ -1,14 +1,17 @@
 //! The nodes' hosts: carry effects out, each after the delay that the seed draws for it.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+
 use model::{NodeId, Refusal, Reply, Ticket};
 use node::{Effect, Input};
 use protocol::Core;
 
 use super::check;
 use super::client::client_of;
-use super::faults::Fault;
+use super::coverage::State;
 use super::net::Packet;
-use super::world::{Checked, HEALED, Happening, MASTER, World, short};
+use super::world::{CLIENTS, Checked, Happening, MASTER, World, short};
 use crate::agenda::{MS, SECOND, US};
 
 impl World {
@@ -18,7 +21,12 @@ impl World {
 
     pub(super) fn start(&mut self, node: usize) -> Checked {
         let now = self.agenda.now();
-        if self.machines[node].process.is_some() {
+        let machine = &self.machines[node];
+        if machine.process.is_some() || machine.retired {
+            return Ok(());
+        }
+        if machine.hung_until > now {
+            self.agenda.at(machine.hung_until, Happening::Restart(node));
             return Ok(());
         }
         let rate = self.random.between(990_000, 1_010_001);
@@ -41,16 +49,21 @@ impl World {
         Ok(())
     }
 
+    /// The machine loses its power.
     pub(super) fn crash(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         if machine.process.take().is_some() {
             machine.life += 1;
-            if self.random.chance(30) {
-                // Only the process dies.
-                machine.disk.kill();
-            } else {
-                machine.disk.crash(self.random.draw());
-            }
+            machine.disk.crash(self.random.draw());
+        }
+    }
+
+    /// Only the process dies.
+    pub(super) fn kill(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        if machine.process.take().is_some() {
+            machine.life += 1;
+            machine.disk.kill();
         }
     }
 
@@ -99,6 +112,10 @@ impl World {
         let others = self.machines.iter().enumerate().filter(|(other, _)| *other != node);
         let others = others.filter_map(|(_, machine)| machine.process.as_ref()).filter(|process| !process.paused);
         check::one_reader(stepped, others.map(|process| (&process.node, process.local(now))))?;
+        if !self.ambushes.is_empty() {
+            let states = self.states_of(node);
+            self.spring_ambushes(node, &states)?;
+        }
         for effect in effects {
             self.carry_out(node, life, effect)?;
         }
@@ -128,6 +145,12 @@ impl World {
             }
             Effect::Refuse(ticket, refusal) => self.answer(node, ticket, Err(refusal)),
             Effect::Trim(floors) => {
+                self.trimming = true;
+                self.spring_ambushes(node, &BTreeSet::from([State::Trimming]))?;
+                self.trimming = false;
+                if !self.lives(node, life) {
+                    return Ok(());
+                }
                 let process = self.machines[node].process.as_mut().ok_or("trims while down")?;
                 match process.hands.log.trim(&floors) {
                     Ok(_) => {
@@ -143,7 +166,7 @@ impl World {
                     _ if quick => 0,
                     Effect::Run(..) => self.random.between(200 * US, 100 * MS),
                     _ => self.random.between(50 * US, 10 * MS),
-                };
+                } + self.slowness(node, quick);
                 self.agenda.after(delay, Happening::Work { node, life, effect: Box::new(effect) });
             }
             Effect::Event(event) => {
@@ -156,26 +179,31 @@ impl World {
                     _ => {}
                 }
             }
+            Effect::Stop(_) if self.machines[node].is_amnesiac() => self.replace(node),
             Effect::Stop(why) => return Err(format!("n{node} stops: {why}")),
         }
         Ok(())
     }
 
+    /// How much longer than usual the node's disk takes.
+    fn slowness(&mut self, node: usize, quick: bool) -> u64 {
+        let slow = self.machines[node].slow_until > self.agenda.now() && !quick;
+        if slow { self.random.between(20 * MS, SECOND) } else { 0 }
+    }
+
+    /// Until when the node's disk does nothing, if it hangs.
+    pub(super) fn hangs_until(&self, node: usize) -> Option<u64> {
+        Some(self.machines[node].hung_until).filter(|until| *until > self.agenda.now())
+    }
+
     pub(super) fn answer(&mut self, node: usize, ticket: Ticket, answer: Result<Reply, Refusal>) {
         let (client, _) = client_of(ticket);
-        let place = self.machines.len() + client;
+        let place = CLIENTS + client;
         self.send(node, place, Packet::Answer(ticket, answer));
     }
 
     /// Reads and jobs, when their time has come.
     pub(super) fn work(&mut self, node: usize, effect: Effect) -> Checked {
-        let sync_fails = matches!(effect, Effect::Run(..))
-            && self.climate.has(Fault::Syncs)
-            && self.agenda.now() < HEALED
-            && self.random.chance(3);
-        if sync_fails {
-            self.machines[node].disk.fail_next_sync();
-        }
         let Some(process) = &mut self.machines[node].process else { return Ok(()) };
         let input = match effect {
             Effect::Read(id, read) => Input::ReadDone(id, read.run()),
@@ -193,6 +221,8 @@ impl World {
                 self.say(format!("n{node}: {error}"));
                 if is_damage(error) {
                     self.notice_damage(&format!("n{node}: {error}"))?;
+                } else if is_missing(error) {
+                    return Err(format!("n{node}: a file is gone that is still needed: {error}"));
                 } else if !error.is_full() && !is_eio(error) {
                     // The power has gone.
                     return self.disk_failed(node, error);
@@ -225,6 +255,7 @@ impl World {
         process.to_log.clear();
         let slow = self.random.chance(self.climate.slow_sync);
         let delay = if slow { self.random.below(SECOND) } else { self.random.between(200 * US, 2 * MS) };
+        let delay = delay + self.slowness(node, false);
         self.agenda.after(delay, Happening::Synced { node, life });
         Ok(())
     }
@@ -299,6 +330,11 @@ impl World {
 /// A sync that was made to fail: the machine lives on.
 fn is_eio(error: &store::Error) -> bool {
     matches!(error, store::Error::Io { source, .. } if source.raw_os_error() == Some(5))
+}
+
+/// A file is not there.
+fn is_missing(error: &store::Error) -> bool {
+    matches!(error, store::Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 /// Bytes came back changed, be they those that say which version they have.

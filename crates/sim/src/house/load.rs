@@ -5,7 +5,7 @@ use model::{AdminRequest, NodeId, Partition, Refusal, Reply, Retention, TabletId
 
 use super::client::{Answered, Area, What, Wish, client_of, ticket};
 use super::net::Packet;
-use super::world::{Checked, HEALED, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
+use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
 use crate::agenda::{MS, SECOND};
 
 impl World {
@@ -14,14 +14,14 @@ impl World {
     /// Begins the client's next operation.
     pub(super) fn act(&mut self, client: usize) -> Checked {
         let now = self.agenda.now();
-        let wish = if now >= LAST_READS { self.last_wish(client) } else { self.wish() };
+        let wish = if now >= self.later(LAST_READS) { self.last_wish(client) } else { self.wish() };
         self.clients[client].begin(now, wish, &mut self.random, &mut self.next_value);
         let (sequence, attempt) = (self.clients[client].sequence, self.clients[client].attempt);
         self.attempt(client, sequence, attempt)
     }
 
     fn wish(&mut self) -> Wish {
-        let settled = self.agenda.now() >= SETTLED;
+        let settled = self.agenda.now() >= self.later(SETTLED);
         let area = match self.random.below(100) {
             0..15 if self.climate.tables => Area::Guest,
             15..30 if self.climate.families && settled => Area::Fast,
@@ -62,7 +62,7 @@ impl World {
     }
 
     pub(super) fn attempt(&mut self, client: usize, sequence: u64, attempt: u64) -> Checked {
-        let place = self.machines.len() + client;
+        let place = CLIENTS + client;
         let now = self.agenda.now();
         let this = &mut self.clients[client];
         let Some(doing) = this.doing.as_ref().filter(|_| this.sequence == sequence && this.attempt == attempt) else {
@@ -100,7 +100,10 @@ impl World {
         if self.clients[client].sequence != sequence {
             return Ok(());
         }
-        if let Err(Refusal::Corrupt(what)) = &answer {
+        // A read that the disk refused is told in the same way.
+        if let Err(Refusal::Corrupt(what)) = &answer
+            && !what.contains("os error 5")
+        {
             self.notice_damage(what)?;
         }
         let answered = self.clients[client].on_answer(now, answer)?;
@@ -119,7 +122,7 @@ impl World {
                 this.doing = None;
                 self.summary.answered += 1;
                 // What is whole and quiet again finds little: there the load is light.
-                let pause = if now < SETTLED { 30 * MS } else { 200 * MS };
+                let pause = if now < self.later(SETTLED) { 30 * MS } else { 200 * MS };
                 self.agenda.after(self.random.below(pause), Happening::Act(client));
                 self.summary.eventual += u64::from(observed.is_empty());
                 (observed, 0)
@@ -170,24 +173,24 @@ impl World {
     /// Makes and drops the guest, and families; in the end the family that comes and goes is there.
     pub(super) fn operate(&mut self) {
         let now = self.agenda.now();
-        if now >= LAST_READS {
+        if now >= self.later(LAST_READS) {
             return;
         }
         let pause = self.random.between(100 * MS, 1500 * MS);
         self.agenda.after(pause, Happening::Operate);
-        if self.climate.balance && now < HEALED && self.random.chance(40) {
+        if self.climate.balance && now < self.healed_at && self.random.chance(40) {
             let request = self.arrangement();
             return self.step_master(master::Input::Admin(OPERATOR, request));
         }
-        if self.climate.balance && now >= HEALED {
+        if self.climate.balance && now >= self.healed_at {
             for node in 1..self.machines.len() as u32 {
                 let request = AdminRequest::DrainNode { node: NodeId(node), drain: false };
                 self.step_master(master::Input::Admin(OPERATOR, request));
             }
         }
         let (set, drop) = match self.random.below(6) {
-            _ if now >= HEALED && self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
-            _ if now >= HEALED => return,
+            _ if now >= self.healed_at && self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
+            _ if now >= self.healed_at => return,
             0..=2 if self.climate.tables => {
                 if self.random.chance(50) {
                     let partition = match self.random.chance(50) {

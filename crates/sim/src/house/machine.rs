@@ -16,15 +16,25 @@ pub(super) struct Machine {
     pub process: Option<Process>,
     /// Rises with every start and every crash.
     pub life: u64,
+    /// How often the disk was replaced by an empty one.
+    pub disks: u64,
+    /// How far the calendar has jumped, in microseconds.
+    pub calendar: i64,
+    /// Until then syncs and reads take long, or do not end.
+    pub slow_until: u64,
+    pub hung_until: u64,
+    /// The master turned it away: it does not come back.
+    pub retired: bool,
 }
 
 /// A running node.
 pub(super) struct Process {
     pub node: Node,
     pub hands: Hands,
-    pub started: u64,
-    /// Speed of its clock, in millionths.
-    pub rate: u64,
+    /// What its clock showed and when, and its speed since then in millionths.
+    shown: u64,
+    since: u64,
+    rate: u64,
     /// How far its calendar is off, in microseconds.
     pub skew: i64,
     pub paused: bool,
@@ -38,15 +48,30 @@ pub(super) struct Process {
     pub room: bool,
 }
 
-/// The periods of all nodes and of the master. Dead replicas are made anew soon, so that a short history has that too.
+/// The periods of all nodes and of the master. Dead replicas are made anew soon and little stays in memory, so that a
+/// short history has learners, and these take files.
 pub(super) fn timing() -> Timing {
     let (session, replace_after) = (Duration::from_millis(1200), Duration::from_millis(1500));
-    Timing { session, replace_after, ..Timing::default() }
+    Timing { session, replace_after, keep_bytes: 6 << 10, ..Timing::default() }
 }
 
 impl Machine {
     pub fn new() -> Machine {
-        Machine { disk: MemDisk::new(), process: None, life: 0 }
+        Machine {
+            disk: MemDisk::new(),
+            process: None,
+            life: 0,
+            disks: 0,
+            calendar: 0,
+            slow_until: 0,
+            hung_until: 0,
+            retired: false,
+        }
+    }
+
+    /// Has it lost what it was given?
+    pub fn is_amnesiac(&self) -> bool {
+        self.disks > 0
     }
 
     /// Starts the node. Small memtables and segments, so that a short history flushes, merges and trims.
@@ -56,15 +81,16 @@ impl Machine {
             id,
             address: format!("{id}:1"),
             timing,
-            seed: u64::from(id.0) * 1_000_003,
+            seed: u64::from(id.0) * 1_000_003 + self.disks,
             flush: FlushOptions { bytes: 16 << 10, updates: 12, log_bytes: 64 << 10 },
-            log: store::log::Options { segment_bytes: 8 << 10 },
+            log: store::log::Options { segment_bytes: 4 << 10 },
         };
         let (node, hands) = node::open(Arc::new(self.disk.clone()), options, Instant::ZERO)?;
         self.process = Some(Process {
             node,
             hands,
-            started: now,
+            shown: 0,
+            since: now,
             rate,
             skew,
             paused: false,
@@ -83,12 +109,18 @@ impl Machine {
 impl Process {
     /// What its clock shows.
     pub fn local(&self, now: u64) -> Instant {
-        Instant((u128::from(now - self.started) * u128::from(self.rate) / 1_000_000) as u64)
+        Instant(self.shown + (u128::from(now - self.since) * u128::from(self.rate) / 1_000_000) as u64)
+    }
+
+    /// Its clock goes on at this speed.
+    pub fn run_at(&mut self, now: u64, rate: u64) {
+        (self.shown, self.since, self.rate) = (self.local(now).0, now, rate);
     }
 
     /// When its clock will show that.
     pub fn global(&self, local: Instant) -> u64 {
-        let elapsed = (u128::from(local.0) * 1_000_000).div_ceil(u128::from(self.rate)) as u64;
-        self.started.saturating_add(elapsed).saturating_add(1)
+        let elapsed =
+            (u128::from(local.0.saturating_sub(self.shown)) * 1_000_000).div_ceil(u128::from(self.rate)) as u64;
+        self.since.saturating_add(elapsed).saturating_add(1)
     }
 }

@@ -9,7 +9,7 @@ use protocol::Core;
 
 use super::client::client_of;
 use super::net::Packet;
-use super::world::{Checked, Happening, MASTER, OPERATOR, SETUP, World};
+use super::world::{CLIENTS, Checked, Happening, MASTER, OPERATOR, SETUP, World};
 use crate::agenda::{MS, US};
 
 /// The master with what consensus has kept of it.
@@ -71,7 +71,7 @@ impl World {
                 }
                 master::Effect::Reply(OPERATOR, _) => {}
                 master::Effect::Reply(ticket, reply) => {
-                    let place = self.machines.len() + client_of(ticket).0;
+                    let place = CLIENTS + client_of(ticket).0;
                     self.send(MASTER, place, Packet::Map(reply));
                 }
                 master::Effect::Refuse(..) => {}

@@ -13,6 +13,7 @@
 
 mod check;
 mod client;
+mod coverage;
 mod eventual;
 mod faults;
 mod host;
@@ -20,12 +21,17 @@ mod load;
 mod machine;
 mod master;
 mod net;
+mod schedule;
+mod shrink;
 mod world;
 
 use std::collections::BTreeSet;
 
 use crate::group::Violation;
+pub use coverage::{Coverage, State};
 pub use faults::Fault;
+pub use schedule::Planned;
+pub use shrink::{Shrunk, shrink};
 
 /// What a history had in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
+    /// Which faults met which states.
+    pub coverage: Coverage,
     /// How often something broke.
     pub faults: u64,
     /// Nanoseconds of virtual time.
@@ -58,22 +66,49 @@ pub struct Summary {
     pub trace: u64,
 }
 
+/// What is set of a history instead of being drawn from its seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// The kinds of faults.
+    pub faults: Option<BTreeSet<Fault>>,
+    /// Of what is planned with these kinds, only the faults with these numbers.
+    pub only: Option<BTreeSet<usize>>,
+    /// The network breaks only by faults.
+    pub calm: bool,
+    /// How many clients.
+    pub clients: Option<usize>,
+    /// When everything is healed, in nanoseconds, if earlier than usual.
+    pub heal_at: Option<u64>,
+    /// A history in which these strike one after the other is bad by definition. To try shrinking on.
+    pub forbidden: Vec<Fault>,
+}
+
+/// Lives the history of a seed in a setting.
+pub fn live(seed: u64, verbose: usize, setting: &Setting) -> Result<Summary, Violation> {
+    world::World::new(seed, verbose, setting).run()
+}
+
+/// The faults that are planned for it.
+pub fn planned(seed: u64, setting: &Setting) -> Vec<Planned> {
+    world::World::new(seed, 0, setting).planned()
+}
+
 /// Lives the history of a seed. `verbose` keeps this many of the last events for a violation's report.
 pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
-    world::World::new(seed, verbose, None).run()
+    live(seed, verbose, &Setting::default())
 }
 
 /// The same with nodes and a master that have a deliberate fault.
 #[cfg(feature = "mutants")]
 pub fn run_mutant(seed: u64, verbose: usize, planted: protocol::Planted) -> Result<Summary, Violation> {
-    let mut world = world::World::new(seed, verbose, None);
+    let mut world = world::World::new(seed, verbose, &Setting::default());
     world.timing.planted = planted;
     world.run()
 }
 
 /// The same with exactly these faults instead of those that the seed would draw.
 pub fn run_with(seed: u64, verbose: usize, faults: &BTreeSet<Fault>) -> Result<Summary, Violation> {
-    world::World::new(seed, verbose, Some(faults)).run()
+    live(seed, verbose, &Setting { faults: Some(faults.clone()), ..Setting::default() })
 }
 
 #[cfg(test)]

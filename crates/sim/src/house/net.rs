@@ -5,7 +5,7 @@ use model::{AdminReply, AdminRequest, NodeId, Refusal, Reply, Ticket, Timestamp}
 use node::Input;
 use protocol::{FromMaster, NodeMessage, ToMaster};
 
-use super::world::{Checked, EPOCH_US, HEALED, Happening, World};
+use super::world::{CLIENTS, Checked, EPOCH_US, Happening, World};
 use crate::agenda::{MS, US};
 
 #[derive(Clone, Debug)]
@@ -21,18 +21,31 @@ pub(super) enum Packet {
 
 impl World {
     pub(super) fn send(&mut self, from: usize, to: usize, packet: Packet) {
-        let healed = self.agenda.now() > HEALED;
-        let loss = if healed { 0 } else { self.climate.loss };
-        if self.blocked.contains(&(from, to)) || self.random.chance(loss) {
+        let now = self.agenda.now();
+        let healed = now > self.healed_at;
+        let (loss, twice) = match healed {
+            true => (0, 0),
+            false => (
+                if self.weather.loss_until > now { 50 } else { self.climate.loss },
+                if self.weather.twice_until > now { 50 } else { self.climate.twice },
+            ),
+        };
+        if self.blocked.get(&(from, to)).is_some_and(|until| *until > now) || self.random.chance(loss) {
             return;
         }
-        let copies = if !healed && self.random.chance(self.climate.twice) { 2 } else { 1 };
+        let copies = if self.random.chance(twice) { 2 } else { 1 };
         for _ in 0..copies {
-            let most = if healed { MS } else { self.climate.delay };
-            let delay = if self.random.chance(80) { self.random.below(MS) } else { self.random.below(most) };
-            let mut at = self.agenda.now() + 50 * US + delay;
+            let late = self.weather.delay_until > now;
+            let most = match healed {
+                true => MS,
+                false if late => 500 * MS,
+                false => self.climate.delay,
+            };
+            let delay = if !late && self.random.chance(80) { self.random.below(MS) } else { self.random.below(most) };
+            let disorder = if self.weather.reorder_until > now { self.random.below(20 * MS) } else { 0 };
+            let mut at = now + 50 * US + delay + disorder;
             // Requests of clients wander through gateways and may always overtake each other.
-            if self.climate.fifo && from < self.machines.len() && to < self.machines.len() {
+            if self.climate.fifo && disorder == 0 && from < CLIENTS && to < CLIENTS {
                 let last = self.arrival.entry((from, to)).or_default();
                 at = at.max(*last);
                 *last = at;
@@ -48,7 +61,9 @@ impl World {
             Packet::FromMaster(message) => self.give(to, Input::FromMaster(message)),
             Packet::Request(ticket, request) => {
                 if let Some(process) = &self.machines[to].process {
-                    let wall = Timestamp(EPOCH_US + (self.agenda.now() / US) as i64 + process.skew);
+                    let wall = Timestamp(
+                        EPOCH_US + (self.agenda.now() / US) as i64 + process.skew + self.machines[to].calendar,
+                    );
                     self.give(to, Input::Request { ticket, wall, request });
                 }
             }
@@ -57,7 +72,7 @@ impl World {
             Packet::Answer(ticket, answer) => return self.on_answer(ticket, answer),
             Packet::Map(reply) => {
                 if let AdminReply::Map(map) = reply {
-                    self.clients[to - self.machines.len()].learn_map(map.tablets);
+                    self.clients[to - CLIENTS].learn_map(map.tablets);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The world of the whole house: what happens when, and who hears of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use model::random::Random;
@@ -8,18 +8,22 @@ use model::{Instant, Ticket};
 use node::Effect;
 use protocol::Timing;
 
-use super::Summary;
 use super::check::Record;
 use super::client::Client;
-use super::faults::{Climate, Fault};
+use super::faults::{Climate, Fault, Weather};
 use super::machine::{Machine, timing};
 use super::master::Mastery;
 use super::net::Packet;
+use super::schedule::{self, Planned};
+use super::{Setting, Summary};
 use crate::agenda::{Agenda, MS, SECOND};
 use crate::group::Violation;
 
 pub(super) const MASTER: usize = 0;
-/// When the faults end, when the clients begin to read only, and when everything ends.
+/// Clients stand behind all nodes, also behind those that come later.
+pub(super) const CLIENTS: usize = 1000;
+/// When the faults begin and end, when the clients begin to read only, and when everything ends.
+pub(super) const BEGINS: u64 = 2 * SECOND;
 pub(super) const HEALED: u64 = 10 * SECOND;
 /// When everybody has heard of what the operator did last.
 pub(super) const SETTLED: u64 = 14 * SECOND;
@@ -45,11 +49,12 @@ pub(super) enum Happening {
     Operate,
     Act(usize),
     Attempt { client: usize, sequence: u64, attempt: u64 },
-    Fault,
+    Fault(Box<Planned>),
+    Heal,
     Restart(usize),
     Resume(usize),
-    Unblock(usize, usize),
     Roomy(usize),
+    Readable(usize),
     MasterStart,
 }
 
@@ -61,7 +66,20 @@ pub(super) struct World {
     pub machines: Vec<Machine>,
     pub mastery: Mastery,
     pub clients: Vec<Client>,
-    pub blocked: BTreeSet<(usize, usize)>,
+    /// Until when which links are cut.
+    pub blocked: BTreeMap<(usize, usize), u64>,
+    pub weather: Weather,
+    /// Faults that wait for a state.
+    pub ambushes: Vec<Planned>,
+    /// Those that have struck.
+    pub struck: Vec<Fault>,
+    /// A log is about to be trimmed.
+    pub trimming: bool,
+    /// A history in which these strike one after the other is bad by definition: shrinking is tried on it.
+    pub forbidden: Vec<Fault>,
+    /// When all is healed, and by how much everything after that is earlier than usual.
+    pub healed_at: u64,
+    pub shift: u64,
     pub arrival: BTreeMap<(usize, usize), u64>,
     pub record: Record,
     pub next_value: u64,
@@ -69,6 +87,8 @@ pub(super) struct World {
     /// A byte on some disk has changed, and since when somebody knows.
     pub rotten: bool,
     pub noticed_at: Option<u64>,
+    /// Since when the last copy of something is lost.
+    pub doomed_at: Option<u64>,
     pub summary: Summary,
     pub verbose: usize,
     pub events: VecDeque<String>,
@@ -77,11 +97,15 @@ pub(super) struct World {
 pub(super) type Checked = Result<(), String>;
 
 impl World {
-    pub fn new(seed: u64, verbose: usize, faults: Option<&BTreeSet<Fault>>) -> World {
+    pub fn new(seed: u64, verbose: usize, setting: &Setting) -> World {
         let mut random = Random::new(seed);
         let nodes = random.between(3, 6) as usize;
-        let climate = Climate::draw(&mut random, faults);
+        let climate = Climate::draw(&mut random, setting.faults.as_ref(), setting.calm);
         let clients = random.between(2, 7) as usize;
+        let clients = setting.clients.unwrap_or(clients);
+        let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));
+        // All are drawn, whenever the faults end: what is planned keeps its number.
+        let planned = schedule::draw(&mut random.fork(), &climate, nodes, BEGINS, HEALED);
         let mut world = World {
             agenda: Agenda::default(),
             random,
@@ -90,11 +114,19 @@ impl World {
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
             mastery: Mastery { master: None, life: 0, started: 0, log: Vec::new(), snapshot: None },
             clients: (0..clients).map(|client| Client::new(1 + client as u64)).collect(),
-            blocked: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            weather: Weather::default(),
+            ambushes: Vec::new(),
+            struck: Vec::new(),
+            trimming: false,
+            forbidden: setting.forbidden.clone(),
+            healed_at,
+            shift: HEALED - healed_at,
             arrival: BTreeMap::new(),
             record: Record::default(),
             rotten: false,
             noticed_at: None,
+            doomed_at: None,
             next_value: 0,
             ready: false,
             summary: Summary::default(),
@@ -106,9 +138,23 @@ impl World {
             world.agenda.at(node as u64, Happening::Restart(node));
         }
         world.agenda.at(1500 * MS, Happening::Setup);
-        world.agenda.at(2 * SECOND, Happening::Fault);
+        for planned in schedule::chosen(planned, setting) {
+            world.agenda.at(planned.at, Happening::Fault(Box::new(planned)));
+        }
+        world.agenda.at(healed_at, Happening::Heal);
         world.agenda.at(2 * SECOND, Happening::Operate);
         world
+    }
+
+    /// The faults that will strike.
+    pub fn planned(mut self) -> Vec<Planned> {
+        let mut planned = Vec::new();
+        while let Some(happening) = self.agenda.take() {
+            if let Happening::Fault(fault) = happening {
+                planned.push(*fault);
+            }
+        }
+        planned
     }
 
     pub fn run(mut self) -> Result<Summary, Violation> {
@@ -136,7 +182,13 @@ impl World {
 
     /// When the history ends: soon, if there is damage that nothing repairs.
     fn end(&self) -> u64 {
-        self.noticed_at.map_or(END, |at| END.min(at + SECOND))
+        let hopeless = self.noticed_at.into_iter().chain(self.doomed_at).min();
+        hopeless.map_or(self.later(END), |at| self.later(END).min(at + SECOND))
+    }
+
+    /// When this phase begins in this history, of those after the healing.
+    pub fn later(&self, phase: u64) -> u64 {
+        phase - self.shift
     }
 
     fn step(&mut self) -> Checked {
@@ -171,6 +223,12 @@ impl World {
             Happening::Deliver { from, to, packet } => return self.on_packet(from, to, packet),
             Happening::Drain { node, life } if self.lives(node, life) => return self.drain(node),
             Happening::Wake { node, life } if self.lives(node, life) => self.wake(node),
+            Happening::Synced { node, .. } | Happening::Reserve { node, .. } | Happening::Work { node, .. }
+                if self.hangs_until(node).is_some() =>
+            {
+                let until = self.hangs_until(node).unwrap_or(0);
+                self.agenda.at(until, happening);
+            }
             Happening::Synced { node, life } if self.lives(node, life) => return self.on_synced(node),
             Happening::Reserve { node, life } if self.lives(node, life) => return self.reserve(node),
             Happening::Work { node, life, effect } if self.lives(node, life) => return self.work(node, *effect),
@@ -181,6 +239,10 @@ impl World {
                 if let Some(master) = &self.mastery.master {
                     self.record.on_decision(self.agenda.now(), master);
                 }
+                if let Some(tablet) = self.doomed() {
+                    self.say(format!("the last copy of {tablet} is lost"));
+                    self.doomed_at.get_or_insert(self.agenda.now());
+                }
                 self.maybe_snapshot();
             }
             Happening::MasterWake { life } if self.mastery.life == life => self.wake_master(),
@@ -188,13 +250,12 @@ impl World {
             Happening::Operate => self.operate(),
             Happening::Act(client) => return self.act(client),
             Happening::Attempt { client, sequence, attempt } => return self.attempt(client, sequence, attempt),
-            Happening::Fault => self.on_fault(),
+            Happening::Fault(planned) => return self.on_fault(*planned),
+            Happening::Heal => self.heal(),
             Happening::Restart(node) => return self.start(node),
             Happening::Resume(node) => self.resume(node),
-            Happening::Unblock(from, to) => {
-                self.blocked.remove(&(from, to));
-            }
             Happening::Roomy(node) => self.machines[node].disk.set_capacity(None),
+            Happening::Readable(node) => self.machines[node].disk.fail_all_reads(false),
             Happening::MasterStart => return self.start_master(),
             _ => {}
         }
