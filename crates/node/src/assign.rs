@@ -6,12 +6,11 @@ use model::{Assignment, ClusterId, Epoch, Instant, Lsn, Refusal, TabletId};
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
 use protocol::{FromMaster, Mutant, Replica};
 use std::sync::Arc;
-use store::Job;
 use store::log::{Kind, Record};
 
 use crate::api::{Effect, Event};
 use crate::hosted::Hosted;
-use crate::machine::{NODE_ITSELF, Node, Working, state_record};
+use crate::machine::{NODE_ITSELF, Node, state_record};
 
 impl Node {
     pub(crate) fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
@@ -153,7 +152,7 @@ impl Node {
         };
         self.log(vec![record], out);
         self.dropping.insert(tablet);
-        self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+        self.to_drop.push_back((self.logged, tablet));
         out.push(Effect::Event(Event { name: "tablet_forgotten", tablet: Some(tablet), what: "removed".into() }));
     }
 }

@@ -89,6 +89,9 @@ pub struct Node {
     pub(crate) touched: BTreeSet<TabletId>,
     /// Tablets whose files are being removed.
     pub(crate) dropping: BTreeSet<TabletId>,
+    /// Those among them whose files wait for the log to say on disk that they go: at this count of records. Files that
+    /// go first would leave a replica in the log whose rows are nowhere, if that sync fails or the machine does.
+    pub(crate) to_drop: VecDeque<(u64, TabletId)>,
     /// Tablets whose checkpoint is being put in place.
     pub(crate) adopting: BTreeSet<TabletId>,
 
@@ -129,6 +132,7 @@ impl Node {
             hosted: BTreeMap::new(),
             touched: BTreeSet::new(),
             dropping: BTreeSet::new(),
+            to_drop: VecDeque::new(),
             adopting: BTreeSet::new(),
             logged: 0,
             unsynced: VecDeque::new(),
@@ -295,6 +299,10 @@ impl Node {
             marks.insert(tablet, mark);
             self.unsynced.pop_front();
         }
+        while let Some(&(_, tablet)) = self.to_drop.front().filter(|(at, _)| *at <= upto) {
+            self.to_drop.pop_front();
+            self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+        }
         for (tablet, mark) in marks {
             // A tablet that was dropped and came back counts its marks anew.
             let Some(hosted) = self.hosted.get(&tablet).filter(|hosted| hosted.marks >= mark) else { continue };
@@ -418,7 +426,9 @@ impl Node {
         }
         if now >= self.reported + self.options.timing.heartbeat {
             self.report(now, out);
-            let again: Vec<TabletId> = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet)).collect();
+            let waits = |tablet| self.to_drop.iter().any(|(_, other)| *other == tablet);
+            let again = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet) && !waits(tablet));
+            let again: Vec<TabletId> = again.collect();
             for tablet in again {
                 self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
             }

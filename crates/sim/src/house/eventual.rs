@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Change, Command, Freshness, Instant, Lsn, Reply, RequestId, TabletId, Ticket};
+use model::{Change, ClientId, Command, Freshness, Instant, Lsn, Reply, RequestId, TabletId, Ticket};
 use protocol::Entry;
 
 use super::client::{Register, client_of, parse};
@@ -17,6 +17,8 @@ pub(super) struct Prefixes {
     writes: BTreeMap<Register, BTreeMap<Lsn, Value>>,
     /// Where a request stands first: only there it does something.
     requests: BTreeMap<(TabletId, RequestId), Lsn>,
+    /// The first request of each client that it may not have been told of.
+    heard: BTreeMap<(TabletId, ClientId), u64>,
     /// Where a value was written.
     places: BTreeMap<u64, Lsn>,
     /// When the writer of a value heard that it is written.
@@ -31,6 +33,13 @@ impl Prefixes {
         }
         let command: Command =
             postcard::from_bytes(&entry.payload).map_err(|error| format!("{entry:?} of {tablet}: {error}"))?;
+        // A late copy of what the client has long been told of does nothing.
+        let heard = self.heard.entry((tablet, command.request.client)).or_default();
+        let late = command.request.sequence < *heard;
+        *heard = command.request.first_incomplete.max(*heard);
+        if late {
+            return Ok(());
+        }
         // The same request has the same id whatever the client has heard since.
         let request = RequestId { first_incomplete: 0, ..command.request };
         let first = *self.requests.entry((tablet, request)).or_insert(entry.lsn);

@@ -144,7 +144,7 @@ mod tests {
         let shrunk = shrink(seed, &setting).expect("it is bad");
         let left: Vec<Fault> = shrunk.faults.iter().map(|planned| planned.fault).collect();
         assert_eq!(left, [Fault::Blackout, Fault::Pause], "of {} faults", shrunk.before);
-        assert!(shrunk.before > 4 && shrunk.setting.calm && shrunk.setting.clients == Some(1));
+        assert!(shrunk.before > left.len() && shrunk.setting.clients == Some(1), "{shrunk:?}");
         let again = live(seed, 0, &shrunk.setting).unwrap_err();
         assert_eq!((again.time, again.what), (shrunk.violation.time, shrunk.violation.what));
     }
