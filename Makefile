@@ -1,7 +1,7 @@
 # Everything a person does here. Each target sets up what it needs.
 #   make run          a local cluster: one master, four storage nodes (Ctrl-C stops it; the data stays in diptych-data/)
 #   make test         all checks and tests, as CI runs them
-#   make sim          the simulator over many seeds (SEEDS=0..500)
+#   make sim          the simulator over many seeds (SEEDS=0..4000); fails also if a fault never met a state
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
 #   make bench        the load generator against a fresh local cluster
@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-SEEDS ?= 0..500
+SEEDS ?= 0..4000
 HOURS ?= 10
 ARGS ?=
 NAMES ?=
@@ -41,7 +41,7 @@ fmt:
 sim:
 	cargo build --release --locked --package sim
 	target/release/sim group $(SEEDS) $(ARGS)
-	target/release/sim house $(SEEDS) $(ARGS)
+	target/release/sim coverage $(SEEDS) $(ARGS)
 
 sim-night:
 	cargo build --release --locked --package sim
