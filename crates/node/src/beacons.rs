@@ -42,6 +42,7 @@ impl Node {
             let mut effects = Vec::new();
             if let Some(hosted) = self.hosted.get_mut(&tablet) {
                 hosted.replica.step(now, GroupInput::Beacon(from, epoch, committed), &mut effects);
+                self.deadlines.note(tablet, hosted.replica.deadline());
                 if let (true, Some(asof)) = (leased, asof) {
                     hosted.replica.step(now, GroupInput::Fresh(from, epoch, asof, committed), &mut effects);
                 }

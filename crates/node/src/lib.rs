@@ -19,6 +19,7 @@ pub mod read;
 mod assign;
 mod beacons;
 mod catch_up;
+mod deadlines;
 mod eventual;
 mod hosted;
 mod identity;

@@ -12,6 +12,7 @@ use store::{Error, Job};
 
 use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
+use crate::deadlines::Deadlines;
 use crate::eventual::Seen;
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
@@ -113,6 +114,7 @@ pub struct Node {
     pub(crate) stamps: BTreeMap<NodeId, Stamp>,
 
     pub(crate) stepped: Instant,
+    pub(crate) deadlines: Deadlines,
     pub(crate) next_beacon: Instant,
     pub(crate) reported: Instant,
     /// When it last told the master something that was answered.
@@ -146,6 +148,7 @@ impl Node {
             log_bytes: 0,
             stamps: BTreeMap::new(),
             stepped: now,
+            deadlines: Deadlines::default(),
             next_beacon: now,
             reported: now,
             session: None,
@@ -224,6 +227,7 @@ impl Node {
         let mut effects = Vec::new();
         if let Some(hosted) = self.hosted.get_mut(&tablet) {
             hosted.replica.step(now, input, &mut effects);
+            self.deadlines.note(tablet, hosted.replica.deadline());
             self.touched.insert(tablet);
         }
         self.carry_out(now, tablet, effects, out);
@@ -411,14 +415,12 @@ impl Node {
     }
 
     fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let due: Vec<TabletId> = self
-            .hosted
-            .iter()
-            .filter(|(_, hosted)| hosted.replica.deadline().is_some_and(|deadline| deadline <= now))
-            .map(|(&tablet, _)| tablet)
-            .collect();
-        for tablet in due {
-            self.step_replica(now, tablet, GroupInput::Tick, out);
+        for tablet in self.deadlines.take_due(now) {
+            let deadline = self.hosted.get(&tablet).and_then(|hosted| hosted.replica.deadline());
+            match deadline.is_some_and(|deadline| deadline <= now) {
+                true => self.step_replica(now, tablet, GroupInput::Tick, out),
+                false => self.deadlines.note(tablet, deadline),
+            }
         }
         if now >= self.next_beacon {
             self.send_beacons(now, out);
@@ -495,7 +497,7 @@ impl Core for Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let replicas = self.hosted.values().filter_map(|hosted| hosted.replica.deadline()).min();
+        let replicas = self.deadlines.earliest();
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
         Some(replicas.map_or(own, |deadline| deadline.min(own)))
     }

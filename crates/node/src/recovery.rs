@@ -2,7 +2,7 @@
 
 use disk::Disk;
 use model::{ClusterId, Command, Instant, Lsn, NodeId, TabletId};
-use protocol::{Entry, Replica};
+use protocol::{Core, Entry, Replica};
 use std::sync::Arc;
 use store::log::{Found, Kind, Log, LogReader};
 use store::{Error, Keeper};
@@ -50,6 +50,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
             Completions::from_bytes(&note).ok_or_else(|| broken(tablet, "completion records make no sense"))?;
         let recovering = Recovering { tablet, me, state, found };
         let hosted = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        node.deadlines.note(tablet, hosted.replica.deadline());
         node.hosted.insert(tablet, hosted);
     }
     // Tables without a replica's state are what a crash left of a tablet that was dropped.

@@ -91,7 +91,7 @@ fn a_primary_without_leases_says_since_when() {
     world.step(Input::FromNode(OTHER, NodeMessage::BeaconAck { sent: at(0), groups, disk_full: false, stamp }));
     assert_eq!(world.eventual(None), Ok((None, Some(0))));
     world.now = at(2_000);
-    assert_eq!(world.eventual(None), Ok((None, Some(1_400))), "the lease of 600 ms was the last that it knew");
+    assert_eq!(world.eventual(None), Ok((None, Some(1_500))), "the lease of 500 ms was the last that it knew");
 }
 
 fn at(ms: u64) -> Instant {
