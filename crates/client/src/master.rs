@@ -86,6 +86,18 @@ impl Gateway {
                 let status = admin.get_status(v1::GetStatusRequest {}).await.map_err(failed)?;
                 AdminReply::Status(status.into_inner().try_into()?)
             }
+            AdminRequest::Masters => {
+                let masters = admin.list_masters(v1::ListMastersRequest {}).await.map_err(failed)?;
+                AdminReply::Masters(admin::masters_from_proto(masters.into_inner().masters))
+            }
+            AdminRequest::AddMaster { id, address } => {
+                let masters = admin.add_master(v1::AddMasterRequest { master: id, address }).await.map_err(failed)?;
+                AdminReply::Masters(admin::masters_from_proto(masters.into_inner().masters))
+            }
+            AdminRequest::RemoveMaster(id) => {
+                let masters = admin.remove_master(v1::RemoveMasterRequest { master: id }).await.map_err(failed)?;
+                AdminReply::Masters(admin::masters_from_proto(masters.into_inner().masters))
+            }
             request => {
                 let unsaid = || Error::Protocol(format!("there is no message for {request:?}"));
                 let message = admin::operate_request(&request).ok_or_else(unsaid)?;

@@ -572,6 +572,18 @@ impl Admin for Fake {
         Err(Status::unimplemented("not in this fake"))
     }
 
+    async fn list_masters(&self, _: Request<v1::ListMastersRequest>) -> Result<Response<v1::Masters>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn add_master(&self, _: Request<v1::AddMasterRequest>) -> Result<Response<v1::Masters>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn remove_master(&self, _: Request<v1::RemoveMasterRequest>) -> Result<Response<v1::Masters>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
         Err(Status::unimplemented("not in this fake"))
     }

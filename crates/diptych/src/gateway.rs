@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   Kv without a route, REST ─▶ client::Client ─▶ primaries        (it retries, and has its own map)
-//!   Admin, and the map       ─▶ Masters ─▶ Peer.Admin of the master that leads
+//!   Admin, and the map       ─▶ Desk ─▶ Peer.Admin of the master that leads
 //! ```
 //!
 //! The map is remembered: while no master answers, clients get the last one, and nodes correct what is old in it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,12 +25,15 @@ use wire::peer::v1::peer_client::PeerClient;
 
 use crate::control::NodeControl;
 use crate::host::{Health, Shutdown};
+use crate::masters::{self, Masters};
 use crate::{http, rpc};
 
 /// How long a master may take to answer what only asks, and what changes something.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// How long it may take to answer with a map, if there is an older one.
 const MAP_PATIENCE: Duration = Duration::from_millis(400);
+/// Masters that are asked for one request.
+const ASKED: usize = 12;
 /// How often the map is fetched though nobody asks for it, and how soon if there is none yet.
 const MAP_AGES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 
@@ -38,17 +41,17 @@ const MAP_AGES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_m
 #[derive(Clone)]
 pub struct Gateway {
     client: Client,
-    masters: Arc<Masters>,
+    desk: Arc<Desk>,
     control: Option<NodeControl>,
 }
 
 impl Gateway {
-    /// Of the cluster with these masters, `host:port` each. Needs a runtime.
-    pub fn new(masters: Vec<String>) -> Gateway {
-        let masters = Arc::new(Masters::new(masters));
-        tokio::spawn(keep_map(Arc::downgrade(&masters)));
-        let client = Client::with_master(Arc::clone(&masters) as Arc<dyn Master>, client::Options::default());
-        Gateway { client, masters, control: None }
+    /// Of the cluster with these masters. Needs a runtime.
+    pub fn new(masters: Masters) -> Gateway {
+        let desk = Arc::new(Desk { masters, channels: Mutex::default(), map: Mutex::default() });
+        tokio::spawn(keep_map(Arc::downgrade(&desk)));
+        let client = Client::with_master(Arc::clone(&desk) as Arc<dyn Master>, client::Options::default());
+        Gateway { client, desk, control: None }
     }
 
     /// The same in the process that started the nodes.
@@ -68,7 +71,7 @@ impl Gateway {
 
     /// Asks the master, once.
     pub async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Error> {
-        self.masters.ask_or_remember(request).await
+        self.desk.ask_or_remember(request).await
     }
 
     /// Does something to a node's process.
@@ -88,21 +91,15 @@ pub async fn run(grpc: TcpListener, web: TcpListener, gateway: Gateway, shutdown
     tokio::try_join!(services, http::serve(web, gateway, health, shutdown)).map(|_| ())
 }
 
-/// The masters, as seen from inside the cluster.
-struct Masters {
-    all: Vec<(String, Option<Channel>)>,
-    /// Who answered last.
-    leader: AtomicUsize,
+/// Where the masters are asked, from inside the cluster.
+struct Desk {
+    masters: Masters,
+    channels: Mutex<BTreeMap<String, Channel>>,
     /// The newest that any has given.
     map: Mutex<Option<ClusterMap>>,
 }
 
-impl Masters {
-    fn new(addresses: Vec<String>) -> Masters {
-        let all = addresses.into_iter().map(|address| (address.clone(), channel(&address))).collect();
-        Masters { all, leader: AtomicUsize::new(0), map: Mutex::default() }
-    }
-
+impl Desk {
     async fn ask_or_remember(&self, request: AdminRequest) -> Result<AdminReply, Error> {
         if request != AdminRequest::Map {
             return self.ask_in_turn(request).await;
@@ -125,50 +122,85 @@ impl Masters {
         result
     }
 
+    /// Asks the leader, if one is known, and then the others until one has answered. One that does not lead may say
+    /// who does, who is then the next.
     async fn ask_in_turn(&self, request: AdminRequest) -> Result<AdminReply, Error> {
-        let first = self.leader.load(Ordering::Relaxed);
+        let mut next = self.masters.all();
+        let mut asked: Vec<String> = Vec::new();
         let mut last = Error::Refused(Refusal::NoMaster);
-        for number in (0..self.all.len()).map(|step| (first + step) % self.all.len()) {
-            match self.ask_one(number, request.clone()).await {
+        while let Some(address) = next.pop_front() {
+            if asked.contains(&address) || asked.len() >= ASKED {
+                continue;
+            }
+            let mut leader = None;
+            match self.ask_one(&address, request.clone(), &mut leader).await {
                 Err(error) if goes_on(&error, &request) => last = error,
                 result => {
-                    self.leader.store(number, Ordering::Relaxed);
+                    self.masters.led_by(&address);
+                    if let Ok(AdminReply::Masters(masters)) = &result {
+                        self.masters.learn(masters);
+                    }
                     return result;
                 }
             }
+            self.masters.not_led_by(&address);
+            next.extend(leader.clone());
+            next.rotate_right(usize::from(leader.is_some()));
+            asked.push(address);
         }
         Err(last)
     }
 
-    async fn ask_one(&self, number: usize, request: AdminRequest) -> Result<AdminReply, Error> {
-        let (address, channel) = &self.all[number];
-        let Some(channel) = channel.clone() else {
-            return Err(Error::Unreachable { endpoint: address.clone(), why: String::from("this is no host:port") });
+    async fn ask_one(
+        &self,
+        address: &str,
+        request: AdminRequest,
+        leader: &mut Option<String>,
+    ) -> Result<AdminReply, Error> {
+        let Some(channel) = self.channel(address) else {
+            return Err(Error::Unreachable { endpoint: address.into(), why: String::from("this is no host:port") });
         };
         let mut peer = PeerClient::new(channel).max_decoding_message_size(frame::MAX_FRAME);
         let patience = if request.only_asks() { PATIENCE.0 } else { PATIENCE.1 };
         match timeout(patience, peer.admin(frame::encode(&request))).await {
-            Ok(Ok(response)) => match frame::decode::<Result<AdminReply, Refusal>>(response.into_inner()) {
-                Ok(answer) => answer.map_err(Error::Refused),
-                Err(error) => Err(Error::Protocol(error.to_string())),
-            },
+            Ok(Ok(response)) => {
+                *leader = masters::hint_in(response.metadata());
+                match frame::decode::<Result<AdminReply, Refusal>>(response.into_inner()) {
+                    Ok(answer) => answer.map_err(Error::Refused),
+                    Err(error) => Err(Error::Protocol(error.to_string())),
+                }
+            }
             Ok(Err(status)) => Err(Error::from_status(address, &status)),
-            Err(_) => Err(Error::Lost { endpoint: address.clone(), why: format!("none within {patience:?}") }),
+            Err(_) => Err(Error::Lost { endpoint: address.into(), why: format!("none within {patience:?}") }),
         }
+    }
+
+    fn channel(&self, address: &str) -> Option<Channel> {
+        let mut channels = self.channels.lock();
+        if let Some(known) = channels.get(address) {
+            return Some(known.clone());
+        }
+        let new = channel(address)?;
+        channels.insert(String::from(address), new.clone());
+        Some(new)
     }
 }
 
-impl Master for Masters {
+impl Master for Desk {
     fn ask(&self, request: AdminRequest) -> BoxFuture<'_, Result<AdminReply, Error>> {
         self.ask_or_remember(request).boxed()
     }
 }
 
-/// Fetches the map now and then, so that there is one to remember when the masters are away.
-async fn keep_map(masters: Weak<Masters>) {
-    while let Some(masters) = masters.upgrade() {
-        let known = masters.ask_or_remember(AdminRequest::Map).await.is_ok();
-        drop(masters);
+/// Fetches the map now and then, so that there is one to remember when the masters are away, and asks who they are.
+async fn keep_map(desk: Weak<Desk>) {
+    while let Some(desk) = desk.upgrade() {
+        let known = desk.ask_or_remember(AdminRequest::Map).await.is_ok();
+        if known {
+            // In the next round, if not in this one.
+            let _ = desk.ask_in_turn(AdminRequest::Masters).await;
+        }
+        drop(desk);
         sleep(if known { MAP_AGES.0 } else { MAP_AGES.1 }).await;
     }
 }

@@ -12,6 +12,7 @@ mod control;
 mod gateway;
 mod host;
 mod http;
+mod masters;
 mod rpc;
 mod telemetry;
 mod up;

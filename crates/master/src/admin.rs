@@ -42,6 +42,11 @@ impl Master {
             AdminRequest::RemoveNode(node) => self.check_node(node).map(|()| Command::RemoveNode(node)),
             AdminRequest::MoveTablet { tablet, from, to } => self.move_tablet(now, tablet, from, to),
             AdminRequest::Recover { tablet, epoch, from, empty } => self.recover(now, tablet, epoch, from, empty),
+            AdminRequest::Masters | AdminRequest::AddMaster { .. } | AdminRequest::RemoveMaster(_) => {
+                // Who belongs to the group is the consensus' matter: the host answers.
+                out.push(Effect::Refuse(ticket, Refusal::NoMaster));
+                return;
+            }
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
             AdminRequest::AlterTable { table, set, drop } => self
@@ -132,6 +137,8 @@ impl Master {
             cluster: self.state.cluster.unwrap_or_default(),
             nodes: self.state.nodes.iter().map(node).collect(),
             tablets: self.state.groups.keys().filter_map(tablet).collect(),
+            // The host adds them.
+            masters: Vec::new(),
         }
     }
 }

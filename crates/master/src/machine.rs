@@ -230,7 +230,9 @@ impl Master {
         match message {
             ToMaster::Propose(tablet, configuration, why) => {
                 let Some(group) = self.state.groups.get(&tablet) else {
-                    out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
+                    if self.state.is_gone(tablet) {
+                        out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
+                    }
                     return;
                 };
                 let any = self.options.timing.planted.has(Mutant::AnyEpoch);
@@ -307,7 +309,7 @@ impl Master {
             }
         }
         self.assign(node, &news, out);
-        let gone = |tablet: &&TabletId| !self.state.groups.contains_key(tablet);
+        let gone = |tablet: &&TabletId| self.state.is_gone(**tablet);
         let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
             out.push(Effect::Send(node, FromMaster::Forget(forget)));

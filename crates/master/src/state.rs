@@ -210,6 +210,12 @@ impl State {
         self.tables.values().find(|schema| schema.name == name)
     }
 
+    /// Was there such a tablet, and is there none any more? Ids are given out once, in order, so one that is higher than
+    /// all is not gone: a master that was deposed has just not heard of it (`sim`, masters that disagree).
+    pub fn is_gone(&self, tablet: TabletId) -> bool {
+        tablet <= self.last_tablet && !self.groups.contains_key(&tablet)
+    }
+
     /// What nodes are told of a tablet.
     pub fn assignment(&self, tablet: TabletId) -> Option<Assignment> {
         let group = self.groups.get(&tablet)?;

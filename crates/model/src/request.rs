@@ -132,12 +132,23 @@ pub enum AdminRequest {
         /// With nothing in it, instead of what `from` holds.
         empty: bool,
     },
+    /// Who the masters are; answered by [`AdminReply::Masters`].
+    Masters,
+    /// Takes a master into the group; answered by [`AdminReply::Masters`].
+    AddMaster {
+        /// Its number.
+        id: u32,
+        /// Where it serves gRPC, `host:port`.
+        address: String,
+    },
+    /// Takes a master out of the group; answered by [`AdminReply::Masters`].
+    RemoveMaster(u32),
 }
 
 impl AdminRequest {
     /// Does it change nothing, so that it may be repeated after a lost answer?
     pub fn only_asks(&self) -> bool {
-        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_))
+        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_) | AdminRequest::Masters)
     }
 }
 
@@ -169,6 +180,8 @@ pub enum AdminReply {
     Done(String),
     /// What a tablet that has lost its members would lose for ever.
     Losses(Losses),
+    /// The masters.
+    Masters(Vec<MasterStatus>),
 }
 
 /// What a tablet that has lost its members would lose for ever, should an operator begin it anew.
@@ -211,6 +224,45 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// All tablets.
     pub tablets: Vec<TabletStatus>,
+    /// All masters.
+    pub masters: Vec<MasterStatus>,
+}
+
+/// One master, as the leading one has heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterStatus {
+    /// Its number.
+    pub id: u32,
+    /// Where it serves gRPC.
+    pub address: String,
+    /// Is it the one that leads?
+    pub leads: bool,
+    /// Does it only catch up, without a vote yet?
+    pub learns: bool,
+    /// Milliseconds since it was heard; `None` if not since this master leads.
+    pub heard_ms_ago: Option<u64>,
+    /// Entries of the log that it lacks; `None` if unknown.
+    pub behind: Option<u64>,
+}
+
+impl MasterStatus {
+    /// A master that has not answered for so many milliseconds is called down.
+    const DOWN_MS: u64 = 1_500;
+
+    /// Has it answered lately?
+    pub fn is_alive(&self) -> bool {
+        self.heard_ms_ago.is_some_and(|ms| ms < MasterStatus::DOWN_MS)
+    }
+
+    /// In a word.
+    pub fn state(&self) -> &'static str {
+        match (self.leads, self.is_alive(), self.learns) {
+            (true, ..) => "leads",
+            (_, false, _) => "down",
+            (_, true, true) => "learns",
+            (_, true, false) => "follows",
+        }
+    }
 }
 
 /// One node.

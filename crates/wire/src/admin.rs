@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::request::{ClusterMap, ClusterStatus, Losses, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::request::{
+    ClusterMap, ClusterStatus, Losses, MasterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus,
+};
 use model::{
     AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
     NodeId, Partition, Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
@@ -49,6 +51,20 @@ impl From<NewTable> for v1::CreateTableRequest {
 impl From<v1::DropTableRequest> for AdminRequest {
     fn from(message: v1::DropTableRequest) -> AdminRequest {
         AdminRequest::DropTable(message.table)
+    }
+}
+
+impl TryFrom<v1::AddMasterRequest> for AdminRequest {
+    type Error = Invalid;
+
+    fn try_from(message: v1::AddMasterRequest) -> Result<AdminRequest, Invalid> {
+        let address = short(&message.address)?;
+        let port =
+            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        if message.master == 0 || port.is_none() {
+            return Err(Invalid(format!("a master has an id from 1 and an address as host:port, not {address:?}")));
+        }
+        Ok(AdminRequest::AddMaster { id: message.master, address: message.address })
     }
 }
 
@@ -337,8 +353,35 @@ impl From<ClusterStatus> for v1::ClusterStatus {
             nodes: status.nodes.into_iter().map(node).collect(),
             tables: tables_to_proto(status.tablets.iter().map(|tablet| &tablet.assignment)),
             tablets: status.tablets.into_iter().map(tablet).collect(),
+            masters: masters_to_proto(status.masters),
         }
     }
+}
+
+/// Builds the messages of masters.
+pub fn masters_to_proto(masters: Vec<MasterStatus>) -> Vec<v1::MasterStatus> {
+    let master = |master: MasterStatus| v1::MasterStatus {
+        master: master.id,
+        address: master.address,
+        leads: master.leads,
+        learns: master.learns,
+        heard_ms_ago: master.heard_ms_ago,
+        behind: master.behind,
+    };
+    masters.into_iter().map(master).collect()
+}
+
+/// Reads what [`masters_to_proto`] builds.
+pub fn masters_from_proto(masters: Vec<v1::MasterStatus>) -> Vec<MasterStatus> {
+    let master = |master: v1::MasterStatus| MasterStatus {
+        id: master.master,
+        address: master.address,
+        leads: master.leads,
+        learns: master.learns,
+        heard_ms_ago: master.heard_ms_ago,
+        behind: master.behind,
+    };
+    masters.into_iter().map(master).collect()
 }
 
 impl TryFrom<v1::ClusterStatus> for ClusterStatus {
@@ -368,6 +411,7 @@ impl TryFrom<v1::ClusterStatus> for ClusterStatus {
                 .map_err(|_| Invalid(String::from("the cluster's id is not hexadecimal")))?,
             nodes: message.nodes.into_iter().map(node).collect(),
             tablets: message.tablets.into_iter().map(tablet).collect::<Result<_, _>>()?,
+            masters: masters_from_proto(message.masters),
         })
     }
 }

@@ -308,6 +308,14 @@ fn the_status_comes_out_as_it_went_in() {
             .into_iter()
             .map(|assignment| TabletStatus { assignment, replicas: replicas() })
             .collect(),
+        masters: vec![model::request::MasterStatus {
+            id: 2,
+            address: "127.0.0.1:2".into(),
+            leads: true,
+            learns: false,
+            heard_ms_ago: Some(5),
+            behind: None,
+        }],
     };
     assert_eq!(ClusterStatus::try_from(sent(v1::ClusterStatus::from(status.clone()))), Ok(status));
 }

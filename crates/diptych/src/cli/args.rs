@@ -46,7 +46,7 @@ pub struct Common {
 pub enum Command {
     /// Run a whole local cluster: one master, several storage nodes; Ctrl-C stops it
     Up(Up),
-    /// Run a master process
+    /// Run a master process; or list, add, remove the masters of a cluster
     Master {
         #[command(subcommand)]
         command: MasterCommand,
@@ -105,6 +105,9 @@ pub struct Up {
     /// Storage nodes; as many as the folder has, or 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub nodes: Option<u32>,
+    /// Masters; as many as the folder has, or 1. Three survive the loss of one, five that of two
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub masters: Option<u32>,
     /// Replicas of new tables' tablets, unless the table says otherwise
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub replicas: u8,
@@ -136,6 +139,23 @@ pub enum LogFormat {
 pub enum MasterCommand {
     /// Run a master until SIGTERM
     Run(MasterRun),
+    /// List the masters: which of them leads, who lags
+    List,
+    /// Take a master that runs with --join into the group
+    Add {
+        /// Its number
+        #[arg(value_parser = parse::master, value_name = "ID")]
+        id: u32,
+        /// Where it serves gRPC
+        #[arg(value_parser = parse::address, value_name = "HOST:PORT")]
+        address: String,
+    },
+    /// Take a master out of the group
+    Remove {
+        /// Its number
+        #[arg(value_parser = parse::master, value_name = "ID")]
+        id: u32,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -144,8 +164,17 @@ pub struct MasterRun {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Its number among the masters
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value = "1", value_parser = parse::master, value_name = "ID")]
     pub id: u32,
+    /// With an empty folder: all masters of a new cluster, itself among them; the same list for each
+    #[arg(long, value_delimiter = ',', value_parser = parse::initial, value_name = "ID=HOST:PORT,…")]
+    pub initial: Vec<(u32, String)>,
+    /// With an empty folder: wait until `master add` takes it into a group that exists
+    #[arg(long, conflicts_with = "initial")]
+    pub join: bool,
+    /// Where others reach its gRPC, if not at --grpc
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
     /// Where to serve gRPC
     #[arg(long, default_value = "127.0.0.1:8085", value_name = "IP:PORT")]
     pub grpc: SocketAddr,
@@ -207,7 +236,7 @@ pub enum NodeCommand {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub struct NodeName {
-    /// n1, n2 …; m1 is the master
+    /// n1, n2 …; m1, m2 … are the masters
     #[arg(value_parser = parse::process)]
     pub node: Process,
 }
@@ -635,6 +664,12 @@ mod tests {
             "diptych node restart n2",
             "diptych node run --data d --id n1 --master 127.0.0.1:1,127.0.0.1:2",
             "diptych master run --data d --replace-after 30s",
+            "diptych master run --data d --id 2 --initial 1=a:8085,2=b:8085,3=c:8085",
+            "diptych master run --data d --id m4 --join",
+            "diptych master list --json",
+            "diptych master add m4 10.0.0.4:8085",
+            "diptych master remove 2",
+            "diptych up --masters 3",
             "diptych tablet list airports",
             "diptych bench ycsb-a --clients 8 --duration 2s",
             "diptych --endpoint 127.0.0.1:9 completion bash",
@@ -660,6 +695,12 @@ mod tests {
             "diptych table alter a",
             "diptych scan airports --limit 0",
             "diptych node restart x",
+            "diptych master run --data d --id 0",
+            "diptych master run --data d --initial 1=a:1 --join",
+            "diptych master run --data d --initial a:1",
+            "diptych master add m4 10.0.0.4",
+            "diptych master remove n2",
+            "diptych up --masters 0",
             "diptych bench sing",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use client::{Client, NodeAction};
-use model::request::{ClusterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{AdminReply, AdminRequest, NodeId};
 use serde_json::{Value, json};
 
-use super::args::{NodeCommand, NodeName, TabletCommand};
+use super::args::{MasterCommand, NodeCommand, NodeName, TabletCommand};
 use super::{Failure, Output, operate, show, table};
 use crate::up::ClusterFile;
 
@@ -21,7 +21,9 @@ pub async fn status(client: &Client, data: &Path, out: &mut Output) -> Result<()
     if out.json {
         let nodes: Vec<Value> = status.nodes.iter().map(|node| node_to_json(node, &status, &pids)).collect();
         let tablets: Vec<Value> = status.tablets.iter().map(tablet_to_json).collect();
-        return Ok(out.line(json!({"cluster": status.cluster.to_string(), "nodes": nodes, "tablets": tablets}))?);
+        let masters: Vec<Value> = status.masters.iter().map(|master| master_to_json(master, &pids)).collect();
+        let cluster = status.cluster.to_string();
+        return Ok(out.line(json!({"cluster": cluster, "masters": masters, "nodes": nodes, "tablets": tablets}))?);
     }
     let alive = status.nodes.iter().filter(|node| node.alive).count();
     let short = status.tablets.iter().filter(|tablet| is_short(tablet)).count();
@@ -32,6 +34,10 @@ pub async fn status(client: &Client, data: &Path, out: &mut Output) -> Result<()
     };
     out.line(format!("cluster {}: {alive} of {} nodes alive; {tablets}", status.cluster, status.nodes.len()))?;
     out.line("")?;
+    if status.masters.len() > 1 {
+        masters_table(&status.masters, &pids, out)?;
+        out.line("")?;
+    }
     nodes_table(&status, &pids, out)?;
     if !status.tablets.is_empty() {
         out.line("")?;
@@ -87,6 +93,59 @@ pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -
         return Ok(out.line(json!({"tablets": tablets}))?);
     }
     tablets_table(tablets, out)
+}
+
+/// `master list | add | remove`.
+pub async fn master(client: &Client, command: MasterCommand, out: &mut Output) -> Result<(), Failure> {
+    let (request, done) = match command {
+        MasterCommand::List => (AdminRequest::Masters, None),
+        MasterCommand::Add { id, address } => (AdminRequest::AddMaster { id, address }, Some(("added", id))),
+        MasterCommand::Remove { id } => (AdminRequest::RemoveMaster(id), Some(("removed", id))),
+        MasterCommand::Run(_) => unreachable!("`cli::run` carries it out"),
+    };
+    let masters = match client.admin(request).await? {
+        AdminReply::Masters(masters) => masters,
+        other => return Err(client::Error::Protocol(format!("asked for the masters, got {other:?}")).into()),
+    };
+    if out.json {
+        let masters: Vec<Value> = masters.iter().map(|master| master_to_json(master, &Pids::new())).collect();
+        return Ok(out.line(json!({"masters": masters}))?);
+    }
+    match done {
+        Some((done, id)) => Ok(out.line(format!("{done} m{id}; there are {} masters now", masters.len()))?),
+        None => masters_table(&masters, &Pids::new(), out),
+    }
+}
+
+fn masters_table(masters: &[MasterStatus], pids: &Pids, out: &mut Output) -> Result<(), Failure> {
+    let row = |master: &MasterStatus| {
+        let id = format!("m{}", master.id);
+        let heard = master.heard_ms_ago.map_or_else(|| String::from("-"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
+        let behind = master.behind.map_or_else(|| String::from("?"), show::count);
+        let pid = pids.get(&id).map_or_else(|| String::from("-"), ToString::to_string);
+        vec![id, String::from(master.state()), heard, behind, master.address.clone(), pid]
+    };
+    let names = ["master", "state", "heard", "behind#", "address", "pid"];
+    let shown = if pids.is_empty() { names.len() - 1 } else { names.len() };
+    let mut rows: Vec<Vec<String>> = masters.iter().map(row).collect();
+    rows.iter_mut().for_each(|row| row.truncate(shown));
+    Ok(out.table(&names[..shown], rows)?)
+}
+
+pub fn master_to_json(master: &MasterStatus, pids: &Pids) -> Value {
+    let id = format!("m{}", master.id);
+    let mut value = json!({
+        "id": id,
+        "address": master.address,
+        "state": master.state(),
+        "leads": master.leads,
+        "heard_ms_ago": master.heard_ms_ago,
+        "behind": master.behind,
+    });
+    if let Some(pid) = pids.get(&id) {
+        value["pid"] = json!(pid);
+    }
+    value
 }
 
 pub async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {
@@ -227,6 +286,9 @@ pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
 
 impl std::fmt::Display for super::parse::Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 == super::parse::MASTER { f.write_str("m1") } else { self.0.fmt(f) }
+        match self.as_master() {
+            Some(number) => write!(f, "m{number}"),
+            None => self.0.fmt(f),
+        }
     }
 }

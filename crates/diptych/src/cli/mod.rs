@@ -21,6 +21,7 @@ mod rows;
 pub mod show;
 pub mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::process::ExitCode;
 
@@ -114,8 +115,9 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Export(args) => export::run(client, &args, out).await,
         Command::Status { data } => cluster::status(client, &data, out).await,
         Command::Node { command } => cluster::node(client, command, out).await,
+        Command::Master { command } => cluster::master(client, command, out).await,
         Command::Tablet { command } => cluster::tablet(client, command, out).await,
-        Command::Up(_) | Command::Master { .. } | Command::Bench(_) | Command::Limits | Command::Completion { .. } => {
+        Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Completion { .. } => {
             unreachable!("`run` carries them out")
         }
     }
@@ -183,13 +185,39 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
     telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
     let timing = Timing { replace_after: args.replace_after, ..Timing::default() };
-    let MasterRun { data, id, grpc, http, replicas, min_replicas, balance_after, .. } = args;
+    let MasterRun { data, id, initial, join, advertise, grpc, http, replicas, min_replicas, balance_after, .. } = args;
+    let founding = founding(id, initial, join)?;
     let balance_after = (!balance_after.is_zero()).then_some(balance_after);
-    let args = host::MasterArgs { data, id, grpc, http, replicas, min_replicas, balance_after, timing };
+    let args =
+        host::MasterArgs { data, id, founding, advertise, grpc, http, replicas, min_replicas, balance_after, timing };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_master(args));
     runtime.shutdown_background();
     Ok(result?)
+}
+
+/// How a master with an empty folder comes to a group.
+fn founding(id: u32, initial: Vec<(u32, String)>, join: bool) -> Result<host::Founding, Failure> {
+    if join {
+        return Ok(host::Founding::Join);
+    }
+    if initial.is_empty() {
+        return Ok(if id == 1 { host::Founding::Alone } else { host::Founding::Unsaid });
+    }
+    let count = initial.len();
+    let masters: BTreeMap<u64, String> = initial.into_iter().map(|(id, address)| (u64::from(id), address)).collect();
+    let addresses: BTreeSet<&String> = masters.values().collect();
+    if masters.len() < count || addresses.len() < count {
+        return Err(Failure::usage("--initial names an id or an address twice"));
+    }
+    if !masters.contains_key(&u64::from(id)) {
+        return Err(Failure::usage(format!("--initial does not list master {id} itself"))
+            .hint("give all masters of the new cluster the same list"));
+    }
+    if count > host::MOST_MASTERS {
+        return Err(Failure::usage(format!("{count} masters; the limit is {}", host::MOST_MASTERS)));
+    }
+    Ok(host::Founding::Initial(masters))
 }
 
 fn limits(common: &Common) -> Result<(), Failure> {

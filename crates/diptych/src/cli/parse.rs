@@ -38,8 +38,23 @@ pub struct Assignment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process(pub NodeId);
 
-/// The number by which `up` knows its master where a node is asked for.
-pub const MASTER: NodeId = NodeId(0);
+/// From here on the numbers by which `up` knows its masters where a node is asked for; m1 is 0.
+const MASTERS: u32 = 1 << 31;
+
+impl Process {
+    /// `m1`, `m2` …
+    pub fn master(number: u32) -> Process {
+        Process(NodeId(if number == 1 { 0 } else { MASTERS + number }))
+    }
+
+    /// Which master it is, if it is one.
+    pub fn as_master(self) -> Option<u32> {
+        match self.0.0 {
+            0 => Some(1),
+            number => number.checked_sub(MASTERS),
+        }
+    }
+}
 
 /// Reads `\xNN` as the byte NN and all else as it stands.
 pub fn unescape(text: &str) -> Bytes {
@@ -219,13 +234,13 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// `n3`, `3`, or the master as `m1` or `master`.
+/// `n3`, `3`, or a master as `m1`.
 pub fn process(text: &str) -> Result<Process, String> {
-    match (text, NodeId::parse(text)) {
-        ("m1" | "master", _) => Ok(Process(MASTER)),
-        (_, Some(id)) if id != MASTER => Ok(Process(id)),
-        _ => Err(format!("{text:?} names no node; write n1, n2 … or m1 for the master")),
+    if let Some(Ok(number)) = text.strip_prefix('m').map(master) {
+        return Ok(Process::master(number));
     }
+    let node = NodeId::parse(text).map(Process).filter(|process| process.as_master().is_none());
+    node.ok_or_else(|| format!("{text:?} names no node; write n1, n2 … or m1 for a master"))
 }
 
 /// `t3` or `3`.
@@ -235,7 +250,29 @@ pub fn tablet(text: &str) -> Result<TabletId, String> {
 
 /// `n3` or `3`.
 pub fn node(text: &str) -> Result<NodeId, String> {
-    NodeId::parse(text).filter(|&id| id != MASTER).ok_or_else(|| format!("{text:?} is no node id; write n1, n2 …"))
+    let node = NodeId::parse(text).filter(|&id| Process(id).as_master().is_none());
+    node.ok_or_else(|| format!("{text:?} is no node id; write n1, n2 …"))
+}
+
+/// `m3` or `3`.
+pub fn master(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix('m').unwrap_or(text).parse().ok();
+    let number = number.filter(|&number| (1..MASTERS).contains(&number) && !text.contains('+'));
+    number.ok_or_else(|| format!("{text:?} is no master's id; write 1, 2 … or m1, m2 …"))
+}
+
+/// `host:port`.
+pub fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.into()),
+        _ => Err(format!("{text:?} is no host:port, such as 10.0.0.1:8085")),
+    }
+}
+
+/// `1=10.0.0.1:8085`.
+pub fn initial(text: &str) -> Result<(u32, String), String> {
+    let (id, at) = text.split_once('=').ok_or_else(|| format!("{text:?} is no ID=HOST:PORT"))?;
+    Ok((master(id)?, address(at)?))
 }
 
 #[cfg(test)]
@@ -325,7 +362,12 @@ mod tests {
     fn processes_have_names() {
         assert_eq!(process("n3"), Ok(Process(NodeId(3))));
         assert_eq!(process("3"), Ok(Process(NodeId(3))));
-        assert_eq!(process("m1"), Ok(Process(MASTER)));
+        assert_eq!(process("m1").map(Process::as_master), Ok(Some(1)));
+        assert_eq!(process("m3"), Ok(Process::master(3)));
+        assert_eq!(process("m3").unwrap().to_string(), "m3");
+        assert_eq!(process("n3").map(Process::as_master), Ok(None));
+        assert_eq!(initial("m2=h:5"), Ok((2, String::from("h:5"))));
+        assert!(["2", "=h:5", "0=h:5", "2=h", "2=:5", "2=h:0"].iter().all(|text| initial(text).is_err()));
         assert!(process("n0").is_err() && process("x").is_err() && node("0").is_err());
     }
 }

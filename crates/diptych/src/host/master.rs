@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   Peer.Admin ──▶ MasterHandle ──Order──▶ thread: Master ──Propose──▶ consensus
-//!   Peer.Session ─▶ Session::hear ──▲         │     ▲──────Apply, Lead────┘
-//!                     ▲───── FromMaster ──────┘
+//!   Peer.Session ─▶ Session::hear ──▲         │     ▲──────Apply, Lead────┘ ▲
+//!                     ▲───── FromMaster ──────┘        Peer.Consensus ──────┘ from other masters
 //! ```
 //!
 //! Effects are carried out after each step, in their order. Messages to nodes and proposals may get lost where a queue
 //! is full: the master and the nodes say everything again. Requests that wait are bounded; so are orders from outside.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -19,16 +19,17 @@ use bytes::Bytes;
 use disk::Disk;
 use master::{Effect, Input, Master, Options};
 use metrics::{Gauge, gauge};
-use model::{AdminReply, AdminRequest, NodeId, Refusal, Ticket};
+use model::{AdminReply, AdminRequest, ClusterId, NodeId, Refusal, Ticket};
 use parking_lot::Mutex;
 use protocol::{Core, FromMaster, ToMaster};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::consensus::{Apply, Consensus};
+use super::consensus::network::Grpc;
+use super::consensus::{Apply, Beginning, Consensus, Standing};
 use super::inbox::Inbox;
 use super::node::shard::Clock;
 use super::node::threads::{die, spawn};
-use super::{Health, MasterArgs, Shutdown, announce, bind, chance, open_disk};
+use super::{Founding, Health, MasterArgs, Shutdown, announce, bind, chance, open_disk};
 use crate::{http, rpc};
 
 /// Orders from nodes and clients that the thread has not looked at.
@@ -59,7 +60,8 @@ pub async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let health = Health::default();
-    let running = Running::start(&args, health.clone()).await?;
+    let address = args.advertise.clone().unwrap_or_else(|| grpc_address.to_string());
+    let running = Running::start(&args, address, health.clone()).await?;
     announce(grpc_address, web_address);
     let services = rpc::serve_master(grpc, running.handle.clone(), health.clone(), shutdown.clone());
     let served = match web {
@@ -77,7 +79,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(args: &MasterArgs, health: Health) -> anyhow::Result<Running> {
+    async fn start(args: &MasterArgs, address: String, health: Health) -> anyhow::Result<Running> {
         let data = args.data.clone();
         let opening = tokio::task::spawn_blocking(move || open_disk(&data));
         let disk = opening.await.context("opening the data met a bug in Diptych")??;
@@ -88,13 +90,20 @@ impl Running {
             min_replicas: args.min_replicas,
             balance_after: args.balance_after,
         };
-        Running::on(disk, u64::from(args.id), options, health)
+        Running::on(disk, u64::from(args.id), address, args.founding.clone(), options, health)
             .await
             .with_context(|| format!("cannot recover the data in {}", args.data.display()))
     }
 
-    async fn on(disk: Arc<dyn Disk>, id: u64, options: Options, health: Health) -> anyhow::Result<Running> {
-        health.set("leading", Err(String::from("this master does not lead yet")));
+    async fn on(
+        disk: Arc<dyn Disk>,
+        id: u64,
+        address: String,
+        founding: Founding,
+        options: Options,
+        health: Health,
+    ) -> anyhow::Result<Running> {
+        health.set("leader", Err(String::from("this master has heard of no master that leads")));
         let handle = MasterHandle::default();
         let (proposals, mut proposed) = mpsc::channel::<Bytes>(PROPOSALS);
         let thread = MasterThread::new(options, handle.clone(), proposals);
@@ -102,7 +111,11 @@ impl Running {
 
         let inbox = Arc::clone(&handle.shared.inbox);
         let apply = Arc::new(move |apply| inbox.push(Order::Apply(apply)));
-        let (consensus, note) = Consensus::start(disk, id, apply).await?;
+        let cluster = Arc::clone(&handle.shared.cluster);
+        let post = Arc::new(Grpc::default());
+        let beginning = Beginning { id, address, founding: founding.clone(), cluster, post };
+        let (consensus, note) = Consensus::start(disk, beginning, apply).await?;
+        handle.shared.consensus.get_or_init(|| consensus.clone());
         if let Some(note) = note {
             tracing::warn!(event = "recovery_note", "{note}");
         }
@@ -116,15 +129,31 @@ impl Running {
         });
         let (follower, shared) = (consensus.clone(), Arc::clone(&handle.shared));
         tokio::spawn(async move {
-            let tell = |term: Option<u64>| {
-                health.set("leading", term.map(drop).ok_or_else(|| String::from("this master does not lead")));
-                shared.leads.store(term.is_some(), Ordering::Relaxed);
-                shared.inbox.push(Order::Lead(term));
+            let mut led = None;
+            let tell = |standing: &Standing| {
+                let leader = standing.leader.as_ref().map(|(_, address)| address.clone());
+                let nobody = || match &standing.refused {
+                    Some(why) => format!("another master does not accept this one: {why}"),
+                    None => String::from("this master has heard of no master that leads"),
+                };
+                if let Some(why) = &standing.refused {
+                    tracing::warn!(event = "master_refused", "another master does not accept this one: {why}");
+                }
+                health.set("leader", leader.is_some().then_some(()).ok_or_else(nobody));
+                if led != standing.leads {
+                    led = standing.leads;
+                    shared.inbox.push(Order::Lead(standing.leads));
+                }
+                let masters = standing.members.clone();
+                shared.standing.send_replace(Led { leads: standing.leads, leader, masters });
             };
             if let Some(why) = follower.follow(tell).await {
                 die(&format!("the master's log cannot go on: {why}"));
             }
         });
+        tokio::spawn(consensus.clone().measure());
+        let keeper = consensus.clone();
+        tokio::spawn(async move { die(&keeper.keep(founding).await) });
         Ok(Running { handle, consensus })
     }
 
@@ -155,7 +184,21 @@ struct Shared {
     outside: AtomicUsize,
     lines: Mutex<BTreeMap<NodeId, Line>>,
     sessions: AtomicUsize,
-    leads: AtomicBool,
+    standing: watch::Sender<Led>,
+    consensus: OnceLock<Consensus>,
+    /// Once it is founded.
+    cluster: Arc<OnceLock<ClusterId>>,
+}
+
+/// How this master stands among the masters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Led {
+    /// The term in which it leads.
+    pub leads: Option<u64>,
+    /// Where the one is that leads, as far as this one has heard.
+    pub leader: Option<String>,
+    /// Where all are.
+    pub masters: Vec<String>,
 }
 
 /// The way to a node.
@@ -189,6 +232,26 @@ impl MasterHandle {
     /// Asks the master; `Refusal::NoMaster` if it stops or does not lead, `Refusal::Overloaded` if too much waits.
     /// Dropping the future forgets the answer, not the request.
     pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, Refusal> {
+        let consensus = self.shared.consensus.get();
+        match (request, consensus) {
+            (AdminRequest::Masters, Some(consensus)) => consensus.masters().map(AdminReply::Masters),
+            (AdminRequest::AddMaster { id, address }, Some(consensus)) => {
+                consensus.add(u64::from(id), address).await.map(AdminReply::Masters)
+            }
+            (AdminRequest::RemoveMaster(id), Some(consensus)) => {
+                consensus.remove(u64::from(id)).await.map(AdminReply::Masters)
+            }
+            (request, consensus) => {
+                let mut answer = self.ask(request).await;
+                if let (Ok(AdminReply::Status(status)), Some(consensus)) = (&mut answer, consensus) {
+                    status.masters = consensus.masters()?;
+                }
+                answer
+            }
+        }
+    }
+
+    async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Refusal> {
         let (answer, answered) = oneshot::channel();
         if !self.shared.order(Order::Ask(request, answer)) {
             return Err(Refusal::Overloaded);
@@ -205,10 +268,29 @@ impl MasterHandle {
         Session { shared: Arc::clone(&self.shared), line }
     }
 
-    /// Does this master lead?
-    #[cfg(test)]
-    pub fn leads(&self) -> bool {
-        self.shared.leads.load(Ordering::Relaxed)
+    /// Does this master lead, and if not, who does?
+    pub fn standing(&self) -> Led {
+        self.shared.standing.borrow().clone()
+    }
+
+    /// Tells of every change of that.
+    pub fn watch(&self) -> watch::Receiver<Led> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Returns once this master does not lead any more, or leads anew.
+    pub fn deposed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut standing = self.shared.standing.subscribe();
+        let term = standing.borrow().leads;
+        async move {
+            // An error means that the master is gone.
+            let _ = standing.wait_for(|now| now.leads.is_none() || now.leads != term).await;
+        }
+    }
+
+    /// What other masters speak to, once it has begun.
+    pub fn consensus(&self) -> Option<&Consensus> {
+        self.shared.consensus.get()
     }
 }
 
@@ -292,11 +374,13 @@ impl MasterThread {
             }
             Order::Apply(Apply::Committed(commands, done)) => {
                 commands.into_iter().for_each(|(index, command)| self.step(Input::Committed(index, command)));
+                self.name_cluster();
                 let _ = done.send(());
             }
             Order::Apply(Apply::Snapshot(answer)) => drop(answer.send(self.master.snapshot())),
             Order::Apply(Apply::Restore(state, done)) => {
                 let restored = self.master.restore(&state).map_err(|error| error.to_string());
+                self.name_cluster();
                 let _ = done.send(restored);
             }
             Order::Lead(Some(term)) => {
@@ -307,6 +391,12 @@ impl MasterThread {
                 tracing::info!(event = "master_follows", "this master does not lead any more");
                 self.step(Input::Following);
             }
+        }
+    }
+
+    fn name_cluster(&self) {
+        if let Some(cluster) = self.master.cluster() {
+            self.handle.shared.cluster.get_or_init(|| cluster);
         }
     }
 
@@ -403,10 +493,10 @@ mod tests {
 
     async fn running(disk: &MemDisk) -> Running {
         let options = Options { timing: Timing::default(), seed: 7, replicas: 2, min_replicas: 1, balance_after: None };
-        let running = Running::on(Arc::new(disk.clone()), 1, options, Health::default()).await.unwrap();
-        while !running.handle.leads() {
-            tokio::task::yield_now().await;
-        }
+        let (address, founding) = (String::from("127.0.0.1:1"), Founding::Alone);
+        let running = Running::on(Arc::new(disk.clone()), 1, address, founding, options, Health::default());
+        let running = running.await.unwrap();
+        running.handle.shared.standing.subscribe().wait_for(|led| led.leads.is_some()).await.unwrap();
         running
     }
 

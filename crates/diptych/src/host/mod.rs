@@ -27,6 +27,7 @@ use disk::{Disk, KernelDisk};
 use model::NodeId;
 use protocol::Timing;
 
+pub use consensus::members::{Founding, MOST as MOST_MASTERS};
 pub use lifecycle::{Health, Shutdown, announce, bind, until_stopped, without_huge_pages};
 pub use master::run_master;
 pub use node::run_node;
@@ -57,6 +58,10 @@ pub struct MasterArgs {
     pub data: PathBuf,
     /// Its number in the group of masters.
     pub id: u32,
+    /// How it comes to that group, if its folder is empty.
+    pub founding: Founding,
+    /// `host:port` at which others reach its gRPC, if not at `grpc`.
+    pub advertise: Option<String>,
     /// Where it serves gRPC; port 0 takes a free one.
     pub grpc: SocketAddr,
     /// Where it serves HTTP, if at all.

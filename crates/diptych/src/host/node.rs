@@ -28,6 +28,7 @@ use super::peers::Peers;
 use super::session::{Reports, Session};
 use super::{Health, NodeArgs, Shutdown, announce, bind, chance, open_disk, without_huge_pages};
 use crate::gateway::Gateway;
+use crate::masters::Masters;
 use crate::{http, rpc};
 
 /// Threads that read rows and old log entries, and threads that flush, merge and copy.
@@ -58,9 +59,10 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     let reports = Arc::<Reports>::default();
     let inbox = Arc::<Inbox<_>>::default();
     let local = Local::new(Arc::clone(&inbox));
+    let masters = Masters::new(args.masters.clone());
     let session = Session {
         node: args.id,
-        masters: args.masters.clone(),
+        masters: masters.clone(),
         silence: (args.timing.heartbeat * 4).max(Duration::from_secs(2)),
         reports: Arc::clone(&reports),
         shard: Arc::clone(&inbox),
@@ -69,7 +71,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     };
     let machine = Machine { node, hands, clock, peers: peers.clone(), reports, health: health.clone() };
     let pulses = machine.start(inbox);
-    let gateway = Gateway::new(args.masters);
+    let gateway = Gateway::new(masters);
     tokio::spawn(session.keep());
     tokio::spawn(watch(pulses, health.clone()));
 

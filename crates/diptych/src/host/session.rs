@@ -1,7 +1,7 @@
 //! A node's stream to the master: reports one way, orders the other.
 //!
-//! The node keeps serving while there is none. Whoever is listed as a master is tried in turn; a master that says
-//! nothing for a while (it hangs, or does not lead) is left for the next.
+//! The node keeps serving while there is none. The master that leads is tried first, if one is known, and else all in
+//! turn: one that does not lead says who does. A master that says nothing for a while (it hangs) is left for the next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,11 +22,12 @@ use super::Health;
 use super::inbox::Inbox;
 use super::node::shard::Arrival;
 use super::peers::{Peers, VERSION, connect};
+use crate::masters::{self, Masters};
 
 /// Reports that wait for a stream, beside the heartbeat.
 const REPORTS: usize = 256;
 /// Between attempts; doubles up to the second of these.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(100));
 
 /// First frame of a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +36,15 @@ pub struct Hello {
     pub version: u32,
     /// Who speaks.
     pub node: NodeId,
+}
+
+/// What a master says on a session. New kinds go to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// Of the master as the machine that it is.
+    Order(FromMaster),
+    /// Where all masters are, at the beginning and whenever it changes.
+    Masters(Vec<String>),
 }
 
 /// Reports on their way to the master. Of heartbeats only the newest is kept, of others the newest few: both are said
@@ -106,8 +116,8 @@ impl Reports {
 pub struct Session {
     /// Which node.
     pub node: NodeId,
-    /// `host:port` of all masters.
-    pub masters: Vec<String>,
+    /// Where the masters are.
+    pub masters: Masters,
     /// A master that has not said a word for so long is not the one; it answers every heartbeat.
     pub silence: Duration,
     /// What it says.
@@ -125,22 +135,24 @@ impl Session {
     pub async fn keep(self) {
         let mut pause = PAUSES.0;
         let mut lost = false;
-        for master in self.masters.iter().cycle() {
+        for turn in 0.. {
+            let Some(master) = self.masters.pick(turn) else { return };
             let mut heard = false;
-            let why = self.talk(master, &mut heard).await;
+            let why = self.talk(&master, &mut heard).await;
             if heard {
                 tracing::info!(event = "master_lost", master, "{why}; reads and writes go on");
                 pause = PAUSES.0;
             } else if !lost {
                 tracing::info!(event = "master_awaited", master, "{why}");
             }
+            self.masters.not_led_by(&master);
             lost = true;
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
     }
 
-    /// One stream, from its beginning to its end, and why it ended.
+    /// One stream, from its beginning to its end, and why it ended. A leader that it was told of is noted.
     async fn talk(&self, master: &str, heard: &mut bool) -> String {
         let channel = match connect(master).await {
             Ok(channel) => channel,
@@ -151,7 +163,7 @@ impl Session {
         let outgoing = stream::iter([hello]).chain(Arc::clone(&self.reports).frames());
         let mut orders = match timeout(self.silence, client.session(outgoing)).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return String::from(status.message()),
+            Ok(Err(status)) => return self.refused(&status),
             Err(_) => return format!("{master} does not answer"),
         };
         loop {
@@ -162,17 +174,31 @@ impl Session {
                     }
                 }
                 Ok(Ok(None)) => return format!("{master} has ended the session"),
-                Ok(Err(status)) => return String::from(status.message()),
+                Ok(Err(status)) => return self.refused(&status),
                 Err(_) => return format!("{master} has said nothing for {:?}", self.silence),
             }
         }
     }
 
+    fn refused(&self, status: &Status) -> String {
+        if let Some(leader) = masters::hint_in(status.metadata()) {
+            self.masters.led_by(&leader);
+        }
+        String::from(status.message())
+    }
+
     fn take(&self, master: &str, order: Frame, heard: &mut bool) -> Result<(), Status> {
-        let order: FromMaster = frame::decode(order)?;
+        let order = match frame::decode(order)? {
+            Word::Order(order) => order,
+            Word::Masters(addresses) => {
+                self.masters.are_at(addresses);
+                return Ok(());
+            }
+        };
         if let FromMaster::Welcome { cluster, directory, .. } = &order {
             self.peers.welcome(*cluster, directory);
             self.health.set("master", Ok(()));
+            self.masters.led_by(master);
             if !*heard {
                 tracing::info!(event = "master_found", master, %cluster, "the master has welcomed this node");
             }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use client::Client;
-use model::request::{ClusterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
 
 use super::problem::Problem;
 use super::tables;
@@ -73,7 +73,9 @@ fn page(status: &ClusterStatus) -> String {
         0 => format!("<span class=good>all {} tablets complete</span>.</p>", status.tablets.len()),
         _ => format!("<span class=bad>{short} of {} tablets lack replicas</span>.</p>", status.tablets.len()),
     };
-    body += "<h2>Nodes</h2><div><table><tr><th>node<th>state<th>heard<th class=n>primary of<th class=n>secondary of<th>address</tr>";
+    body += "<h2>Masters</h2><div><table><tr><th>master<th>state<th>heard<th class=n>behind<th>address</tr>";
+    status.masters.iter().for_each(|master| body += &master_line(master));
+    body += "</table></div><h2>Nodes</h2><div><table><tr><th>node<th>state<th>heard<th class=n>primary of<th class=n>secondary of<th>address</tr>";
     status.nodes.iter().for_each(|node| body += &node_line(node, status));
     body += "</table></div><h2>Tablets</h2>";
     if status.tablets.is_empty() {
@@ -84,6 +86,18 @@ fn page(status: &ClusterStatus) -> String {
         body += "</table></div>";
     }
     frame(&body)
+}
+
+fn master_line(master: &MasterStatus) -> String {
+    let class = if master.is_alive() { "good" } else { "bad" };
+    let heard = master.heard_ms_ago.map_or(String::from("never"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
+    let behind = master.behind.map_or(String::from("?"), show::count);
+    format!(
+        "<tr><td>m{}<td><span class={class}>{}</span><td>{heard}<td class=n>{behind}<td><code>{}</code></tr>",
+        master.id,
+        master.state(),
+        Text(&master.address)
+    )
 }
 
 fn node_line(node: &NodeStatus, status: &ClusterStatus) -> String {
@@ -164,8 +178,12 @@ mod tests {
             draining: false,
         };
         let tablets = vec![TabletStatus { assignment, replicas: Vec::new() }];
-        let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets });
+        let address = String::from("<b>");
+        let master = MasterStatus { id: 2, address, leads: true, learns: false, heard_ms_ago: Some(0), behind: None };
+        let masters = vec![master];
+        let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets, masters });
         assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("alert('"), "{page}");
+        assert!(page.contains("<td>m2<td><span class=good>leads</span>"), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("1 of 1 tablets lack replicas"), "{page}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::read_json;
-use crate::cli::cluster::{node_to_json, tablet_to_json};
+use crate::cli::cluster::{master_to_json, node_to_json, tablet_to_json};
 use crate::cli::parse;
 use crate::cli::show::bytes_from_json;
 use crate::cli::table::{assignment_to_json, schema_to_json, tablets_of};
@@ -138,7 +138,9 @@ pub async fn cluster(client: &Client) -> Result<Response, Problem> {
     let pids = BTreeMap::new();
     let nodes: Vec<Value> = status.nodes.iter().map(|node| node_to_json(node, &status, &pids)).collect();
     let tablets: Vec<Value> = status.tablets.iter().map(tablet_to_json).collect();
-    Ok(Json(json!({"cluster": status.cluster.to_string(), "nodes": nodes, "tablets": tablets})).into_response())
+    let masters: Vec<Value> = status.masters.iter().map(|master| master_to_json(master, &pids)).collect();
+    let cluster = status.cluster.to_string();
+    Ok(Json(json!({"cluster": cluster, "masters": masters, "nodes": nodes, "tablets": tablets})).into_response())
 }
 
 /// Empties a node, or lets it be filled again. Answers when it is decided, not when it is done.

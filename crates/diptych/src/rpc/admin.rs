@@ -37,6 +37,15 @@ impl AdminService {
         }
     }
 
+    async fn masters(&self, request: AdminRequest) -> Result<Response<v1::Masters>, Status> {
+        match self.ask(request).await? {
+            AdminReply::Masters(masters) => {
+                Ok(Response::new(v1::Masters { masters: wire::admin::masters_to_proto(masters) }))
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
     async fn map(&self) -> Result<ClusterMap, Status> {
         match self.ask(AdminRequest::Map).await? {
             AdminReply::Map(map) => Ok(map),
@@ -90,6 +99,18 @@ impl Admin for AdminService {
         let reply = self.ask(AdminRequest::try_from(request.into_inner())?).await?;
         let unexpected = unexpected(&reply);
         wire::admin::operate_response(reply).map(Response::new).ok_or(unexpected)
+    }
+
+    async fn list_masters(&self, _: Request<v1::ListMastersRequest>) -> Result<Response<v1::Masters>, Status> {
+        self.masters(AdminRequest::Masters).await
+    }
+
+    async fn add_master(&self, request: Request<v1::AddMasterRequest>) -> Result<Response<v1::Masters>, Status> {
+        self.masters(AdminRequest::try_from(request.into_inner())?).await
+    }
+
+    async fn remove_master(&self, request: Request<v1::RemoveMasterRequest>) -> Result<Response<v1::Masters>, Status> {
+        self.masters(AdminRequest::RemoveMaster(request.into_inner().master)).await
     }
 
     async fn control_node(

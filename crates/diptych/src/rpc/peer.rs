@@ -4,17 +4,17 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, future, stream};
 use model::{AdminReply, AdminRequest, Refusal};
-use protocol::{NodeMessage, ToMaster};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use protocol::{FromMaster, NodeMessage, ToMaster};
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 use wire::frame;
 use wire::peer::v1::{Frame, peer_server::Peer};
 
-use crate::host::master::MasterHandle;
+use crate::host::master::{Led, MasterHandle};
 use crate::host::node::local::Local;
 use crate::host::peers::{self, Peers, VERSION};
-use crate::host::session;
+use crate::host::session::{self, Word};
+use crate::masters;
 
 /// Orders that wait for a node's stream.
 const ORDERS: usize = 64;
@@ -71,6 +71,10 @@ impl Peer for LinkService {
     async fn admin(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {
         Err(no_master())
     }
+
+    async fn consensus(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {
+        Err(no_master())
+    }
 }
 
 fn no_master() -> Status {
@@ -107,11 +111,23 @@ impl Peer for MasterService {
                 hello.node, hello.version
             )));
         }
+        let standing = self.master.standing();
+        if standing.leads.is_none() {
+            return Err(does_not_lead(standing.leader));
+        }
         let (orders, outgoing) = mpsc::channel(ORDERS);
         let session = self.master.session(hello.node, orders);
-        // Ends with the stream, and then the session: the master drops `orders`, and so the way back ends.
+        let deposed = self.master.deposed();
+        // Ends with the stream, and then the session: the master drops `orders`, and so the way back ends. Also when
+        // this master ceases to lead: the node has to find the one that does.
         tokio::spawn(async move {
-            while let Ok(Some(report)) = reports.message().await {
+            tokio::pin!(deposed);
+            loop {
+                let report = tokio::select! {
+                    report = reports.message() => report,
+                    () = &mut deposed => return,
+                };
+                let Ok(Some(report)) = report else { return };
                 match frame::decode::<ToMaster>(report) {
                     Ok(report) => session.hear(report),
                     Err(error) => {
@@ -121,15 +137,50 @@ impl Peer for MasterService {
                 }
             }
         });
-        let frames = ReceiverStream::new(outgoing).map(|order| Ok(frame::encode(&order)));
-        Ok(Response::new(Box::pin(frames)))
+        let words = words(outgoing, self.master.watch()).map(|word| Ok(frame::encode(&word)));
+        Ok(Response::new(Box::pin(words)))
     }
 
     async fn admin(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let request: AdminRequest = frame::decode(request.into_inner())?;
         let answer: Result<AdminReply, Refusal> = self.master.admin(request).await;
-        Ok(Response::new(frame::encode(&answer)))
+        let mut response = Response::new(frame::encode(&answer));
+        let standing = self.master.standing();
+        if let (None, Some(leader)) = (standing.leads, standing.leader) {
+            masters::hint_at(&leader, response.metadata_mut());
+        }
+        Ok(response)
     }
+
+    async fn consensus(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let consensus = self.master.consensus().ok_or_else(|| Status::unavailable("this master is starting"))?;
+        Ok(Response::new(consensus.answer(request.into_inner()).await?))
+    }
+}
+
+/// The orders until they end, and between them where the masters are: first, and whenever that has changed.
+fn words(orders: mpsc::Receiver<FromMaster>, standing: watch::Receiver<Led>) -> impl Stream<Item = Word> + Send {
+    stream::unfold((orders, standing, Vec::new()), |(mut orders, mut standing, told)| async move {
+        loop {
+            let masters = standing.borrow_and_update().masters.clone();
+            if masters != told && !masters.is_empty() {
+                return Some((Word::Masters(masters.clone()), (orders, standing, masters)));
+            }
+            tokio::select! {
+                order = orders.recv() => return Some((Word::Order(order?), (orders, standing, told))),
+                changed = standing.changed() => changed.ok()?,
+            }
+        }
+    })
+}
+
+fn does_not_lead(leader: Option<String>) -> Status {
+    let Some(leader) = leader else {
+        return Status::unavailable("this master does not lead, and has heard of none that does");
+    };
+    let mut status = Status::unavailable(format!("this master does not lead; the one at {leader} does"));
+    masters::hint_at(&leader, status.metadata_mut());
+    status
 }
 
 async fn first<T: serde::de::DeserializeOwned>(frames: &mut Streaming<Frame>) -> Result<T, Status> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   DIR/lock           locked while `up` runs; holds its process id
 //!   DIR/cluster.json   which processes there are, on which ports, with which ids
-//!   DIR/m1 DIR/n1 …    the data of each process
+//!   DIR/m1 … DIR/n1 …  the data of each process
 //!   DIR/logs/n1.log …  what each process has logged
 //! ```
 
@@ -33,14 +33,14 @@ pub struct ClusterFile {
     pub grpc: String,
     /// Where `up` serves HTTP.
     pub http: String,
-    /// The master and the nodes.
+    /// The masters and the nodes.
     pub processes: Vec<Entry>,
 }
 
 /// A process in `cluster.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// `m1`, `n1`, `n2` …
+    /// `m1` …, `n1`, `n2` …
     pub id: String,
     /// `master` or `node`.
     pub role: String,
@@ -108,8 +108,17 @@ impl Folder {
 
     /// The highest number of a node whose data is here.
     pub fn nodes(&self) -> u32 {
+        self.highest('n')
+    }
+
+    /// The highest number of a master whose data is here.
+    pub fn masters(&self) -> u32 {
+        self.highest('m')
+    }
+
+    fn highest(&self, letter: char) -> u32 {
         let names = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix('n')?.parse().ok();
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix(letter)?.parse().ok();
         names.filter_map(number).max().unwrap_or(0)
     }
 

@@ -1,7 +1,7 @@
 //! `up`: a whole cluster of real processes on this machine.
 //!
 //! ```text
-//!   up (this process: gateway, HTTP, supervision) ──starts──▶ m1  master
+//!   up (this process: gateway, HTTP, supervision) ──starts──▶ m1 … masters
 //!                                                 ├─starts──▶ n1 … storage nodes
 //!                                                 └─writes──▶ DIR/cluster.json
 //! ```
@@ -30,13 +30,14 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 pub use self::folder::ClusterFile;
 use self::folder::Folder;
-use self::process::{News, Process, name};
+use self::process::{News, Process};
 use crate::cli::failure::reason;
-use crate::cli::parse::MASTER;
+use crate::cli::parse::Process as ProcessId;
 use crate::cli::{Failure, LogFormat, Up};
 use crate::control::{NodeAction, NodeControl};
 use crate::gateway::{self, Gateway};
 use crate::host::Shutdown;
+use crate::masters::Masters;
 use crate::telemetry;
 
 /// Nodes of a new cluster.
@@ -58,6 +59,7 @@ pub fn run(args: &Up, as_json: bool) -> Result<(), Failure> {
     let begun = Instant::now();
     let folder = Folder::open(&args.data)?;
     let nodes = number_of_nodes(args, folder.nodes())?;
+    let masters = number_of_masters(args, folder.masters())?;
     if u32::from(args.replicas) > nodes {
         return Err(Failure::usage(format!("--replicas {} needs as many nodes, and there are {nodes}", args.replicas))
             .hint(format!("give --nodes {} or fewer replicas", args.replicas)));
@@ -66,7 +68,7 @@ pub fn run(args: &Up, as_json: bool) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let grpc = listen(args.grpc, "--grpc").await?;
         let http = listen(args.http, "--http").await?;
-        let mut supervisor = Supervisor::new(args, folder, nodes);
+        let mut supervisor = Supervisor::new(args, folder, masters, nodes);
         let result = supervisor.run(grpc, http, begun, as_json).await;
         supervisor.stop().await;
         result
@@ -101,6 +103,17 @@ fn number_of_nodes(args: &Up, present: u32) -> Result<u32, Failure> {
     }
 }
 
+/// A cluster keeps the masters that it was made with: which those are stands in their log.
+fn number_of_masters(args: &Up, present: u32) -> Result<u32, Failure> {
+    match args.masters {
+        Some(masters) if present > 0 && masters != present => {
+            let message = format!("{} has {present} masters, not {masters}", args.data.display());
+            Err(Failure::usage(message).hint("leave --masters out, or make a new cluster with another --data"))
+        }
+        masters => Ok(masters.unwrap_or(1).max(present)),
+    }
+}
+
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::failed(format!("cannot listen on {address}: {}", reason(&error)))
@@ -117,8 +130,10 @@ struct Supervisor {
     program: PathBuf,
     replicas: u8,
     log_format: LogFormat,
-    /// The master first.
+    /// The masters first.
     processes: Vec<Process>,
+    /// How many of them are masters.
+    masters: usize,
     cluster: String,
     grpc: String,
     http: String,
@@ -127,17 +142,19 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(args: &Up, folder: Folder, nodes: u32) -> Supervisor {
+    fn new(args: &Up, folder: Folder, masters: u32, nodes: u32) -> Supervisor {
         let before = folder.cluster_file();
-        let process = |node: NodeId| {
-            let name = name(node);
+        let process = |id: ProcessId| {
+            let name = id.to_string();
             let entry = before.as_ref().and_then(|file| file.processes.iter().find(|entry| entry.id == name));
-            Process::new(node, &folder, entry)
+            Process::new(id, &folder, entry)
         };
-        let processes = std::iter::once(MASTER).chain((1..=nodes).map(NodeId)).map(process).collect();
+        let nodes = (1..=nodes).map(|node| ProcessId(NodeId(node)));
+        let processes = (1..=masters).map(ProcessId::master).chain(nodes).map(process).collect();
         let (tell, news) = mpsc::unbounded_channel();
         Supervisor {
             processes,
+            masters: masters as usize,
             folder,
             program: std::env::current_exe().unwrap_or_default(),
             replicas: args.replicas,
@@ -171,15 +188,18 @@ impl Supervisor {
         let mut serving: JoinHandle<anyhow::Result<()>> = tokio::spawn(std::future::pending());
 
         let start = async {
-            self.start(0)?;
-            self.until_ready(0..1).await?;
-            let masters = self.processes[0].grpc.map(|grpc| grpc.to_string());
-            let gateway = Gateway::new(masters.into_iter().collect()).with_control(control(wish));
-            serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
-            for at in 1..self.processes.len() {
+            self.choose_addresses()?;
+            for at in 0..self.masters {
                 self.start(at)?;
             }
-            self.until_ready(1..self.processes.len()).await?;
+            self.until_ready(0..self.masters).await?;
+            let masters = Masters::new(self.addresses().into_iter().map(|(_, address)| address).collect());
+            let gateway = Gateway::new(masters).with_control(control(wish));
+            serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
+            for at in self.masters..self.processes.len() {
+                self.start(at)?;
+            }
+            self.until_ready(self.masters..self.processes.len()).await?;
             let status = self.until_all_are_known(&gateway).await?;
             self.cluster = status.cluster.to_string();
             self.write_file();
@@ -209,17 +229,40 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Several masters have to know each other's addresses before the first of them starts.
+    fn choose_addresses(&mut self) -> Result<(), Failure> {
+        if self.masters == 1 {
+            return Ok(());
+        }
+        // All are held until all are chosen, so that none is chosen twice.
+        let mut held = Vec::new();
+        for process in self.processes.iter_mut().take(self.masters).filter(|process| process.grpc.is_none()) {
+            let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            process.grpc = Some(listener.local_addr()?);
+            held.push(listener);
+        }
+        Ok(())
+    }
+
+    /// Where the masters are, by their numbers.
+    fn addresses(&self) -> Vec<(u32, String)> {
+        let masters = self.processes.iter().take(self.masters);
+        masters.filter_map(|process| Some((process.id.as_master()?, process.grpc?.to_string()))).collect()
+    }
+
     /// Starts a process; of its readiness there will be news.
     fn start(&mut self, at: usize) -> Result<(), Failure> {
-        let master = self.processes[0].grpc;
+        let masters = self.addresses();
         let started = self.processes.iter().any(|process| process.pid.is_some());
         // The file may have been removed or replaced since; what runs here is there still.
         let program = if self.program.exists() { &self.program } else { Path::new("/proc/self/exe") };
         let process = &mut self.processes[at];
         let before = process.grpc.filter(is_free);
-        if let (MASTER, true, None, Some(port)) = (process.node, started, before, process.grpc) {
-            // The nodes know no other.
-            return Err(Failure::failed(format!("the master's address {port} is taken by another program")));
+        let fixed = started || masters.len() > 1;
+        if let (Some(_), true, None, Some(port)) = (process.id.as_master(), fixed, before, process.grpc) {
+            // The others know no other.
+            let name = &process.name;
+            return Err(Failure::failed(format!("the address of {name}, {port}, is taken by another program")));
         }
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let port = before.unwrap_or(any);
@@ -229,24 +272,32 @@ impl Supervisor {
             LogFormat::Json => "json",
         };
         let data = process.data.display().to_string();
-        let mut arguments: Vec<String> = match process.node {
-            MASTER => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS]
+        let mut arguments: Vec<String> = match process.id.as_master() {
+            Some(_) => ["master", "run", "--replace-after", REPLACE_AFTER, "--min-replicas", MIN_REPLICAS]
                 .into_iter()
                 .chain(["--balance-after", BALANCE_AFTER])
                 .map(String::from)
                 .collect(),
-            _ => ["node", "run"].map(String::from).into(),
+            None => ["node", "run"].map(String::from).into(),
         };
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
         flag("--data", data);
         flag("--grpc", port.to_string());
         flag("--http", http.to_string());
         flag("--log-format", String::from(format));
-        match (process.node, master) {
-            (MASTER, _) => flag("--replicas", self.replicas.to_string()),
-            (node, master) => {
-                flag("--id", node.to_string());
-                flag("--master", master.expect("the master is ready first").to_string());
+        match process.id.as_master() {
+            Some(number) => {
+                flag("--replicas", self.replicas.to_string());
+                flag("--id", number.to_string());
+                if masters.len() > 1 {
+                    let all: Vec<String> = masters.iter().map(|(id, address)| format!("{id}={address}")).collect();
+                    flag("--initial", all.join(","));
+                }
+            }
+            None => {
+                flag("--id", process.id.to_string());
+                let all: Vec<String> = masters.into_iter().map(|(_, address)| address).collect();
+                flag("--master", all.join(","));
             }
         }
         process.start(at, program, arguments, &self.folder, &self.tell)
@@ -279,7 +330,7 @@ impl Supervisor {
 
     /// Waits until the master has heard of all nodes.
     async fn until_all_are_known(&self, gateway: &Gateway) -> Result<ClusterStatus, Failure> {
-        let nodes = self.processes[1..].iter().filter(|process| process.ready).count();
+        let nodes = self.processes[self.masters..].iter().filter(|process| process.ready).count();
         let ask = async {
             loop {
                 if let Ok(AdminReply::Status(status)) = gateway.ask(AdminRequest::Status).await
@@ -292,7 +343,7 @@ impl Supervisor {
         };
         timeout(READY_WITHIN, ask)
             .await
-            .map_err(|_| self.not_up("m1", format!("the master does not hear of all {nodes} nodes")))
+            .map_err(|_| self.not_up("m1", format!("no master leads that hears of all {nodes} nodes")))
     }
 
     fn on_news(&mut self, news: News) {
@@ -355,9 +406,9 @@ impl Supervisor {
     }
 
     fn on_wish(&mut self, node: NodeId, action: NodeAction, answer: oneshot::Sender<Result<(), Refusal>>) {
-        let Some(at) = self.processes.iter().position(|process| process.node == node) else {
+        let Some(at) = self.processes.iter().position(|process| process.id.0 == node) else {
             let names: Vec<&str> = self.processes.iter().map(|process| process.name.as_str()).collect();
-            let why = format!("no process {}; there are {}", name(node), names.join(", "));
+            let why = format!("no process {}; there are {}", ProcessId(node), names.join(", "));
             let _ = answer.send(Err(Refusal::Invalid(why)));
             return;
         };
@@ -420,8 +471,12 @@ impl Supervisor {
             }
             return;
         }
-        let (all, seconds) = (self.processes.len() - 1, begun.elapsed().as_secs_f64());
-        let nodes = match self.processes[1..].iter().filter(|process| process.ready).count() {
+        let (all, seconds) = (self.processes.len() - self.masters, begun.elapsed().as_secs_f64());
+        let masters = match self.masters {
+            1 => String::from("a master"),
+            several => format!("{several} masters"),
+        };
+        let nodes = match self.processes[self.masters..].iter().filter(|process| process.ready).count() {
             ready if ready == all => format!("{all} nodes"),
             ready => format!("{ready} of {all} nodes"),
         };
@@ -431,7 +486,7 @@ impl Supervisor {
             endpoint = format!("  export DIPTYCH_ENDPOINT={}\n", self.grpc);
         }
         println!(
-            "Diptych {}: cluster {} is up in {seconds:.2} s: a master and {nodes}\n\n  \
+            "Diptych {}: cluster {} is up in {seconds:.2} s: {masters} and {nodes}\n\n  \
              gRPC   {}\n  HTTP   http://{}\n  data   {}\n\nTry:\n{endpoint}  \
              {program} table create airports --family info\n  \
              {program} put airports LAX info:name='Los Angeles'\n  \

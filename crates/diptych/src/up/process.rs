@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use model::{NodeId, Refusal};
+use model::Refusal;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::folder::{Entry, Folder};
 use crate::cli::Failure;
 use crate::cli::failure::reason;
-use crate::cli::parse::MASTER;
+use crate::cli::parse::Process as ProcessId;
 
 /// What is heard of the process at that place. The pid tells its lives apart.
 pub enum News {
@@ -36,8 +36,8 @@ pub struct Addresses {
 
 /// A process of the cluster, whether it runs or not.
 pub struct Process {
-    /// `n1`, or [`MASTER`].
-    pub node: NodeId,
+    /// Which node or master.
+    pub id: ProcessId,
     /// `n1` or `m1`.
     pub name: String,
     /// The folder of its data.
@@ -58,10 +58,10 @@ pub struct Process {
 
 impl Process {
     /// Does not run yet. `before` is what an earlier `up` knew of it.
-    pub fn new(node: NodeId, folder: &Folder, before: Option<&Entry>) -> Process {
-        let name = name(node);
+    pub fn new(id: ProcessId, folder: &Folder, before: Option<&Entry>) -> Process {
+        let name = id.to_string();
         Process {
-            node,
+            id,
             data: folder.data(&name),
             grpc: before.and_then(|entry| entry.grpc.parse().ok()),
             http: before.and_then(|entry| entry.http.parse().ok()),
@@ -82,7 +82,7 @@ impl Process {
     pub fn entry(&self) -> Entry {
         Entry {
             id: self.name.clone(),
-            role: String::from(if self.node == MASTER { "master" } else { "node" }),
+            role: String::from(if self.id.as_master().is_some() { "master" } else { "node" }),
             pid: self.pid,
             grpc: self.grpc.map_or_else(String::new, |grpc| grpc.to_string()),
             http: self.http.map_or_else(String::new, |http| http.to_string()),
@@ -131,11 +131,6 @@ impl Process {
         self.signal(Signal::TERM);
         self.signal(Signal::CONT);
     }
-}
-
-/// `n1`, and `m1` for the master.
-pub fn name(node: NodeId) -> String {
-    if node == MASTER { String::from("m1") } else { node.to_string() }
 }
 
 /// Hears the child out until it ends.

@@ -272,6 +272,9 @@ fn only_rubbish_is_forgotten() {
     let effects = world.step(heartbeat(spare.0, vec![spare_report]));
     assert!(!releases(&effects) && !forgets(&effects), "the members are silent: this may be the last copy");
     let effects = world.step(heartbeat(spare.0, vec![report(TabletId(99), Role::Primary)]));
+    assert!(!forgets(&effects), "no such tablet was ever made here: this master may be the one that is behind");
+    world.step(Input::Admin(Ticket(8), AdminRequest::DropTable("t".into())));
+    let effects = world.step(heartbeat(spare.0, vec![report(tablet, Role::Primary)]));
     assert!(forgets(&effects), "its table is gone");
 }
 

@@ -47,7 +47,7 @@ pub enum Fault {
     Drift,
     /// A calendar jumps, forward or back.
     Jump,
-    /// The master dies, and loses what was not committed.
+    /// The leading master dies, or is deposed without knowing it; what was not committed is lost.
     Master,
     /// A disk has no room.
     FullDisk,
@@ -336,7 +336,10 @@ impl World {
                 if self.mastery.master.is_none() {
                     return false;
                 }
-                self.crash_master(lasts);
+                match random.chance(50) {
+                    true => self.elect(),
+                    false => self.crash_master(lasts),
+                }
             }
             Fault::FullDisk => {
                 let used = self.machines[node].disk.used();

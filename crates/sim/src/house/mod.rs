@@ -1,10 +1,11 @@
-//! The whole house in virtual time: real nodes with their log and tables on disks in memory, a real master, clients.
+//! The whole house in virtual time: real nodes with their log and tables on disks in memory, three real
+//! masters, clients.
 //!
 //! ```text
 //!   clients ──requests──▶ Node + Log + Keeper + MemDisk ◀──Prepare, beacons──▶ Node + …
 //!                              │ heartbeats, proposals ▲ assignments
 //!                              ▼                       │
-//!                           Master ──Propose──▶ a stand-in for consensus: commits after a while, loses at a crash
+//!                           Masters ──Propose──▶ a stand-in for consensus: commits after a while, or loses it
 //! ```
 //!
 //! Only what the real host does is played here: effects are carried out after a delay that the seed draws. Everything

@@ -67,8 +67,8 @@ impl World {
                     self.give(to, Input::Request { ticket, wall, request });
                 }
             }
-            Packet::ToMaster(message) => self.step_master(master::Input::FromNode(sender, message)),
-            Packet::Admin(ticket, request) => self.step_master(master::Input::Admin(ticket, request)),
+            Packet::ToMaster(message) => self.ask_master(from, master::Input::FromNode(sender, message)),
+            Packet::Admin(ticket, request) => self.ask_master(from, master::Input::Admin(ticket, request)),
             Packet::Answer(ticket, answer) => return self.on_answer(ticket, answer),
             Packet::Map(reply) => {
                 if let AdminReply::Map(map) = reply {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use model::random::Random;
 use model::{Instant, Ticket};
 use node::Effect;
@@ -43,7 +42,9 @@ pub(super) enum Happening {
     Synced { node: usize, life: u64 },
     Reserve { node: usize, life: u64 },
     Work { node: usize, life: u64, effect: Box<Effect> },
-    Commit { life: u64, command: Bytes },
+    Commit { life: u64 },
+    Follow { life: u64 },
+    Undeceive { life: u64 },
     MasterWake { life: u64 },
     Setup,
     Operate,
@@ -112,7 +113,7 @@ impl World {
             climate,
             timing: timing(),
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
-            mastery: Mastery { master: None, life: 0, started: 0, log: Vec::new(), snapshot: None },
+            mastery: Mastery::new(),
             clients: (0..clients).map(|client| Client::new(1 + client as u64)).collect(),
             blocked: BTreeMap::new(),
             weather: Weather::default(),
@@ -232,20 +233,10 @@ impl World {
             Happening::Synced { node, life } if self.lives(node, life) => return self.on_synced(node),
             Happening::Reserve { node, life } if self.lives(node, life) => return self.reserve(node),
             Happening::Work { node, life, effect } if self.lives(node, life) => return self.work(node, *effect),
-            Happening::Commit { life, command } if self.mastery.life == life && self.mastery.master.is_some() => {
-                self.mastery.log.push(command.clone());
-                let index = self.mastery.log.len() as u64;
-                self.step_master(master::Input::Committed(index, command));
-                if let Some(master) = &self.mastery.master {
-                    self.record.on_decision(self.agenda.now(), master);
-                }
-                if let Some(tablet) = self.doomed() {
-                    self.say(format!("the last copy of {tablet} is lost"));
-                    self.doomed_at.get_or_insert(self.agenda.now());
-                }
-                self.maybe_snapshot();
-            }
-            Happening::MasterWake { life } if self.mastery.life == life => self.wake_master(),
+            Happening::Commit { life } => self.commit(life),
+            Happening::Follow { life } => return self.follow(life),
+            Happening::Undeceive { life } => return self.undeceive(life),
+            Happening::MasterWake { life } => self.wake_master(life),
             Happening::Setup => self.set_up(),
             Happening::Operate => self.operate(),
             Happening::Act(client) => return self.act(client),

@@ -19,7 +19,9 @@ use disk::{Disk, File};
 use std::io;
 use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"DIPRAFT1";
+const MAGIC: &[u8; 8] = b"DIPRAFT2";
+/// Of a version whose groups had one member.
+const OLD: &[u8; 8] = b"DIPRAFT1";
 const HEADER: usize = 20;
 /// Longest body.
 const LONGEST: u64 = 1 << 30;
@@ -63,6 +65,10 @@ impl Frames {
         let mut magic = [0; MAGIC.len()];
         read_full(&*file, 0, &mut magic)?;
         let mut frames = Frames { file, name: String::from(name), end: MAGIC.len() as u64, broken: false };
+        if magic == *OLD {
+            let what = format!("{name} was written by an earlier version of Diptych; begin with an empty folder");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         if magic != *MAGIC {
             return Err(frames.damaged(0, "it does not begin like one of our files"));
         }

@@ -21,7 +21,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-const FILE: &str = "raft.log";
+pub(super) const FILE: &str = "raft.log";
 
 /// What a frame holds, in postcard encoding. New kinds go to the end.
 #[derive(Serialize, Deserialize)]
