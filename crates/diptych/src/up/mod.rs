@@ -188,7 +188,7 @@ impl Supervisor {
         let mut serving: JoinHandle<anyhow::Result<()>> = tokio::spawn(std::future::pending());
 
         let start = async {
-            self.choose_addresses()?;
+            self.choose_addresses().await?;
             for at in 0..self.masters {
                 self.start(at)?;
             }
@@ -229,17 +229,28 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Several masters have to know each other's addresses before the first of them starts.
-    fn choose_addresses(&mut self) -> Result<(), Failure> {
+    /// Several masters have to know each other's addresses before the first of them starts. Those that they had before
+    /// they must have again; processes of before that were killed just now may still be on their way out.
+    async fn choose_addresses(&mut self) -> Result<(), Failure> {
         if self.masters == 1 {
             return Ok(());
         }
         // All are held until all are chosen, so that none is chosen twice.
         let mut held = Vec::new();
-        for process in self.processes.iter_mut().take(self.masters).filter(|process| process.grpc.is_none()) {
-            let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            process.grpc = Some(listener.local_addr()?);
-            held.push(listener);
+        for process in self.processes.iter_mut().take(self.masters) {
+            let Some(before) = process.grpc else {
+                let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                process.grpc = Some(listener.local_addr()?);
+                held.push(listener);
+                continue;
+            };
+            let free = async {
+                while !is_free(&before) {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            // If it is not, the start of that master will say so.
+            let _ = timeout(PATIENCE * 3, free).await;
         }
         Ok(())
     }
