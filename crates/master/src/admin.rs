@@ -42,6 +42,10 @@ impl Master {
             AdminRequest::RemoveNode(node) => self.check_node(node).map(|()| Command::RemoveNode(node)),
             AdminRequest::MoveTablet { tablet, from, to } => self.move_tablet(now, tablet, from, to),
             AdminRequest::Recover { tablet, epoch, from, empty } => self.recover(now, tablet, epoch, from, empty),
+            AdminRequest::Events(query) => {
+                self.on_event_query(now, ticket, query, out);
+                return;
+            }
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
             AdminRequest::AlterTable { table, set, drop } => self

@@ -4,11 +4,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Configuration, Epoch, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition,
-    ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
+    Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
+    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -132,12 +133,22 @@ pub enum AdminRequest {
         /// With nothing in it, instead of what `from` holds.
         empty: bool,
     },
+    /// What happened; answered by [`AdminReply::Events`].
+    Events(EventQuery),
 }
 
 impl AdminRequest {
     /// Does it change nothing, so that it may be repeated after a lost answer?
     pub fn only_asks(&self) -> bool {
-        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_))
+        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_) | AdminRequest::Events(_))
+    }
+
+    /// How long the master may let it wait for something to happen.
+    pub fn waits(&self) -> Duration {
+        match self {
+            AdminRequest::Events(query) => Duration::from_millis(query.wait_ms.into()),
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -169,6 +180,8 @@ pub enum AdminReply {
     Done(String),
     /// What a tablet that has lost its members would lose for ever.
     Losses(Losses),
+    /// What happened.
+    Events(EventPage),
 }
 
 /// What a tablet that has lost its members would lose for ever, should an operator begin it anew.
