@@ -191,12 +191,6 @@ pub fn partition(text: &str, splits: &[Bytes]) -> Result<Partition, String> {
     }
 }
 
-/// A tablet's number, with or without its `t`.
-pub fn tablet(text: &str) -> Result<TabletId, String> {
-    let digits = text.strip_prefix('t').unwrap_or(text);
-    digits.parse().map(TabletId).map_err(|_| format!("{text:?} is no tablet; they are named t1, t2 …"))
-}
-
 /// `200ms`, `10s`, `5m`, `12h`, `30d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
