@@ -35,10 +35,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, unfold};
 use model::random::Random;
 use model::request::ClusterMap;
 use model::{
-    AdminReply, AdminRequest, ClientId, Freshness, Mutation, NodeId, Operation, ReadOptions, Refusal, RequestId, Schema,
+    AdminReply, AdminRequest, ClientId, EventPage, EventQuery, Freshness, Mutation, NodeId, Operation, ReadOptions,
+    Refusal, RequestId, Schema,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -98,6 +100,8 @@ struct Inner {
     turns: AtomicUsize,
 }
 
+/// A follower of events hears at least this often, if only that there is nothing new.
+const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Between the beginnings of two fetches of the map.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);
 /// A fetch has ended by then: long enough to ask a few nodes one after another.
@@ -191,6 +195,29 @@ impl Client {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// What happened: one page of events. [`EventQuery::since`] of the next page is [`EventPage::next`] of this one.
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, Error> {
+        match self.admin(AdminRequest::Events(query)).await? {
+            AdminReply::Events(page) => Ok(page),
+            reply => Err(Error::Protocol(format!("asked for events, got {reply:?}"))),
+        }
+    }
+
+    /// What happened and what will: page after page, without end. A page may be empty: nothing has happened for a
+    /// while. After an error the same is asked again when the stream is polled again.
+    pub fn follow_events(&self, query: EventQuery) -> BoxStream<'static, Result<EventPage, Error>> {
+        // The master answers well before the time is up.
+        let wait = (self.inner.options.deadline / 2).min(FOLLOW_WAIT);
+        let query = EventQuery { wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX), ..query };
+        Box::pin(unfold((self.clone(), query), |(client, mut query)| async move {
+            let page = client.events(query.clone()).await;
+            if let Ok(page) = &page {
+                query.since = Some(page.next);
+            }
+            Some((page, (client, query)))
+        }))
     }
 
     /// Where everything is.

@@ -40,15 +40,16 @@ impl Gateway {
 
     async fn ask_someone(&self, request: AdminRequest) -> Result<AdminReply, Error> {
         let asks = request.only_asks();
+        let patience = PATIENCE + request.waits();
         let others = self.nodes.lock().iter().filter(|node| **node != self.endpoint).take(OTHERS).cloned().collect();
         let candidates: Vec<Arc<str>> = [vec![Arc::clone(&self.endpoint)], others].concat();
         let mut first = None;
         for address in &candidates {
             let attempt = self.ask_at(address, request.clone());
             let result = match asks {
-                true => timeout(PATIENCE, attempt)
+                true => timeout(patience, attempt)
                     .await
-                    .unwrap_or_else(|_| Err(Error::lost(address, format!("none within {PATIENCE:?}")))),
+                    .unwrap_or_else(|_| Err(Error::lost(address, format!("none within {patience:?}")))),
                 false => attempt.await,
             };
             match result {
@@ -81,6 +82,11 @@ impl Gateway {
                 let map = admin.get_map(v1::GetMapRequest {}).await.map_err(failed)?.into_inner();
                 *self.nodes.lock() = map.nodes.iter().map(|node| Arc::from(node.address.as_str())).collect();
                 AdminReply::Map(map.try_into()?)
+            }
+            AdminRequest::Events(query) => {
+                let mut pages = admin.events(wire::events::request(query)).await.map_err(failed)?.into_inner();
+                let page = pages.message().await.map_err(failed)?;
+                AdminReply::Events(page.ok_or_else(|| Error::lost(address, "the stream ended before the page"))?.into())
             }
             AdminRequest::Status => {
                 let status = admin.get_status(v1::GetStatusRequest {}).await.map_err(failed)?;

@@ -540,6 +540,12 @@ impl Kv for Fake {
 
 #[tonic::async_trait]
 impl Admin for Fake {
+    type EventsStream = futures_util::stream::BoxStream<'static, Result<v1::EventPage, Status>>;
+
+    async fn events(&self, _: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        Err(Status::unimplemented("no events"))
+    }
+
     async fn get_map(&self, _: Request<v1::GetMapRequest>) -> Result<Response<v1::ClusterMap>, Status> {
         let mut world = self.world.lock();
         world.fetches += 1;

@@ -161,7 +161,7 @@ impl Desk {
             return Err(Error::Unreachable { endpoint: address.into(), why: String::from("this is no host:port") });
         };
         let mut peer = PeerClient::new(channel).max_decoding_message_size(frame::MAX_FRAME);
-        let patience = if request.only_asks() { PATIENCE.0 } else { PATIENCE.1 };
+        let patience = if request.only_asks() { PATIENCE.0 + request.waits() } else { PATIENCE.1 };
         match timeout(patience, peer.admin(frame::encode(&request))).await {
             Ok(Ok(response)) => {
                 *leader = masters::hint_in(response.metadata());

@@ -47,6 +47,10 @@ impl Master {
                 out.push(Effect::Refuse(ticket, Refusal::NoMaster));
                 return;
             }
+            AdminRequest::Events(query) => {
+                self.on_event_query(now, ticket, query, out);
+                return;
+            }
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
             AdminRequest::AlterTable { table, set, drop } => self

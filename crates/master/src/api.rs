@@ -1,7 +1,7 @@
 //! What can happen to the master, and what it wants to happen.
 
 use bytes::Bytes;
-use model::{AdminReply, AdminRequest, NodeId, Refusal, Ticket};
+use model::{AdminReply, AdminRequest, Event, NodeId, Refusal, Ticket, Timestamp};
 use protocol::{FromMaster, ToMaster};
 
 /// What can happen to the master.
@@ -18,6 +18,8 @@ pub enum Input {
     Leading(u64),
     /// Another master leads, or nobody.
     Following,
+    /// The present date, for events. The host says it now and then.
+    Date(Timestamp),
     /// The deadline has come.
     Tick,
 }
@@ -33,6 +35,8 @@ pub enum Effect {
     Reply(Ticket, AdminReply),
     /// The answer to a request that is not served.
     Refuse(Ticket, Refusal),
-    /// Something that an operator may want to know: a stable name, and words.
+    /// Something that an operator may want to know: a stable name, and words. It is recorded soon.
     Event(&'static str, String),
+    /// This is recorded now, at every master.
+    Recorded(Event),
 }

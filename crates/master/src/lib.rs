@@ -18,6 +18,8 @@ pub mod machine;
 pub mod placement;
 pub mod state;
 
+pub mod events;
+
 mod admin;
 mod balance;
 mod healing;

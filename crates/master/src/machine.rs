@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use core::time::Duration;
 use model::request::{ReplicaReport, Role};
-use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket};
+use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
+use protocol::notes::Notes;
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::api::{Effect, Input};
+use crate::events::{Reader, decided};
 use crate::state::{Changed, Command, Error, State};
 
 /// What a master must be told.
@@ -31,6 +33,8 @@ pub struct Options {
 #[derive(Debug, Serialize, Deserialize)]
 struct Envelope {
     nonce: u64,
+    /// The date at the proposer.
+    at: Timestamp,
     command: Command,
 }
 
@@ -66,6 +70,13 @@ pub struct Master {
     /// How often a member of a tablet was removed for being slow, and when last: it does not come back at once.
     pub(crate) slow: BTreeMap<(TabletId, NodeId), (u32, Instant)>,
     pub(crate) next_tick: Instant,
+    /// When it was last stepped; the date as the host said it last, and when that was.
+    pub(crate) stepped: Instant,
+    pub(crate) date: (Instant, Timestamp),
+    /// Our own events that are not recorded yet.
+    pub(crate) notes: Notes,
+    /// Who waits for events.
+    pub(crate) readers: Vec<Reader>,
 }
 
 impl Master {
@@ -84,6 +95,10 @@ impl Master {
             settled: BTreeMap::new(),
             slow: BTreeMap::new(),
             next_tick: Instant::ZERO,
+            stepped: Instant::ZERO,
+            date: (Instant::ZERO, Timestamp::default()),
+            notes: Notes::default(),
+            readers: Vec::new(),
         }
     }
 
@@ -117,7 +132,8 @@ impl Master {
         let term = self.leading.map_or(0, |(_, term)| term);
         self.proposed += 1;
         let nonce = (term << 32) | self.proposed;
-        let form = postcard::to_allocvec(&Envelope { nonce, command }).expect("plain values have a form in bytes");
+        let form = postcard::to_allocvec(&Envelope { nonce, at: self.date(), command })
+            .expect("plain values have a form in bytes");
         out.push(Effect::Propose(Bytes::from(form)));
         nonce
     }
@@ -130,7 +146,7 @@ impl Master {
         if index <= self.state.applied {
             return;
         }
-        let Envelope { nonce, command } = match postcard::from_bytes(command) {
+        let Envelope { nonce, at, command } = match postcard::from_bytes(command) {
             Ok(envelope) => envelope,
             Err(error) => {
                 out.push(Effect::Event("command_unreadable", format!("command {index} of the log: {error}")));
@@ -138,7 +154,11 @@ impl Master {
                 return;
             }
         };
+        let (recorded, decided) = (self.state.events.last(), decided(&self.state, &command));
         let changed = self.state.apply(index, command);
+        if let Ok(changed) = &changed {
+            self.state.record_decision(at, decided, changed);
+        }
         let ticket = self.waiting.remove(&nonce).map(|(ticket, _)| ticket);
         if self.leading.is_none() {
             return;
@@ -150,16 +170,17 @@ impl Master {
                 None => out.push(Effect::Event("command_refused", refusal.to_string())),
             },
         }
+        self.tell_events(recorded, out);
     }
 
     /// Tells everyone whom a change concerns.
     fn tell(&mut self, now: Instant, ticket: Option<Ticket>, changed: Changed, out: &mut Vec<Effect>) {
         match changed {
             Changed::Nothing => {}
+            Changed::Events(source, life, upto) => self.on_recorded(source, life, upto, out),
             Changed::Node(node) => {
                 self.welcome(node, out);
                 self.answer_reports(now, node, out);
-                out.push(Effect::Event("node_joined", node.to_string()));
             }
             Changed::Table(schema, tablets) => {
                 let mut news: BTreeMap<NodeId, Vec<TabletId>> = BTreeMap::new();
@@ -169,7 +190,6 @@ impl Master {
                     }
                 }
                 news.into_iter().for_each(|(node, tablets)| self.assign(node, &tablets, out));
-                out.push(Effect::Event("table_changed", format!("{} version {}", schema.name, schema.version)));
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
             }
             Changed::Dropped(schema, tablets) => {
@@ -180,7 +200,6 @@ impl Master {
                     self.removed.retain(|(gone, _), _| *gone != tablet);
                     out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
                 }
-                out.push(Effect::Event("table_dropped", schema.name.clone()));
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
             }
             Changed::Group(tablet, nodes) => {
@@ -193,9 +212,10 @@ impl Master {
                     };
                 }
                 nodes.iter().for_each(|&node| self.assign(node, &[tablet], out));
-                let what = format!("{tablet}: {:?}, learner {:?}", group.configuration, group.learner);
-                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Done(what.clone()))));
-                out.push(Effect::Event("configuration_decided", what));
+                if let Some(ticket) = ticket {
+                    let what = format!("{tablet}: {:?}, learner {:?}", group.configuration, group.learner);
+                    out.push(Effect::Reply(ticket, AdminReply::Done(what)));
+                }
                 self.settled.insert(tablet, now);
             }
             Changed::Planned(what) => {
@@ -228,6 +248,7 @@ impl Master {
             return;
         }
         match message {
+            ToMaster::Events { life, first, events } => self.on_node_events(node, life, first, events, out),
             ToMaster::Propose(tablet, configuration, why) => {
                 let Some(group) = self.state.groups.get(&tablet) else {
                     if self.state.is_gone(tablet) {
@@ -334,6 +355,7 @@ impl Master {
     fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.next_tick = now + self.options.timing.beacon;
         let Some((since, _)) = self.leading else { return };
+        self.release_readers(now, out);
         let patience = self.options.timing.session;
         let late: Vec<u64> = self
             .waiting
@@ -368,12 +390,16 @@ impl Core for Master {
     type Effect = Effect;
 
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        let before = out.len();
+        self.stepped = now;
         match input {
+            Input::Date(date) => self.date = (now, date),
             Input::FromNode(node, message) => self.on_node(now, node, message, out),
             Input::Admin(ticket, request) => self.on_admin(now, ticket, request, out),
             Input::Committed(index, command) => self.on_committed(now, index, &command, out),
             Input::Leading(term) => {
                 self.leading = Some((now, term));
+                self.notes = Notes::default();
                 self.on_tick(now, out);
             }
             Input::Following => {
@@ -384,11 +410,13 @@ impl Core for Master {
                 self.asked.clear();
                 self.settled.clear();
                 self.slow.clear();
+                self.turn_readers_away(out);
                 let waiting = core::mem::take(&mut self.waiting);
                 out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));
             }
             Input::Tick => self.on_tick(now, out),
         }
+        self.record_own(now, before, out);
     }
 
     fn deadline(&self) -> Option<Instant> {

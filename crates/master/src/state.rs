@@ -1,6 +1,7 @@
 //! What all masters agree on, and the commands that change it.
 
 use bytes::Bytes;
+use model::event::{Noted, Source};
 use model::{
     Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, NodeId, Partition, Refusal,
     Retention, Schema, TableId, Tablet, TabletId, limits,
@@ -8,6 +9,8 @@ use model::{
 use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::events::Events;
 
 /// A change of the state. Commands are judged when they are applied, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +107,17 @@ pub enum Command {
         /// With nothing.
         empty: bool,
     },
+    /// This happened; each of them is recorded once.
+    Record {
+        /// Where.
+        source: Source,
+        /// In which life of a node, or term of a master.
+        life: u64,
+        /// Number of the first in that life.
+        first: u64,
+        /// In order.
+        events: Vec<Noted>,
+    },
 }
 
 /// What a command has changed.
@@ -119,6 +133,8 @@ pub enum Changed {
     Dropped(Schema, Vec<(TabletId, Vec<NodeId>)>),
     /// This tablet's group; those who should hear of it.
     Group(TabletId, BTreeSet<NodeId>),
+    /// Of this life of the source, so many events are recorded.
+    Events(Source, u64, u64),
     /// Something about a node that nobody but the masters needs to know: in words.
     Planned(String),
 }
@@ -176,13 +192,15 @@ pub struct State {
     pub groups: BTreeMap<TabletId, Group>,
     last_table: TableId,
     last_tablet: TabletId,
+    /// What happened.
+    pub events: Events,
     /// Which fault it has, one of those that check the checkers.
     #[serde(skip)]
     planted: Planted,
 }
 
 impl State {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -254,6 +272,7 @@ impl State {
                 Ok(Changed::Nothing)
             }
             Command::Recover { tablet, epoch, from, empty } => self.recover(tablet, epoch, from, empty),
+            Command::Record { source, life, first, events } => Ok(self.record(source, life, first, events)),
         }
     }
 

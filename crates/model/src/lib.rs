@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod event;
 pub mod freshness;
 pub mod group;
 pub mod ids;
@@ -30,6 +31,7 @@ pub mod text;
 pub mod time;
 
 pub use bytes::Bytes;
+pub use event::{Event, EventPage, EventQuery};
 pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};
 pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};

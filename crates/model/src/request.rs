@@ -4,11 +4,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Configuration, Epoch, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition,
-    ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
+    Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
+    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -143,12 +144,29 @@ pub enum AdminRequest {
     },
     /// Takes a master out of the group; answered by [`AdminReply::Masters`].
     RemoveMaster(u32),
+    /// What happened; answered by [`AdminReply::Events`].
+    Events(EventQuery),
 }
 
 impl AdminRequest {
     /// Does it change nothing, so that it may be repeated after a lost answer?
     pub fn only_asks(&self) -> bool {
-        matches!(self, AdminRequest::Map | AdminRequest::Status | AdminRequest::Losses(_) | AdminRequest::Masters)
+        matches!(
+            self,
+            AdminRequest::Map
+                | AdminRequest::Status
+                | AdminRequest::Losses(_)
+                | AdminRequest::Events(_)
+                | AdminRequest::Masters
+        )
+    }
+
+    /// How long the master may let it wait for something to happen.
+    pub fn waits(&self) -> Duration {
+        match self {
+            AdminRequest::Events(query) => Duration::from_millis(query.wait_ms.into()),
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -182,6 +200,8 @@ pub enum AdminReply {
     Losses(Losses),
     /// The masters.
     Masters(Vec<MasterStatus>),
+    /// What happened.
+    Events(EventPage),
 }
 
 /// What a tablet that has lost its members would lose for ever, should an operator begin it anew.

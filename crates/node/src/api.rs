@@ -38,6 +38,8 @@ pub enum Input {
     Room(bool),
     /// The log occupies so many bytes.
     LogBytes(u64),
+    /// The present date, for events. The host says it now and then.
+    Date(Timestamp),
     /// There is no more input for now. The host says so after every batch of inputs.
     Settle,
     /// The deadline has come.

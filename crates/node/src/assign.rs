@@ -19,6 +19,7 @@ impl Node {
                 self.on_welcome(cluster, out);
                 self.on_session(now, sent, out);
             }
+            FromMaster::Kept { life, upto } => self.on_events_kept(life, upto),
             FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
             FromMaster::Assignments(assignments) => {
                 assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));

@@ -20,6 +20,7 @@ mod assign;
 mod beacons;
 mod catch_up;
 mod deadlines;
+mod events;
 mod eventual;
 mod hosted;
 mod identity;

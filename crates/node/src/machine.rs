@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use model::request::ReplicaReport;
-use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket};
+use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket, Timestamp};
+use protocol::notes::Notes;
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
 use protocol::{Core, Entry, GroupMessage, Mutant, NodeMessage, Replica, Stamp, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,6 +113,10 @@ pub struct Node {
     pub(crate) log_bytes: u64,
     /// The last stamp of every peer, which goes back to it.
     pub(crate) stamps: BTreeMap<NodeId, Stamp>,
+    /// The date as the host said it last, and when that was.
+    pub(crate) date: (Instant, Timestamp),
+    /// Events on their way to the master.
+    pub(crate) notes: Notes,
 
     pub(crate) stepped: Instant,
     pub(crate) deadlines: Deadlines,
@@ -147,6 +152,8 @@ impl Node {
             full_peers: BTreeSet::new(),
             log_bytes: 0,
             stamps: BTreeMap::new(),
+            date: (now, Timestamp::default()),
+            notes: Notes::default(),
             stepped: now,
             deadlines: Deadlines::default(),
             next_beacon: now,
@@ -412,6 +419,7 @@ impl Node {
         if self.ask_master && (now >= soon || self.reported == Instant::ZERO) {
             self.report(now, out);
         }
+        self.send_events(now, out);
     }
 
     fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -480,8 +488,10 @@ impl Core for Node {
     type Effect = Effect;
 
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        let before = out.len();
         self.notice_gap(now, out);
         match input {
+            Input::Date(date) => self.date = (now, date),
             Input::Request { ticket, wall, request } => self.on_request(now, ticket, wall, request, out),
             Input::FromNode(from, message) => self.on_node_message(now, from, message, out),
             Input::FromMaster(message) => self.on_master_message(now, message, out),
@@ -494,11 +504,13 @@ impl Core for Node {
             Input::Settle => self.on_settle(now, out),
             Input::Tick => self.on_tick(now, out),
         }
+        self.note_events(now, &out[before..]);
     }
 
     fn deadline(&self) -> Option<Instant> {
         let replicas = self.deadlines.earliest();
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
+        let own = self.notes.deadline().map_or(own, |deadline| deadline.min(own));
         Some(replicas.map_or(own, |deadline| deadline.min(own)))
     }
 }

@@ -18,6 +18,7 @@ mod tail;
 
 pub mod message;
 pub mod mutant;
+pub mod notes;
 pub mod replica;
 pub mod timing;
 pub mod why;

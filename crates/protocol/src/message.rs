@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
+use model::event::Noted;
 use model::request::ReplicaReport;
 use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, TabletId};
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,15 @@ pub enum ToMaster {
     },
     /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4), for this reason.
     Propose(TabletId, Configuration, Why),
+    /// This happened here.
+    Events {
+        /// The node's present life.
+        life: Incarnation,
+        /// Number of the first of them in this life, from 1.
+        first: u64,
+        /// In order.
+        events: Vec<Noted>,
+    },
 }
 
 /// What the master says to a node.
@@ -199,4 +209,11 @@ pub enum FromMaster {
     Release(Vec<(TabletId, Epoch)>),
     /// The primary of the tablet in that epoch shall hand its place to this secondary.
     HandOver(TabletId, Epoch, NodeId),
+    /// The node's events up to this number are recorded.
+    Kept {
+        /// Of this life.
+        life: Incarnation,
+        /// The last one.
+        upto: u64,
+    },
 }

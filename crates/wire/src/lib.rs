@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod convert;
+pub mod events;
 pub mod frame;
 pub mod status;
 #[cfg(test)]

@@ -81,6 +81,8 @@ pub enum Command {
         #[arg(long, env = "DIPTYCH_DATA", default_value = "diptych-data", value_name = "DIR")]
         data: PathBuf,
     },
+    /// Show what happened: who was removed, who succeeded whom, and why
+    Events(Events),
     /// Show a table's tablets
     Tablet {
         #[command(subcommand)]
@@ -415,6 +417,28 @@ pub struct Get {
     pub raw: bool,
     #[command(flatten)]
     pub consistent: Consistent,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// Go on with what happens, until it is interrupted
+    #[arg(long)]
+    pub follow: bool,
+    /// Those after this number; without it, the newest
+    #[arg(long, value_name = "SEQ")]
+    pub since: Option<u64>,
+    /// At most so many; with --follow, so many at a time
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Only of this tablet: t7
+    #[arg(long, value_parser = parse::tablet, value_name = "TABLET")]
+    pub tablet: Option<TabletId>,
+    /// Only by or about this node: n2
+    #[arg(long, value_parser = parse::node, value_name = "NODE")]
+    pub node: Option<NodeId>,
+    /// Only of this name, such as configuration_decided
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// How new a read must be.

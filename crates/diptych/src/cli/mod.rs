@@ -11,6 +11,7 @@
 mod args;
 pub mod cluster;
 mod csv;
+pub mod events;
 mod export;
 pub mod failure;
 mod file;
@@ -116,6 +117,7 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Status { data } => cluster::status(client, &data, out).await,
         Command::Node { command } => cluster::node(client, command, out).await,
         Command::Master { command } => cluster::master(client, command, out).await,
+        Command::Events(args) => events::run(client, args, out).await,
         Command::Tablet { command } => cluster::tablet(client, command, out).await,
         Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Completion { .. } => {
             unreachable!("`run` carries them out")

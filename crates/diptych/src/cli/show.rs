@@ -151,6 +151,23 @@ pub fn row_to_json(row: &NamedRow) -> Value {
     json!({"row": bytes_to_json(&row.key), "cells": cells})
 }
 
+/// The date and time in UTC, to the millisecond: `2026-11-27 22:24:48.123`.
+pub fn date(at: Timestamp) -> String {
+    let (seconds, millis) = (at.0.div_euclid(1_000_000), at.0.rem_euclid(1_000_000) / 1_000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since the first of March of the year 0, in cycles of 400 years (the proleptic Gregorian calendar).
+    let days = days + 719_468;
+    let (cycle, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = cycle * 400 + year + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+}
+
 /// Who answered an eventual read, and how old the answer may be.
 pub fn freshness_to_json(from: &Freshness) -> Value {
     json!({
@@ -243,6 +260,19 @@ mod tests {
     }
 
     /// architecture.md 5: the shape of a row.
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (micros, text) in [
+            (0, "1970-01-01 00:00:00.000"),
+            (951_782_400_000_000, "2000-02-29 00:00:00.000"),
+            (1_795_818_288_123_456, "2026-11-27 22:24:48.123"),
+            (-1, "1969-12-31 23:59:59.999"),
+            (4_107_542_399_999_999, "2100-02-28 23:59:59.999"),
+        ] {
+            assert_eq!(date(Timestamp(micros)), text);
+        }
+    }
+
     #[test]
     fn a_row_is_this_json() {
         let row =

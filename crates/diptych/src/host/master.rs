@@ -19,6 +19,7 @@ use bytes::Bytes;
 use disk::Disk;
 use master::{Effect, Input, Master, Options};
 use metrics::{Gauge, gauge};
+use model::event::Source;
 use model::{AdminReply, AdminRequest, ClusterId, NodeId, Refusal, Ticket};
 use parking_lot::Mutex;
 use protocol::{Core, FromMaster, ToMaster};
@@ -349,12 +350,18 @@ impl MasterThread {
     fn run(mut self) {
         let inbox = Arc::clone(&self.handle.shared.inbox);
         let mut orders = VecDeque::new();
+        let mut dated = self.clock.now();
+        self.step(Input::Date(Clock::wall()));
         while inbox.drain(&mut orders, self.master.deadline().map(|deadline| self.clock.at(deadline))) {
             for order in orders.drain(..) {
                 self.on_order(order);
             }
             if self.master.deadline().is_some_and(|deadline| deadline <= self.clock.now()) {
                 self.step(Input::Tick);
+            }
+            if self.clock.now() >= dated + GAUGES {
+                dated = self.clock.now();
+                self.step(Input::Date(Clock::wall()));
             }
             self.gauges.update(&self.master, self.clock.now());
         }
@@ -439,6 +446,13 @@ impl MasterThread {
             Effect::Reply(ticket, reply) => self.answer(ticket, Ok(reply)),
             Effect::Refuse(ticket, refusal) => self.answer(ticket, Err(refusal)),
             Effect::Event(event, what) => tracing::info!(event, "{what}"),
+            // Nodes log theirs, and what the master merely noticed was logged at once; left are its decisions.
+            Effect::Recorded(event) => {
+                let decided = event.node.is_some() || event.table.is_some();
+                if event.source == Source::Master && decided {
+                    tracing::info!(event = event.name, "{}", event.what);
+                }
+            }
         }
     }
 

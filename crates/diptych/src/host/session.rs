@@ -69,7 +69,11 @@ impl Reports {
         let mut waiting = self.waiting.lock();
         match report {
             ToMaster::Heartbeat { .. } => waiting.heartbeat = Some(report),
-            ToMaster::Propose(..) => {
+            ToMaster::Propose(..) | ToMaster::Events { .. } => {
+                if matches!(report, ToMaster::Events { .. }) {
+                    // It is said again until it is kept.
+                    waiting.others.retain(|other| !matches!(other, ToMaster::Events { .. }));
+                }
                 if waiting.others.len() == REPORTS {
                     waiting.others.pop_front();
                 }

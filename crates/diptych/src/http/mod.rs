@@ -8,6 +8,7 @@
 //! bounded, each and all together. A change that a foreign page makes a browser send is refused. Every answer that is
 //! not good is a [`Problem`].
 
+mod events;
 mod page;
 mod problem;
 mod resource;
@@ -95,6 +96,7 @@ impl Resource {
             Resource::Cell(..) => "cell",
             Resource::Cput(..) => "cput",
             Resource::Cluster => "cluster",
+            Resource::Events => "events",
             Resource::Process(..) | Resource::Drain(..) => "nodes",
         }
     }
@@ -108,7 +110,8 @@ impl Resource {
             | Resource::Metrics
             | Resource::OpenApi
             | Resource::Rows(_)
-            | Resource::Cluster => &[Method::GET],
+            | Resource::Cluster
+            | Resource::Events => &[Method::GET],
             Resource::Tables => &[Method::GET, Method::POST],
             Resource::Table(_) | Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
@@ -120,6 +123,7 @@ impl Resource {
     fn parameters(&self, method: &Method) -> &'static [&'static str] {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
+            (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
             (Resource::Rows(_), _) => {
                 &["prefix", "start", "end", "limit", "column", "family", "versions", "consistency", "max_lag"]
             }
@@ -144,6 +148,7 @@ impl Site {
             check_origin(request.headers())?;
         }
         let query = Query::parse(request.uri().query(), resource.parameters(&method))?;
+        let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
         let body = request.into_body();
         match (resource, &method) {
             (Resource::Live, _) => Ok("ok\n".into_response()),
@@ -152,6 +157,10 @@ impl Site {
             (Resource::OpenApi, _) => Ok(typed("application/json", include_str!("openapi.json"))),
             (Resource::Page, _) => page::show(self.client()?).await,
             (Resource::Cluster, _) => tables::cluster(self.client()?).await,
+            (Resource::Events, _) if query.flag("follow") => {
+                events::follow(self.client()?, &query, last, self.shutdown.clone())
+            }
+            (Resource::Events, _) => events::list(self.client()?, &query).await,
             (Resource::Tables, &Method::POST) => {
                 let (body, _room) = self.read(body, 1 << 20).await?;
                 tables::create(self.client()?, &body).await
@@ -330,6 +339,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 13, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 14, "a resource without a description, or the other way round");
     }
 }

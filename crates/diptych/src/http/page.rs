@@ -5,11 +5,12 @@ use std::fmt::{self, Write};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use client::Client;
+use model::Event;
 use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
 
 use super::problem::Problem;
 use super::tables;
-use crate::cli::show;
+use crate::cli::{events, show};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; }
@@ -23,7 +24,7 @@ code { font-family: ui-monospace, monospace; } div { overflow-x: auto; }";
 /// The page. Without a master it says so, and stays a page.
 pub async fn show(client: &Client) -> Result<Response, Problem> {
     let body = match tables::status(client).await {
-        Ok(status) => page(&status),
+        Ok(status) => page(&status, &tables::last_events(client).await),
         Err(problem) => {
             let error = &problem.to_json()["error"];
             let text = |name| Text(error[name].as_str().unwrap_or_default()).to_string();
@@ -64,7 +65,7 @@ fn frame(body: &str) -> String {
     )
 }
 
-fn page(status: &ClusterStatus) -> String {
+fn page(status: &ClusterStatus, events: &[Event]) -> String {
     let alive = status.nodes.iter().filter(|node| node.alive).count();
     let short = status.tablets.iter().filter(|tablet| is_short(tablet)).count();
     let mut body =
@@ -85,6 +86,11 @@ fn page(status: &ClusterStatus) -> String {
         status.tablets.iter().for_each(|tablet| body += &tablet_line(tablet));
         body += "</table></div>";
     }
+    if !events.is_empty() {
+        body += "<h2>Events</h2><div><table><tr><th>when (UTC)<th>source<th>event<th>of<th>what</tr>";
+        events.iter().rev().for_each(|event| body += &event_line(event));
+        body += "</table></div>";
+    }
     frame(&body)
 }
 
@@ -97,6 +103,17 @@ fn master_line(master: &MasterStatus) -> String {
         master.id,
         master.state(),
         Text(&master.address)
+    )
+}
+
+fn event_line(event: &Event) -> String {
+    format!(
+        "<tr><td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+        show::date(event.at),
+        event.source,
+        Text(&event.name),
+        Text(events::subject(event)),
+        Text(&event.what)
     )
 }
 
@@ -181,7 +198,19 @@ mod tests {
         let address = String::from("<b>");
         let master = MasterStatus { id: 2, address, leads: true, learns: false, heard_ms_ago: Some(0), behind: None };
         let masters = vec![master];
-        let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets, masters });
+        let event = Event {
+            seq: 1,
+            at: model::Timestamp(0),
+            source: model::event::Source::Master,
+            name: String::from("<b>"),
+            table: Some(String::from("<b>")),
+            tablet: None,
+            node: None,
+            epochs: None,
+            what: String::from("<script>"),
+            count: 1,
+        };
+        let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets, masters }, &[event]);
         assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("alert('"), "{page}");
         assert!(page.contains("<td>m2<td><span class=good>leads</span>"), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("1 of 1 tablets lack replicas"), "{page}");

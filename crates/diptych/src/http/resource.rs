@@ -34,6 +34,8 @@ pub enum Resource {
     Cput(String, Bytes),
     /// The cluster's state.
     Cluster,
+    /// What happened.
+    Events,
     /// A node's process, to which something shall be done.
     Process(NodeId, NodeAction),
     /// Empty a node, or let it be filled again.
@@ -60,6 +62,7 @@ impl Resource {
             ["metrics"] => Resource::Metrics,
             ["openapi.json"] => Resource::OpenApi,
             ["v1", "cluster"] => Resource::Cluster,
+            ["v1", "events"] => Resource::Events,
             ["v1", "tables"] => Resource::Tables,
             ["v1", "tables", table] => Resource::Table(table_name(table)?),
             ["v1", "tables", table, "rows"] => Resource::Rows(table_name(table)?),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use client::{Client, Error, NodeAction};
 use model::request::{ClusterStatus, NewTable};
-use model::{AdminReply, AdminRequest, NodeId, Refusal, Schema};
+use model::{AdminReply, AdminRequest, Event, EventQuery, NodeId, Refusal, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -129,6 +129,15 @@ pub async fn status(client: &Client) -> Result<ClusterStatus, Problem> {
     match asked.map_err(|_| Refusal::NoMaster)?? {
         AdminReply::Status(status) => Ok(status),
         other => Err(Error::Protocol(format!("asked for the status, got {other:?}")).into()),
+    }
+}
+
+/// The newest events for the page, which does without them if they do not come soon.
+pub async fn last_events(client: &Client) -> Vec<Event> {
+    let query = EventQuery { limit: 20, ..EventQuery::default() };
+    match timeout(PATIENCE, client.events(query)).await {
+        Ok(Ok(page)) => page.events,
+        Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
 

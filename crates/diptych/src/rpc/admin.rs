@@ -1,8 +1,11 @@
 //! The service `diptych.v1.Admin`: tables and the cluster, answered by the master.
 
+use std::pin::Pin;
+
 use client::Error;
+use futures_util::{Stream, stream};
 use model::request::ClusterMap;
-use model::{AdminReply, AdminRequest, NodeId, Refusal};
+use model::{AdminReply, AdminRequest, EventPage, EventQuery, NodeId, Refusal};
 use tonic::{Request, Response, Status};
 use wire::status::to_status;
 use wire::v1::{self, admin_server::Admin};
@@ -10,7 +13,12 @@ use wire::v1::{self, admin_server::Admin};
 use crate::gateway::Gateway;
 use crate::host::master::MasterHandle;
 
+type Pages = Pin<Box<dyn Stream<Item = Result<v1::EventPage, Status>> + Send>>;
+/// A follower of events hears at least this often, if only that there is nothing new.
+const FOLLOW_WAIT_MS: u32 = 5_000;
+
 /// How the service reaches the master. One attempt: the caller knows best whether to repeat it.
+#[derive(Clone)]
 pub enum AdminService {
     /// Over the network.
     Gateway(Gateway),
@@ -46,6 +54,13 @@ impl AdminService {
         }
     }
 
+    async fn events(&self, query: EventQuery) -> Result<EventPage, Status> {
+        match self.ask(AdminRequest::Events(query)).await? {
+            AdminReply::Events(page) => Ok(page),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
     async fn map(&self) -> Result<ClusterMap, Status> {
         match self.ask(AdminRequest::Map).await? {
             AdminReply::Map(map) => Ok(map),
@@ -60,6 +75,8 @@ fn unexpected(reply: &AdminReply) -> Status {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
+    type EventsStream = Pages;
+
     async fn create_table(&self, request: Request<v1::CreateTableRequest>) -> Result<Response<v1::Table>, Status> {
         self.table(AdminRequest::try_from(request.into_inner())?).await
     }
@@ -111,6 +128,24 @@ impl Admin for AdminService {
 
     async fn remove_master(&self, request: Request<v1::RemoveMasterRequest>) -> Result<Response<v1::Masters>, Status> {
         self.masters(AdminRequest::RemoveMaster(request.into_inner().master)).await
+    }
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Pages>, Status> {
+        let request = request.into_inner();
+        let follow = request.follow;
+        let mut query = EventQuery::from(request);
+        if follow {
+            query.wait_ms = if query.wait_ms == 0 { FOLLOW_WAIT_MS } else { query.wait_ms };
+        }
+        // Nothing is fetched before the caller has taken what came before.
+        let pages = stream::unfold(Some((self.clone(), query)), move |state| async move {
+            let (service, query) = state?;
+            let page = service.events(query.clone()).await;
+            let next = page.as_ref().ok().filter(|_| follow).map(|page| page.next);
+            let state = next.map(|next| (service, EventQuery { since: Some(next), ..query }));
+            Some((page.map(Into::into), state))
+        });
+        Ok(Response::new(Box::pin(pages)))
     }
 
     async fn control_node(

@@ -5,6 +5,8 @@ use core::time::Duration;
 use model::request::{NewTable, Role};
 use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention};
 
+mod events;
+
 /// The first leader names the cluster, by a command like any other.
 #[test]
 fn the_first_leader_founds_the_cluster() {
@@ -369,7 +371,7 @@ impl World {
                         self.index += 1;
                         inputs.push(Input::Committed(self.index, command));
                     }
-                    Effect::Event(..) => {}
+                    Effect::Event(..) | Effect::Recorded(_) => {}
                     other => seen.push(other),
                 }
             }

@@ -197,6 +197,17 @@ impl World {
                 return Err(format!("{tablet} has not become whole: {state}"));
             }
             self.check_group(*tablet, &group.configuration).map_err(|what| format!("{what}: {state}"))?;
+            let epoch = group.configuration.epoch;
+            let decides = |event: &model::Event| {
+                event.tablet == Some(*tablet) && event.epochs.is_some_and(|(_, after)| after == epoch)
+            };
+            if epoch > Epoch(1) && !master.state().events.iter().any(decides) {
+                return Err(format!("no event tells how {tablet} came to {epoch}"));
+            }
+        }
+        let numbers: Vec<u64> = master.state().events.iter().map(|event| event.seq).collect();
+        if numbers.windows(2).any(|pair| pair[1] != pair[0] + 1) {
+            return Err(format!("the numbers of events have gaps: {numbers:?}"));
         }
         for machine in self.machines[1..].iter().filter(|machine| !machine.retired) {
             if machine.is_amnesiac() {

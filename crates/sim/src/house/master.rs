@@ -290,6 +290,7 @@ impl World {
                 }
                 master::Effect::Refuse(..) => {}
                 master::Effect::Event(name, what) => self.say(format!("master: {name} {what}")),
+                master::Effect::Recorded(event) => self.say(format!("recorded: {event:?}")),
             }
         }
     }

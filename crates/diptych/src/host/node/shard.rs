@@ -165,6 +165,7 @@ impl Shard {
             }
             self.settle(now);
             if self.gauges_due <= now {
+                self.node.step(now, Input::Date(Clock::wall()), &mut self.effects);
                 self.gauges_due = now + GAUGES;
                 publish(&self.node, now);
             }
