@@ -21,6 +21,7 @@ pub mod state;
 mod admin;
 mod balance;
 mod healing;
+mod mending;
 mod moves;
 mod operate;
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use core::time::Duration;
 use model::request::{ReplicaReport, Role};
-use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket};
+use model::{AdminReply, ClusterId, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket};
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -230,6 +230,9 @@ impl Master {
         match message {
             ToMaster::Propose(tablet, configuration, why) => {
                 let Some(group) = self.state.groups.get(&tablet) else {
+                    if !self.state.has_made(tablet) {
+                        return;
+                    }
                     out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
                     return;
                 };
@@ -247,7 +250,8 @@ impl Master {
                 }
             }
             ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas, sent } => {
-                if let Some(why) = self.unwelcome(node, cluster, disk) {
+                let why = self.unwelcome(node, cluster, disk);
+                if let Some(why) = why.or_else(|| self.impostor(now, node, incarnation, &address)) {
                     out.push(Effect::Send(node, FromMaster::Unwelcome(why)));
                     return;
                 }
@@ -287,6 +291,28 @@ impl Master {
         })
     }
 
+    /// Why the node is not the one that it was: its folder is a copy.
+    fn impostor(&self, now: Instant, node: NodeId, incarnation: Incarnation, address: &str) -> Option<String> {
+        let known = self.state.nodes.get(&node)?;
+        if incarnation < known.incarnation {
+            return Some(format!(
+                "node {node} comes with its start number {}, and it has been here with {}: its data folder is an old \
+                 copy, or another process has a copy of it; what it has acknowledged since is missing in the older one. \
+                 Give it the present folder back, or start it under a new node id with an empty folder",
+                incarnation.0, known.incarnation.0
+            ));
+        }
+        // A process has one address for as long as it lives.
+        let twice = incarnation == known.incarnation && address != known.address && self.is_alive(now, node);
+        twice.then(|| {
+            format!(
+                "node {node} is here already, at {}: {address} runs with a copy of its data folder; \
+                 start it under a new node id with an empty folder",
+                known.address
+            )
+        })
+    }
+
     /// Compares what the node reports with what was decided, and sends what it does not know.
     fn answer_reports(&self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
         let Some(heard) = self.heard.get(&node) else { return };
@@ -307,7 +333,8 @@ impl Master {
             }
         }
         self.assign(node, &news, out);
-        let gone = |tablet: &&TabletId| !self.state.groups.contains_key(tablet);
+        // One that this master has not heard of yet is not gone.
+        let gone = |tablet: &&TabletId| !self.state.groups.contains_key(tablet) && self.state.has_made(**tablet);
         let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
             out.push(Effect::Send(node, FromMaster::Forget(forget)));
@@ -351,6 +378,7 @@ impl Master {
             }
             // A new leader first hears who lives.
             Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => {
+                self.mend(now, out);
                 self.heal(now, out);
                 self.carry_moves_on(now, out);
                 self.empty_draining(now, out);
