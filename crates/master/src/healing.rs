@@ -90,7 +90,13 @@ impl Master {
             })
             .map(|(&node, _)| node)
             .collect();
-        let returning = able.iter().copied().find(|node| self.heard[node].replicas.contains_key(&tablet));
+        // Whoever has the data before whoever has lost it; whoever had it before others.
+        let has = |damaged: bool| {
+            let has =
+                |node: &NodeId| self.report(*node, tablet).is_some_and(|report| report.damaged.is_some() == damaged);
+            able.iter().copied().find(has)
+        };
+        let returning = has(false).or_else(|| has(true));
         returning.or_else(|| {
             let overdue = now.since(lacking_since) >= self.options.timing.replace_after;
             overdue.then(|| Load::of(&self.state, able).least()).flatten()

@@ -23,6 +23,7 @@ pub mod events;
 mod admin;
 mod balance;
 mod healing;
+mod mending;
 mod moves;
 mod operate;
 

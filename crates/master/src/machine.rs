@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use core::time::Duration;
 use model::request::{ReplicaReport, Role};
-use model::{AdminReply, ClusterId, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
+use model::{AdminReply, ClusterId, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
 use protocol::notes::Notes;
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
@@ -270,7 +270,8 @@ impl Master {
                 }
             }
             ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas, sent } => {
-                if let Some(why) = self.unwelcome(node, cluster, disk) {
+                let why = self.unwelcome(node, cluster, disk);
+                if let Some(why) = why.or_else(|| self.impostor(now, node, incarnation, &address)) {
                     out.push(Effect::Send(node, FromMaster::Unwelcome(why)));
                     return;
                 }
@@ -310,6 +311,28 @@ impl Master {
         })
     }
 
+    /// Why the node is not the one that it was: its folder is a copy.
+    fn impostor(&self, now: Instant, node: NodeId, incarnation: Incarnation, address: &str) -> Option<String> {
+        let known = self.state.nodes.get(&node)?;
+        if incarnation < known.incarnation {
+            return Some(format!(
+                "node {node} comes with its start number {}, and it has been here with {}: its data folder is an old \
+                 copy, or another process has a copy of it; what it has acknowledged since is missing in the older one. \
+                 Give it the present folder back, or start it under a new node id with an empty folder",
+                incarnation.0, known.incarnation.0
+            ));
+        }
+        // A process has one address for as long as it lives.
+        let twice = incarnation == known.incarnation && address != known.address && self.is_alive(now, node);
+        twice.then(|| {
+            format!(
+                "node {node} is here already, at {}: {address} runs with a copy of its data folder; \
+                 start it under a new node id with an empty folder",
+                known.address
+            )
+        })
+    }
+
     /// Compares what the node reports with what was decided, and sends what it does not know.
     fn answer_reports(&self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
         let Some(heard) = self.heard.get(&node) else { return };
@@ -330,6 +353,7 @@ impl Master {
             }
         }
         self.assign(node, &news, out);
+        // One that this master has not heard of yet is not gone.
         let gone = |tablet: &&TabletId| self.state.is_gone(**tablet);
         let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
@@ -375,6 +399,7 @@ impl Master {
             }
             // A new leader first hears who lives.
             Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => {
+                self.mend(now, out);
                 self.heal(now, out);
                 self.carry_moves_on(now, out);
                 self.empty_draining(now, out);

@@ -334,6 +334,8 @@ pub struct ReplicaReport {
     pub steady: bool,
     /// Bytes of the tablet's tables and memtables.
     pub bytes: u64,
+    /// What that it had written cannot be read any more, if so: it must not be relied on.
+    pub damaged: Option<String>,
 }
 
 /// What a replica does in its group.

@@ -26,17 +26,27 @@ impl Node {
                 self.drop_givings();
             }
             FromMaster::HandOver(tablet, epoch, heir) => {
-                self.step_replica(now, tablet, GroupInput::HandOver(heir, epoch), out);
+                if !self.on_hand_over(tablet, epoch, heir, out) {
+                    self.step_replica(now, tablet, GroupInput::HandOver(heir, epoch), out);
+                }
             }
             FromMaster::Forget(tablets) => {
-                tablets.into_iter().for_each(|tablet| self.on_forget(tablet, out));
+                tablets.into_iter().for_each(|tablet| {
+                    self.on_forget(tablet, out);
+                    self.forget_lost(tablet, out);
+                });
             }
             FromMaster::Release(tablets) => {
                 for (tablet, epoch) in tablets {
                     let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
                     let old = self.mutant(Mutant::RemoveOnOldRelease);
-                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica) || old) {
+                    if self.hosted.get(&tablet).is_some_and(|hosted| spare(&hosted.replica) || old)
+                        && self.may_release(now, tablet, out)
+                    {
                         self.on_forget(tablet, out);
+                    }
+                    if self.lost.get(&tablet).is_some_and(|lost| lost.report(tablet).epoch == epoch) {
+                        self.forget_lost(tablet, out);
                     }
                 }
             }
@@ -82,6 +92,9 @@ impl Node {
 
     fn on_assignment(&mut self, now: Instant, assignment: Assignment, out: &mut Vec<Effect>) {
         let (tablet, me) = (assignment.tablet.id, self.options.id);
+        if self.on_assignment_of_lost(now, &assignment, out) {
+            return;
+        }
         let Assignment { configuration, learner, schema, lineage, .. } = &assignment;
         let is_chosen = configuration.primary == me && lineage.founded < lineage.chosen;
         let obsolete = |hosted: &Hosted| hosted.replica.epoch() < lineage.chosen && !is_chosen;

@@ -96,6 +96,10 @@ impl Node {
             Err(Error::Corrupt { file, offset, what }) => {
                 let what = format!("while reading old entries for {to}: {file} at {offset}: {what}");
                 out.push(Effect::Event(Event { name: "log_damaged", tablet: Some(tablet), what }));
+                // Memory still has what the log had, if tables have not.
+                self.flush(tablet, out);
+                self.tally.log += 1;
+                self.tally.flushed += 1;
                 self.offer(tablet, to, attempt, out);
             }
             Err(_) => self.offer(tablet, to, attempt, out),

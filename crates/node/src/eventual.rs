@@ -129,6 +129,8 @@ impl Node {
         }
         let Seen { epoch, applied, behind, .. } = seen;
         let from = Freshness { node: self.options.id, epoch, applied, lag: seen.lag(now), behind };
-        out.push(found_to_effect(ticket, found, schema, Some(from)));
+        let answer = found_to_effect(ticket, found, schema, Some(from));
+        let answer = answer.map_err(|error| self.refusal_of(tablet, &error));
+        out.push(answer.unwrap_or_else(|refusal| Effect::Refuse(ticket, refusal)));
     }
 }

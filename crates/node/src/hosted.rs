@@ -71,6 +71,8 @@ pub(crate) struct Hosted {
     pub receiving: Option<crate::catch_up::Receiving>,
     /// No flush before this: the last one failed.
     pub flush_after: Instant,
+    /// What of it cannot be read any more.
+    pub damage: Option<String>,
 }
 
 impl Hosted {
@@ -94,6 +96,7 @@ impl Hosted {
             marks: 0,
             receiving: None,
             flush_after: Instant::ZERO,
+            damage: None,
         }
     }
 

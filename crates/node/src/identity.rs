@@ -49,7 +49,7 @@ impl Identity {
         Ok(identity)
     }
 
-    fn read(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
+    pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
         let failed = |what| move |source| Error::io(FILE, what, source);
         if !disk.exists(FILE).map_err(failed("look for"))? {
             return Ok(None);

@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod completions;
+pub mod fsck;
 pub mod read;
 
 mod assign;
@@ -22,17 +23,21 @@ mod catch_up;
 mod deadlines;
 mod events;
 mod eventual;
+mod garbage;
 mod hosted;
 mod identity;
 mod lanes;
 mod machine;
+mod quarantine;
 mod recovery;
+mod scrub;
 mod serve;
 mod stage;
 mod upkeep;
 
 pub use api::{Effect, Event, Input};
-pub use machine::{FlushOptions, Node, Options};
+pub use machine::{FlushOptions, Node, Options, Upkeep};
+pub use quarantine::Tally;
 pub use recovery::{Hands, open};
 pub use stage::Stage;
 

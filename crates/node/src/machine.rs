@@ -8,6 +8,7 @@ use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
 use protocol::{Core, Entry, GroupMessage, Mutant, NodeMessage, Replica, Stamp, Timing, ToMaster};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use store::log::{Kind, Record};
 use store::{Error, Job};
 
@@ -15,9 +16,12 @@ use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
 use crate::deadlines::Deadlines;
 use crate::eventual::Seen;
+use crate::garbage::Garbage;
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
+use crate::quarantine::{Lost, Tally};
 use crate::read::Found;
+use crate::scrub::Scrubbing;
 
 /// The log keeps the node's own state, its cluster's id, under this number.
 pub(crate) const NODE_ITSELF: TabletId = TabletId(0);
@@ -39,6 +43,24 @@ impl Default for FlushOptions {
     }
 }
 
+/// What a node does when it has time.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// The date at which the node is opened.
+    pub date: Timestamp,
+    /// What was thrown away is kept for so long.
+    pub trash_keep: Duration,
+    /// All files are read once in this time, to find damage; zero is never.
+    pub scrub_every: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Upkeep {
+        let day = Duration::from_secs(86_400);
+        Upkeep { date: Timestamp(0), trash_keep: day, scrub_every: day * 3 }
+    }
+}
+
 /// What a node must be told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -54,6 +76,8 @@ pub struct Options {
     pub flush: FlushOptions,
     /// The shared log's options.
     pub log: store::log::Options,
+    /// What is done when there is time.
+    pub upkeep: Upkeep,
 }
 
 /// Why a read is under way.
@@ -76,6 +100,8 @@ pub(crate) enum Working {
     Fetch { tablet: TabletId, to: NodeId, attempt: u64, file: u32, offset: u64 },
     Receive { tablet: TabletId, attempt: u64, len: u64 },
     Adopt { tablet: TabletId, upto: Lsn, note: Bytes },
+    Scrub { tablet: TabletId },
+    Empty,
 }
 
 /// A storage node.
@@ -87,6 +113,15 @@ pub struct Node {
     pub(crate) incarnation: Incarnation,
 
     pub(crate) hosted: BTreeMap<TabletId, Hosted>,
+    /// Tablets that should be hosted, but were damaged beyond that.
+    pub(crate) lost: BTreeMap<TabletId, Lost>,
+    /// Until then, a tablet that nobody here knows may be one that the log has lost.
+    pub(crate) forgot: Option<Instant>,
+    pub(crate) opened: Instant,
+    pub(crate) scrubbing: Scrubbing,
+    pub(crate) garbage: Garbage,
+    /// How often damage was met, by what was damaged, and how often it was repaired.
+    pub(crate) tally: Tally,
     /// Tablets whose replicas were stepped in this batch.
     pub(crate) touched: BTreeSet<TabletId>,
     /// Tablets whose files are being removed.
@@ -137,6 +172,12 @@ impl Node {
             disk: identity.disk,
             incarnation: identity.incarnation,
             hosted: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            forgot: None,
+            opened: now,
+            scrubbing: Scrubbing::new(now),
+            garbage: Garbage::new(now),
+            tally: Tally::default(),
             touched: BTreeSet::new(),
             dropping: BTreeSet::new(),
             to_drop: VecDeque::new(),
@@ -202,8 +243,9 @@ impl Node {
             committed: hosted.replica.committed(),
             steady: hosted.replica.is_steady(now),
             bytes: hosted.rows.bytes(),
+            damaged: hosted.damage.clone(),
         };
-        self.hosted.iter().map(report).collect()
+        self.hosted.iter().map(report).chain(self.lost_reports()).collect()
     }
 
     /// Bytes of the log, as last heard of the host.
@@ -312,7 +354,7 @@ impl Node {
         }
         while let Some(&(_, tablet)) = self.to_drop.front().filter(|(at, _)| *at <= upto) {
             self.to_drop.pop_front();
-            self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+            self.run(Job::Drop { tablet, date: self.date(now) }, Working::Drop { tablet }, out);
         }
         for (tablet, mark) in marks {
             // A tablet that was dropped and came back counts its marks anew.
@@ -353,12 +395,15 @@ impl Node {
     fn on_read_done(&mut self, now: Instant, id: u64, found: Result<Found, Error>, out: &mut Vec<Effect>) {
         match self.reads.remove(&id) {
             Some(Reading::Request { ticket, tablet, epoch, schema }) => {
+                self.notice(tablet, &found, out);
                 self.answer_read(now, ticket, tablet, epoch, schema, found, out);
             }
             Some(Reading::Eventual { ticket, tablet, schema, seen }) => {
+                self.notice(tablet, &found, out);
                 self.answer_eventual(now, ticket, tablet, schema, seen, found, out);
             }
             Some(Reading::Condition { tablet, epoch, write }) => {
+                self.notice(tablet, &found, out);
                 let row = write.mutation.row.clone();
                 let hosted = self.hosted.get(&tablet);
                 if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_write(now)) {
@@ -440,9 +485,11 @@ impl Node {
             let again = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet) && !waits(tablet));
             let again: Vec<TabletId> = again.collect();
             for tablet in again {
-                self.run(Job::Drop { tablet }, Working::Drop { tablet }, out);
+                self.run(Job::Drop { tablet, date: self.date(now) }, Working::Drop { tablet }, out);
             }
         }
+        self.scrub_if_due(now, out);
+        self.empty_trash_if_due(now, out);
     }
 
     fn report(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -499,7 +546,7 @@ impl Core for Node {
             Input::ReadDone(id, found) => self.on_read_done(now, id, found, out),
             Input::LogRead(id, result) => self.on_log_read(now, id, result, out),
             Input::JobDone(id, result) => self.on_job_done(now, id, result, out),
-            Input::Room(room) => self.on_room(room, out),
+            Input::Room(room) => self.on_room(now, room, out),
             Input::LogBytes(bytes) => self.on_log_bytes(now, bytes, out),
             Input::Settle => self.on_settle(now, out),
             Input::Tick => self.on_tick(now, out),
@@ -510,7 +557,7 @@ impl Core for Node {
     fn deadline(&self) -> Option<Instant> {
         let replicas = self.deadlines.earliest();
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
-        let own = self.notes.deadline().map_or(own, |deadline| deadline.min(own));
-        Some(replicas.map_or(own, |deadline| deadline.min(own)))
+        let scrub = self.scrubbing.deadline().filter(|_| !self.options.upkeep.scrub_every.is_zero());
+        [replicas, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)].into_iter().flatten().min()
     }
 }

@@ -1,7 +1,7 @@
 //! Opens a node: what its disk remembers becomes replicas, rows and completion records again.
 
 use disk::Disk;
-use model::{ClusterId, Command, Instant, Lsn, NodeId, TabletId};
+use model::{ClusterId, Command, Epoch, Instant, Lsn, NodeId, TabletId};
 use protocol::{Core, Entry, Replica};
 use std::sync::Arc;
 use store::log::{Found, Kind, Log, LogReader};
@@ -11,6 +11,7 @@ use crate::completions::Completions;
 use crate::hosted::{Applied, Hosted, SavedState};
 use crate::identity::Identity;
 use crate::machine::{NODE_ITSELF, Node, Options};
+use crate::quarantine::Lost;
 
 /// Bytes of entries that recovery holds in memory at a time.
 const BATCH_BYTES: usize = 8 << 20;
@@ -32,32 +33,62 @@ pub struct Hands {
 /// Fails if the disk is another node's, or if damage shows that cannot come from a crash; the error names the file.
 pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node, Hands), Error> {
     let identity = Identity::open(&*disk, options.id, options.seed)?;
-    let (log, recovered) = Log::open(Arc::clone(&disk), "log", options.log)?;
-    let (keeper, mut tables) = Keeper::open(disk)?;
+    let (mut log, recovered) = Log::open(Arc::clone(&disk), "log", options.log)?;
+    let (keeper, tablets) = Keeper::open(disk, options.upkeep.date)?;
+    let (mut tables, mut damaged) = (tablets.sound, tablets.damaged);
+    let mut notes = recovered.notes;
     let (me, timing) = (options.id, options.timing.clone());
+    let date = options.upkeep.date;
     let mut node = Node::new(options, identity, now);
     let reader = log.reader();
 
     for (tablet, found) in recovered.tablets {
-        let Some(state) = &found.state else { continue };
+        let Some(state) = &found.state else {
+            if let Some(doubt) = &found.doubt {
+                notes.push(format!("tablet {tablet} is lost here: {}", doubt.why));
+                node.lost.insert(tablet, Lost::new(doubt.why.clone(), Epoch(0)));
+            }
+            continue;
+        };
         if tablet == NODE_ITSELF {
             node.cluster = Some(cluster_id(state)?);
             continue;
         }
         let state = SavedState::from_bytes(state).map_err(|what| broken(tablet, &what))?;
+        let flushed = tables.get(&tablet).map_or(Lsn::ZERO, |(rows, _)| rows.flushed());
+        // Entries that tables have are not needed any more.
+        let doubt = found.doubt.as_ref().filter(|doubt| doubt.upto > flushed).map(|doubt| doubt.why.clone());
+        if let Some(why) = damaged.remove(&tablet).or(doubt) {
+            tables.remove(&tablet);
+            notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
+            node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
+            continue;
+        }
         let (rows, note) = tables.remove(&tablet).unwrap_or_else(|| (store::Tablet::new(tablet), NodeNote::new()));
         let completions =
             Completions::from_bytes(&note).ok_or_else(|| broken(tablet, "completion records make no sense"))?;
         let recovering = Recovering { tablet, me, state, found };
-        let hosted = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        let damage = rows.view().damage();
+        let mut hosted = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        if let Some(damage) = damage {
+            notes.push(format!("tablet {tablet}: {damage}"));
+            hosted.damage = Some(damage.to_string());
+        }
         node.deadlines.note(tablet, hosted.replica.deadline());
         node.hosted.insert(tablet, hosted);
     }
     // Tables without a replica's state are what a crash left of a tablet that was dropped.
-    for tablet in tables.into_keys() {
-        keeper.run(store::Job::Drop { tablet })?;
+    for tablet in tables.into_keys().chain(damaged.into_keys()) {
+        keeper.run(store::Job::Drop { tablet, date })?;
     }
-    let hands = Hands { log, reader, keeper: Arc::new(keeper), notes: recovered.notes };
+    // From now on the log says so too: what shows the damage may be trimmed.
+    let lost = node.lost.iter().map(|(&tablet, lost)| lost.record(tablet)).collect::<Vec<_>>();
+    if !lost.is_empty() {
+        log.append(&lost)?;
+        log.sync()?;
+    }
+    node.forgot = recovered.forgot.then(|| now + node.options.timing.session);
+    let hands = Hands { log, reader, keeper: Arc::new(keeper), notes };
     Ok((node, hands))
 }
 

@@ -151,7 +151,7 @@ impl Node {
             Ok(Found::Rows(..)) => None,
             Err(error) => {
                 hosted.lanes.judged(&row, false);
-                out.push(Effect::Refuse(write.ticket, Refusal::Corrupt(error.to_string())));
+                out.push(Effect::Refuse(write.ticket, self.refusal_of(tablet, &error)));
                 return;
             }
         };
@@ -238,7 +238,8 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
             return;
         }
-        out.push(found_to_effect(ticket, found, schema, None));
+        let answer = found_to_effect(ticket, found, schema, None).map_err(|error| self.refusal_of(tablet, &error));
+        out.push(answer.unwrap_or_else(|refusal| Effect::Refuse(ticket, refusal)));
     }
 }
 
@@ -258,12 +259,11 @@ pub(crate) fn found_to_effect(
     found: Result<Found, store::Error>,
     schema: Arc<Schema>,
     from: Option<Freshness>,
-) -> Effect {
-    match found {
-        Ok(Found::Row(row)) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
-        Ok(Found::Rows(rows, resume)) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
-        Err(error) => Effect::Refuse(ticket, Refusal::Corrupt(error.to_string())),
-    }
+) -> Result<Effect, store::Error> {
+    Ok(match found? {
+        Found::Row(row) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
+        Found::Rows(rows, resume) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
+    })
 }
 
 pub(crate) fn one_row(hosted: &Hosted, row: Bytes) -> Result<What, Refusal> {

@@ -1,7 +1,7 @@
 //! A node of its own, with a host that carries every effect out at once.
 
 use bytes::Bytes;
-use disk::MemDisk;
+use disk::{Disk, MemDisk};
 use model::request::{Request, Role};
 use model::{
     Assignment, Change, ClientId, ClusterId, Condition, Configuration, Epoch, Family, FamilyId, Instant, Mutation,
@@ -11,7 +11,7 @@ use model::{
 use protocol::{Core, FromMaster, NodeMessage, Timing};
 use std::sync::Arc;
 
-use crate::{Effect, FlushOptions, Hands, Input, Node, Options, open};
+use crate::{Effect, FlushOptions, Hands, Input, Node, Options, Upkeep, open};
 
 mod eventual;
 
@@ -31,7 +31,7 @@ fn files_go_only_after_the_log_says_so() {
     assert!(!out.iter().any(|effect| matches!(effect, Effect::Run(..))), "and its disk has not said yes");
     let mut after = Vec::new();
     world.node.step(world.now, Input::Durable(world.logged + 1), &mut after);
-    assert!(after.iter().any(|effect| matches!(effect, Effect::Run(_, store::Job::Drop { tablet: TABLET }))));
+    assert!(after.iter().any(|effect| matches!(effect, Effect::Run(_, store::Job::Drop { tablet: TABLET, .. }))));
 }
 
 #[test]
@@ -199,6 +199,86 @@ fn a_forgotten_tablet_is_gone_also_after_a_restart() {
     assert_eq!(world.node.replicas().count(), 0);
 }
 
+// ---- damage
+
+/// A sole member with damage keeps serving what can be read, and says so; writes go on.
+#[test]
+fn the_last_copy_serves_what_can_be_read() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    world.damage_tables(20);
+    assert!(matches!(world.get("LAX"), Err(Refusal::Corrupt(_))), "never wrong bytes");
+    world.put("SFO", "info", "note", "2").unwrap();
+    assert_eq!(world.get("SFO"), Ok(vec![("note".into(), "2".into())]));
+    assert!(world.damage().unwrap().contains("tables/00000001.sst"));
+}
+
+/// Others have what is damaged here: the read succeeds at them soon, so its refusal passes.
+#[test]
+fn a_damaged_primary_makes_room_for_an_heir() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    world.damage_tables(20);
+    world.restart();
+    let pair = Configuration { epoch: Epoch(2), primary: ME, secondaries: vec![NodeId(2)] };
+    world.assign(pair.clone());
+    assert!(world.damage().is_some(), "the scrubber has met it");
+    assert_eq!(world.role(), Some(Role::Primary), "until the master has found an heir");
+    world.step(Input::FromMaster(FromMaster::HandOver(TABLET, Epoch(1), NodeId(2))));
+    assert_eq!(world.role(), Some(Role::Primary), "that was for another epoch");
+    world.step(Input::FromMaster(FromMaster::HandOver(TABLET, Epoch(2), NodeId(2))));
+    assert_eq!(world.role(), None, "it answers nothing any more");
+    let files = world.tables();
+    assert_eq!(files.len(), 1, "and keeps all until the others go on without it");
+    world.assign(pair);
+    assert_eq!((world.role(), world.tables()), (None, files));
+    world.assign(Configuration { epoch: Epoch(3), primary: NodeId(2), secondaries: vec![] });
+    assert_eq!(world.tables().len(), 0);
+}
+
+/// What it acknowledged in one epoch counts for no later one: it leaves, and comes back with nothing.
+#[test]
+fn a_damaged_member_learns_anew_after_it_was_removed() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    world.assign(Configuration { epoch: Epoch(2), primary: NodeId(2), secondaries: vec![ME] });
+    // The footer: the table does not open any more.
+    world.damage_tables(u64::MAX);
+    world.restart();
+    assert_eq!(world.role(), Some(Role::Secondary), "it may be the last that has the tail of the log");
+    assert!(world.damage().is_some());
+    let alone = Configuration { epoch: Epoch(3), primary: NodeId(2), secondaries: vec![] };
+    world.assign(alone.clone());
+    assert_eq!((world.role(), world.tables().len()), (None, 0));
+    assert!(world.damage().is_some(), "the master is told that it would learn");
+    let learner = Assignment { learner: Some(ME), ..world.assignment(alone) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![learner])));
+    assert_eq!((world.role(), world.damage()), (Some(Role::Learner), None));
+    assert_eq!(world.node.replicas().next().unwrap().durable(), model::Lsn::ZERO);
+}
+
+/// A damaged manifest says nothing of what the replica has: it is no member any more, not even in the first epoch, in
+/// which a member without data is usually a new one.
+#[test]
+fn a_lost_manifest_loses_one_tablet_only() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    assert!(world.disk.flip("manifest/7", 30, 4));
+    world.restart();
+    assert!(world.damage().unwrap().contains("manifest/7"));
+    let first = Configuration::first(ME, [NodeId(2)]);
+    world.assign(first.clone());
+    assert_eq!(world.role(), None);
+    let other = Tablet { id: TabletId(8), table: TableId(1), slice: Slice::Hash { bucket: 0, of: 1 } };
+    let other = Assignment { tablet: other, ..world.assignment(first) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![other])));
+    assert_eq!(world.node.replicas().count(), 1, "another tablet is served");
+}
+
 // ---- the vocabulary ---------------------------------------------------------------------------------------------
 
 struct World {
@@ -295,6 +375,26 @@ impl World {
         }
     }
 
+    /// Flips a bit of each table: at the offset, or near the end of a shorter one.
+    fn damage_tables(&self, offset: u64) {
+        for name in self.tables() {
+            let len = self.disk.open(&name).unwrap().len().unwrap();
+            assert!(self.disk.flip(&name, offset.min(len - 9), 1));
+        }
+    }
+
+    fn tables(&self) -> Vec<String> {
+        self.disk.list("tables").unwrap().into_iter().map(|name| format!("tables/{name}")).collect()
+    }
+
+    fn role(&self) -> Option<Role> {
+        self.node.replicas().next().map(protocol::Replica::role)
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.node.reports(self.now).into_iter().find_map(|report| report.damaged)
+    }
+
     /// Power off and on.
     fn restart(&mut self) {
         self.disk.crash(1);
@@ -360,6 +460,7 @@ fn options() -> Options {
         seed: 3,
         flush: FlushOptions::default(),
         log: store::log::Options { segment_bytes: 1 << 16 },
+        upkeep: Upkeep { date: Timestamp(1_000_000_000), ..Upkeep::default() },
     }
 }
 

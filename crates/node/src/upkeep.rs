@@ -17,7 +17,7 @@ impl Node {
             | Working::Drop { tablet: busy }
             | Working::Receive { tablet: busy, .. }
             | Working::Adopt { tablet: busy, .. } => *busy == tablet,
-            Working::Fetch { .. } => false,
+            Working::Fetch { .. } | Working::Scrub { .. } | Working::Empty => false,
         })
     }
 
@@ -36,6 +36,12 @@ impl Node {
         if (!large && !log_is_long) || now < hosted.flush_after || self.adopting.contains(&tablet) {
             return;
         }
+        self.flush(tablet, out);
+    }
+
+    /// Sends a memtable to disk, unless that is under way.
+    pub(crate) fn flush(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet).filter(|_| !self.adopting.contains(&tablet)) else { return };
         let note = hosted.completions.to_bytes();
         if let Some(job) = hosted.rows.freeze(note) {
             self.run(job, Working::Flush { tablet }, out);
@@ -57,6 +63,15 @@ impl Node {
         if let Err(error) = &result {
             let what = format!("{working:?}: {error}");
             out.push(Effect::Event(Event { name: "job_failed", tablet: None, what }));
+        }
+        match &working {
+            // What a peer's piece brings is not ours; what is damaged of a checkpoint is found when it is adopted.
+            Working::Drop { .. } | Working::Receive { .. } | Working::Empty => {}
+            Working::Flush { tablet }
+            | Working::Merge { tablet }
+            | Working::Fetch { tablet, .. }
+            | Working::Scrub { tablet }
+            | Working::Adopt { tablet, .. } => self.notice(*tablet, &result, out),
         }
         match (working, result) {
             (Working::Flush { tablet }, Ok(done)) => {
@@ -86,7 +101,11 @@ impl Node {
             }
             (Working::Drop { tablet }, Ok(_)) => {
                 self.dropping.remove(&tablet);
+                // Whoever is to learn the tablet anew may begin.
+                self.ask_master |= self.lost.contains_key(&tablet);
             }
+            (Working::Scrub { tablet }, result) => self.on_scrubbed(now, tablet, result),
+            (Working::Empty, result) => self.on_emptied(now, &result, out),
             // It stays among those to be dropped, and is tried again with the next report.
             (Working::Drop { .. }, Err(_)) => {}
             (Working::Fetch { tablet, to, attempt, file, offset }, result) => {
@@ -126,7 +145,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn on_room(&mut self, room: bool, out: &mut Vec<Effect>) {
+    pub(crate) fn on_room(&mut self, now: Instant, room: bool, out: &mut Vec<Effect>) {
         if room != self.room {
             let (name, what) = if room {
                 ("disk_has_room", "writes resume")
@@ -136,5 +155,8 @@ impl Node {
             out.push(Effect::Event(Event { name, tablet: None, what: what.into() }));
         }
         self.room = room;
+        if !room {
+            self.empty_trash_now(now);
+        }
     }
 }

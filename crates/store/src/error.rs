@@ -40,8 +40,10 @@ pub enum Error {
         /// The file that needed room.
         file: String,
     },
-    /// The file is of a version that this program does not know.
-    #[error("{file} has format version {found}; this program reads up to {known}: start a newer one")]
+    /// The file is of a version that this program does not know: a newer one, or one from before the first release.
+    #[error(
+        "{file} has format version {found}, and this program reads {known}: start the one that wrote it, or give the node an empty folder"
+    )]
     Version {
         /// The file, relative to the data folder.
         file: String,
@@ -80,6 +82,13 @@ impl Error {
     /// Whether the operation may succeed once there is room.
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full { .. })
+    }
+
+    /// Whether what was written cannot be read any more: bytes came back changed, or the disk does not give them.
+    pub fn is_damage(&self) -> bool {
+        const EIO: i32 = 5;
+        self.is_corrupt()
+            || matches!(self, Error::Io { what: "read", source, .. } if source.raw_os_error() == Some(EIO))
     }
 
     /// Whether bytes came back changed.

@@ -10,6 +10,7 @@ use model::{Bytes, Lsn, Schema, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::memtable::Memtable;
+use crate::scrub;
 use crate::sstable::Table;
 use crate::view::View;
 
@@ -53,10 +54,12 @@ pub enum Job {
         /// as of this time.
         now: Timestamp,
     },
-    /// Forgets a tablet.
+    /// Forgets a tablet: its files go to the trash.
     Drop {
         /// Which.
         tablet: TabletId,
+        /// The present date.
+        date: Timestamp,
     },
     /// Writes down a piece of a checkpoint that a peer sends. Pieces of an older attempt are removed.
     Receive {
@@ -95,6 +98,22 @@ pub enum Job {
         /// how much at most.
         len: u32,
     },
+    /// Reads a part of what a tablet has on the disk, to see that it is whole.
+    Scrub {
+        /// Of this one.
+        view: View,
+        /// From here on.
+        from: scrub::Place,
+        /// About so much.
+        bytes: u64,
+    },
+    /// Removes what has been in the trash for long.
+    Empty {
+        /// Since before this date.
+        until: Timestamp,
+        /// About so much at a time.
+        bytes: u64,
+    },
 }
 
 /// What a job does, without what it does it with.
@@ -112,6 +131,10 @@ pub enum JobKind {
     Adopt,
     /// [`Job::Fetch`]
     Fetch,
+    /// [`Job::Scrub`]
+    Scrub,
+    /// [`Job::Empty`]
+    Empty,
 }
 
 impl Job {
@@ -124,18 +147,21 @@ impl Job {
             Job::Receive { .. } => JobKind::Receive,
             Job::Adopt { .. } => JobKind::Adopt,
             Job::Fetch { .. } => JobKind::Fetch,
+            Job::Scrub { .. } => JobKind::Scrub,
+            Job::Empty { .. } => JobKind::Empty,
         }
     }
 
-    /// To which tablet.
-    pub fn tablet(&self) -> TabletId {
+    /// To which tablet, if it is about one.
+    pub fn tablet(&self) -> Option<TabletId> {
         match self {
             Job::Flush { tablet, .. }
             | Job::Merge { tablet, .. }
-            | Job::Drop { tablet }
+            | Job::Drop { tablet, .. }
             | Job::Receive { tablet, .. }
-            | Job::Adopt { tablet, .. } => *tablet,
-            Job::Fetch { view, .. } => view.tablet(),
+            | Job::Adopt { tablet, .. } => Some(*tablet),
+            Job::Fetch { view, .. } | Job::Scrub { view, .. } => Some(view.tablet()),
+            Job::Empty { .. } => None,
         }
     }
 }
@@ -192,4 +218,18 @@ pub enum Done {
     },
     /// Bytes of a checkpoint; fewer than asked for only at the end of the file.
     Fetched(Bytes),
+    /// It is whole.
+    Scrubbed {
+        /// So much was read.
+        bytes: u64,
+        /// Where to go on; `None` at the end of the tablet.
+        next: Option<scrub::Place>,
+    },
+    /// The trash is emptier.
+    Emptied {
+        /// By so much.
+        bytes: u64,
+        /// There is more to remove.
+        more: bool,
+    },
 }

@@ -4,10 +4,11 @@
 //!   manifest/<tablet>                      what counts: crate::manifest
 //!   tables/<number>.sst                    written and synced, and the folder too, before a manifest names them
 //!   incoming/<tablet>-<attempt>-<file>     pieces of a checkpoint from a peer; worth nothing after a restart
+//!   trash/<seconds>-<name>                 what was dropped, or is named by nobody at the start: crate::trash
 //! ```
 //!
-//! A job takes effect with one edit of the manifest. Files that no manifest names are removed: at the start, and while
-//! running once no view needs them. If a job fails before its edit, the files it has written are removed; if the edit itself
+//! A job takes effect with one edit of the manifest. Files that no manifest names go: to the trash at the start, and for
+//! good while running, once no view needs them. If a job fails before its edit, the files it has written are removed; if the edit itself
 //! fails nobody knows whether it will outlive a crash, so everything stays as both outcomes need it. Any thread may
 //! run a job; jobs that change one tablet never overlap, which is the caller's part.
 
@@ -17,25 +18,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use disk::{Disk, File};
-use model::{Bytes, Lsn, TabletId};
+use model::{Bytes, Lsn, TabletId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::Error;
 use crate::compaction;
 use crate::job::{Done, FileInfo, Job};
-use crate::manifest::{self, Edit, Manifest};
+use crate::manifest::{self, Edit, Manifest, State};
 use crate::memtable::{MemoryCursor, Memtable};
+use crate::scrub;
 use crate::sstable::{Shelf, Table, Writer};
 use crate::tablet::Tablet;
+use crate::trash;
 use crate::view::{Version, View};
 
-const TABLES: &str = "tables";
+pub(crate) const TABLES: &str = "tables";
 const INCOMING: &str = "incoming";
 /// Bytes of a checkpoint that are read at once, whatever a peer asks for.
 const MOST_FETCHED: u32 = 8 << 20;
 
-/// The tablets that a restart brings back, each with the note of its last flush.
-pub type Tablets = BTreeMap<TabletId, (Tablet, Bytes)>;
+/// The tablets that a restart brings back.
+#[derive(Debug)]
+pub struct Tablets {
+    /// Those that can be read, each with the note of its last flush. Some of their tables may be damaged.
+    pub sound: BTreeMap<TabletId, (Tablet, Bytes)>,
+    /// Those of which nothing can be said, and why: which tables are theirs and how old those are is not known.
+    pub damaged: BTreeMap<TabletId, String>,
+}
 
 /// All table files of a node.
 pub struct Keeper {
@@ -47,33 +56,55 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Opens all tablets of which something is on the disk, each with its note, and removes what nobody needs.
-    pub fn open(disk: Arc<dyn Disk>) -> Result<(Keeper, Tablets), Error> {
-        for dir in [TABLES, INCOMING, manifest::DIR] {
+    /// Opens all tablets of which something is on the disk, each with its note, and throws away what nobody needs. `date`
+    /// is the present date.
+    pub fn open(disk: Arc<dyn Disk>, date: Timestamp) -> Result<(Keeper, Tablets), Error> {
+        for dir in [TABLES, INCOMING, manifest::DIR, trash::DIR] {
             disk.create_dir(dir).map_err(|source| Error::io(dir, "create", source))?;
         }
         disk.sync_dir("").map_err(|source| Error::io("the data folder", "sync", source))?;
-        let manifest = Manifest::open(disk.clone())?;
+        let (manifest, damaged) = Manifest::open(disk.clone())?;
         let named: BTreeSet<u64> = manifest.tablets().values().flat_map(|state| state.tables.iter().copied()).collect();
         let mut greatest = named.last().copied().unwrap_or(0);
         for name in disk.list(TABLES).map_err(|source| Error::io(TABLES, "list", source))? {
             let Some(number) = name.strip_suffix(".sst").and_then(|number| number.parse().ok()) else { continue };
             greatest = greatest.max(number);
             if !named.contains(&number) {
-                remove(&*disk, &format!("{TABLES}/{name}"))?;
+                trash::put(&*disk, &format!("{TABLES}/{name}"), date)?;
             }
         }
         let keeper =
             Keeper { disk, manifest: Mutex::new(manifest), shelf: Arc::default(), next: AtomicU64::new(greatest + 1) };
         keeper.remove_incoming(|_, _| true)?;
-        let mut tablets = BTreeMap::new();
-        for (&id, state) in keeper.manifest.lock().tablets() {
-            let tables = state.tables.iter().map(|&number| keeper.open_table(number)).collect::<Result<Vec<_>, _>>()?;
-            check_tables(id, &tables, state.flushed)?;
-            let version = Version { tables, flushed: state.flushed, note: state.note.clone() };
-            tablets.insert(id, (Tablet::of_version(id, version), state.note.clone()));
+        let mut tablets = Tablets { sound: BTreeMap::new(), damaged };
+        let states: Vec<State> = keeper.manifest.lock().tablets().values().cloned().collect();
+        for state in states {
+            match keeper.open_tablet(&state) {
+                Ok(tablet) => {
+                    tablets.sound.insert(state.tablet, (tablet, state.note));
+                }
+                Err(error) if error.is_damage() => {
+                    tablets.damaged.insert(state.tablet, error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok((keeper, tablets))
+    }
+
+    /// The tablet as its manifest has it. A table that cannot be read stays in its place and refuses.
+    fn open_tablet(&self, state: &State) -> Result<Tablet, Error> {
+        let open = |&number: &u64| match self.open_table(number) {
+            Err(Error::Corrupt { file: path, offset, what }) => {
+                let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
+                Ok(Arc::new(Table::broken(file, path, Some(self.shelf.pin(number)), offset, what)))
+            }
+            other => other,
+        };
+        let tables = state.tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        check_tables(state.tablet, &tables, state.flushed)?;
+        let version = Version { tables, flushed: state.flushed, note: state.note.clone() };
+        Ok(Tablet::of_version(state.tablet, version))
     }
 
     /// Does a job. An error names the file; [`Error::is_full`] says that the job may be run again once there is room.
@@ -108,8 +139,8 @@ impl Keeper {
                 self.edit(tablet, edit, &table)?;
                 Ok(Done::Merged { tablet, removed, added: table })
             }
-            Job::Drop { tablet } => {
-                self.edit(tablet, Edit::Dropped, &None)?;
+            Job::Drop { tablet, date } => {
+                self.throw_away(tablet, date)?;
                 self.remove_incoming(|of, _| of == tablet)?;
                 Ok(Done::Dropped { tablet })
             }
@@ -122,7 +153,32 @@ impl Keeper {
                 Ok(Done::Adopted { tablet, tables, upto, note })
             }
             Job::Fetch { view, file, offset, len } => self.fetch(&view, file, offset, len).map(Done::Fetched),
+            Job::Scrub { view, from, bytes } => {
+                let (bytes, next) = scrub::slice(&view, from, bytes)?;
+                if next.is_none() {
+                    self.manifest.lock().check(view.tablet())?;
+                }
+                Ok(Done::Scrubbed { bytes, next })
+            }
+            Job::Empty { until, bytes } => {
+                let (bytes, more) = trash::empty(&*self.disk, until, bytes)?;
+                Ok(Done::Emptied { bytes, more })
+            }
         }
+    }
+
+    /// All files of a tablet go to the trash; those who have them open may read on. The manifest goes first: tables that
+    /// a crash leaves behind follow at the next start.
+    fn throw_away(&self, tablet: TabletId, date: Timestamp) -> Result<(), Error> {
+        let tables = self.manifest.lock().throw_away(tablet, date)?;
+        for &number in &tables {
+            trash::put(&*self.disk, &path_of(number), date)?;
+        }
+        if !tables.is_empty() {
+            self.disk.sync_dir(trash::DIR).map_err(|source| Error::io(trash::DIR, "sync", source))?;
+            self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
+        }
+        Ok(())
     }
 
     /// Removes the files that no manifest names any more and no view needs.
@@ -234,7 +290,12 @@ impl Keeper {
 
     fn open_table(&self, number: u64) -> Result<Arc<Table>, Error> {
         let path = path_of(number);
-        let file: Arc<dyn File> = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
+        let file: Arc<dyn File> = match self.disk.open(&path) {
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::corrupt(manifest::DIR, 0, format!("it names {path}, which is not there")));
+            }
+            opened => opened.map_err(|source| Error::io(&path, "open", source))?,
+        };
         Ok(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)))?))
     }
 
@@ -270,7 +331,7 @@ fn write_memtable(memtable: Arc<Memtable>, writer: &mut Writer) -> Result<(), Er
 /// Tables of one tablet follow each other in time.
 fn check_tables(tablet: TabletId, tables: &[Arc<Table>], upto: Lsn) -> Result<(), Error> {
     let mut end = Lsn::ZERO;
-    for table in tables {
+    for table in tables.iter().filter(|table| table.damage().is_none()) {
         let properties = table.properties();
         if properties.tablet != tablet || properties.after < end || properties.upto < properties.after {
             let what = format!("it does not belong at this place of {tablet}");
@@ -288,7 +349,7 @@ fn number(table: &Option<Arc<Table>>) -> Option<u64> {
     table.as_ref().map(|table| table.number())
 }
 
-fn path_of(number: u64) -> String {
+pub(crate) fn path_of(number: u64) -> String {
     format!("{TABLES}/{number:08}.sst")
 }
 

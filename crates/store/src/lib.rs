@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod error;
+pub mod fsck;
 pub mod log;
 
 pub mod compaction;
@@ -23,8 +24,10 @@ pub mod key;
 pub mod manifest;
 pub mod memtable;
 pub mod merge;
+pub mod scrub;
 pub mod sstable;
 pub mod tablet;
+pub mod trash;
 pub mod view;
 
 pub use error::Error;

@@ -71,6 +71,10 @@ pub enum Kind {
     Cut = 4,
     /// Forgets the tablet, entries and state.
     Dropped = 5,
+    /// What the log has of the tablet must not be relied on, and why; holds until it is dropped.
+    Lost = 6,
+    /// Says nothing of any tablet; only that what stands before it was synced.
+    Mark = 7,
 }
 
 impl Kind {
@@ -98,7 +102,9 @@ impl Default for Options {
 pub struct Recovered {
     /// Every tablet that has not been dropped.
     pub tablets: BTreeMap<TabletId, Found>,
-    /// What was repaired, for people.
+    /// There may have been tablets of which nothing is left.
+    pub forgot: bool,
+    /// What was repaired or is damaged, for people.
     pub notes: Vec<String>,
 }
 
@@ -113,6 +119,50 @@ pub struct Found {
     pub last: Lsn,
     /// The highest `committed` of any record.
     pub committed: Lsn,
+    /// Something of the tablet lay in a damaged part of the log.
+    pub doubt: Option<Doubt>,
+}
+
+/// What of a tablet's part of the log is not to be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Entries up to here. If it is [`Doubt::ALL`], the state as well.
+    pub upto: Lsn,
+    /// Where the damage is.
+    pub why: String,
+}
+
+impl Doubt {
+    /// Nothing is to be relied on.
+    pub const ALL: Lsn = Lsn(u64::MAX);
+}
+
+/// What lies in a log that nobody has open.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Segments that are in use.
+    pub segments: usize,
+    /// Valid records.
+    pub records: u64,
+    /// Damaged stretches, for people.
+    pub holes: Vec<String>,
+    /// What is there of each tablet.
+    pub tablets: BTreeMap<TabletId, Found>,
+    /// Segment and offset up to which something shows that it was synced.
+    pub witnessed: (u32, u32),
+}
+
+/// Reads the whole log in `dir` and changes nothing.
+pub fn inspect(disk: &dyn Disk, dir: &str) -> Result<Inspected, Error> {
+    let segments = recovery::open_segments(disk, dir)?;
+    let replay = recovery::replay(&segments)?;
+    Ok(Inspected {
+        segments: replay.begun,
+        records: replay.records,
+        tablets: replay.index.found(),
+        witnessed: (replay.durable.segment, replay.durable.offset),
+        holes: replay.holes,
+    })
 }
 
 /// Longest segment that may be asked for, so that every offset fits into 32 bits, even after a long append.
@@ -140,6 +190,10 @@ pub struct Log {
     /// The next segment: named, allocated, empty.
     spare: Option<Segment>,
     floors: BTreeMap<TabletId, Lsn>,
+    /// The sum of each tablet's last record.
+    chains: BTreeMap<TabletId, u32>,
+    /// The last record is a mark.
+    marked: bool,
     buffer: Vec<u8>,
     /// Why nothing more may be written.
     failed: Option<String>,
@@ -148,7 +202,8 @@ pub struct Log {
 impl Log {
     /// Recovers what is in `dir`, which is created if need be, and gives the writer and what was found.
     ///
-    /// Fails with [`Error::Corrupt`] if bytes that were synced are not there any more.
+    /// If bytes that were synced are not there any more, the tablets that may have lost something are named; only a
+    /// segment that is missing as a whole fails with [`Error::Corrupt`].
     pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<(Log, Recovered), Error> {
         let options = Options { segment_bytes: options.segment_bytes.min(MAX_SEGMENT) };
         let recovery = recovery::recover(&*disk, dir, options)?;
@@ -165,10 +220,12 @@ impl Log {
             filled: end.offset,
             spare: None,
             floors: BTreeMap::new(),
+            chains: recovery.chains,
+            marked: false,
             buffer: Vec::new(),
             failed: None,
         };
-        Ok((log, Recovered { tablets, notes: recovery.notes }))
+        Ok((log, Recovered { tablets, forgot: recovery.forgot, notes: recovery.notes }))
     }
 
     /// Writes the records, in this order, as one write; [`Log::sync`] makes them durable. Readers see them at once.
@@ -198,6 +255,27 @@ impl Log {
             self.synced = self.end;
             self.fill_ahead()?;
         }
+        Ok(())
+    }
+
+    /// Writes a mark after the last batch, if it is synced and none is there: a witness that it was. Worth it when there
+    /// is time: without one, damage to the last batch looks like a torn tail. Later syncs make it durable, or the kernel.
+    pub fn mark(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        let mark = Record {
+            tablet: TabletId(0),
+            lsn: Lsn::ZERO,
+            epoch: Epoch(0),
+            committed: Lsn::ZERO,
+            kind: Kind::Mark,
+            body: Bytes::new(),
+        };
+        let fits = self.end.offset as usize + mark.encoded_len() <= self.current.len as usize;
+        if self.marked || !fits || self.synced < self.end {
+            return Ok(());
+        }
+        self.write(&[mark])?;
+        self.marked = true;
         Ok(())
     }
 
@@ -296,8 +374,15 @@ impl Log {
             assert!(!record.kind.is_entry() || record.lsn > Lsn::ZERO, "no entry stands before the first");
             let place = start.plus(self.buffer.len());
             places.push(place);
-            record.encode(place, self.synced, &mut self.buffer);
+            let chain = self.chains.get(&record.tablet).copied().unwrap_or(0);
+            let crc = record.encode(place, self.synced, chain, &mut self.buffer);
+            match record.kind {
+                Kind::Dropped => _ = self.chains.remove(&record.tablet),
+                Kind::Mark => {}
+                _ => _ = self.chains.insert(record.tablet, crc),
+            }
         }
+        self.marked = false;
         let written = self.current.file.write_at(u64::from(start.offset), &self.buffer);
         self.end = start.plus(self.buffer.len());
         self.filled = self.filled.max(self.end.offset);

@@ -18,11 +18,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::Disk;
-use model::{Bytes, Lsn, TabletId};
+use model::{Bytes, Lsn, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::sstable::block;
+use crate::trash;
 
 /// The folder of the manifests.
 pub const DIR: &str = "manifest";
@@ -74,8 +75,6 @@ pub enum Edit {
         /// The peer's note as of `upto`.
         note: Bytes,
     },
-    /// The tablet is no more.
-    Dropped,
 }
 
 /// The states of all tablets, as the disk has them.
@@ -88,28 +87,44 @@ pub struct Manifest {
 #[must_use]
 pub struct Prepared {
     tablet: TabletId,
-    state: Option<State>,
+    state: State,
 }
 
 impl Manifest {
-    /// Reads the manifests of all tablets. What was prepared and not committed is removed.
-    pub fn open(disk: Arc<dyn Disk>) -> Result<Manifest, Error> {
-        let mut tablets = BTreeMap::new();
+    /// Reads the manifests of all tablets, and says of which tablets it is damaged, and how. What was prepared and not
+    /// committed is removed.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<(Manifest, BTreeMap<TabletId, String>), Error> {
+        let (mut tablets, mut damaged) = (BTreeMap::new(), BTreeMap::new());
         for name in disk.list(DIR).map_err(|source| Error::io(DIR, "list", source))? {
             let path = format!("{DIR}/{name}");
             if name.ends_with(NEW) {
                 disk.remove(&path).map_err(|source| Error::io(path, "remove", source))?;
             } else if let Ok(number) = name.parse() {
-                let state = read(&*disk, &path)?;
-                if state.tablet != TabletId(number) {
-                    return Err(Error::corrupt(path, 0, format!("the file is that of {}", state.tablet)));
+                let tablet = TabletId(number);
+                match Manifest::read_one(&*disk, tablet) {
+                    Ok(state) => {
+                        tablets.insert(tablet, state);
+                    }
+                    Err(error) if error.is_damage() => {
+                        damaged.insert(tablet, error.to_string());
+                    }
+                    Err(error) => return Err(error),
                 }
-                tablets.insert(state.tablet, state);
             }
         }
         // A name that we see may not be durable: files that it does not name must not go before it is.
         disk.sync_dir(DIR).map_err(|source| Error::io(DIR, "sync", source))?;
-        Ok(Manifest { disk, tablets })
+        Ok((Manifest { disk, tablets }, damaged))
+    }
+
+    /// Reads the manifest of one tablet.
+    pub fn read_one(disk: &dyn Disk, tablet: TabletId) -> Result<State, Error> {
+        let path = path_of(tablet);
+        let state = read(disk, &path)?;
+        if state.tablet != tablet {
+            return Err(Error::corrupt(path, 0, format!("the file is that of {}", state.tablet)));
+        }
+        Ok(state)
     }
 
     /// All tablets of which something is on the disk.
@@ -117,24 +132,34 @@ impl Manifest {
         &self.tablets
     }
 
+    /// The tablet is no more: its manifest goes to the trash, also a damaged one. Gives the tables that it named.
+    pub fn throw_away(&mut self, tablet: TabletId, date: Timestamp) -> Result<Vec<u64>, Error> {
+        trash::put(&*self.disk, &path_of(tablet), date)?;
+        self.disk.sync_dir(DIR).map_err(|source| Error::io(DIR, "sync", source))?;
+        Ok(self.tablets.remove(&tablet).map(|state| state.tables).unwrap_or_default())
+    }
+
+    /// Reads the tablet's manifest once more: it must say what it said.
+    pub fn check(&self, tablet: TabletId) -> Result<(), Error> {
+        match self.tablets.get(&tablet) {
+            Some(state) if read(&*self.disk, &path_of(tablet))? != *state => {
+                Err(Error::corrupt(path_of(tablet), 0, "it says something else than when it was written"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes down what will be after `edit`. Changes nothing yet, whether it fails or not.
     pub fn prepare(&self, tablet: TabletId, edit: Edit) -> Result<Prepared, Error> {
-        let state = match (self.tablets.get(&tablet), edit) {
-            (_, Edit::Dropped) => None,
-            (before, edit) => {
-                let unborn = State { tablet, tables: Vec::new(), flushed: Lsn::ZERO, note: Bytes::new() };
-                Some(before.cloned().unwrap_or(unborn).after(edit))
-            }
-        };
-        if let Some(state) = &state {
-            let path = format!("{}{NEW}", path_of(tablet));
-            let written = write(&*self.disk, &path, state);
-            if written.is_err() {
-                // It may lie there until the next start, but it might be the last bytes of a full disk.
-                let _ = self.disk.remove(&path);
-            }
-            written?;
+        let unborn = State { tablet, tables: Vec::new(), flushed: Lsn::ZERO, note: Bytes::new() };
+        let state = self.tablets.get(&tablet).cloned().unwrap_or(unborn).after(edit);
+        let path = format!("{}{NEW}", path_of(tablet));
+        let written = write(&*self.disk, &path, &state);
+        if written.is_err() {
+            // It may lie there until the next start, but it might be the last bytes of a full disk.
+            let _ = self.disk.remove(&path);
         }
+        written?;
         Ok(Prepared { tablet, state })
     }
 
@@ -143,18 +168,11 @@ impl Manifest {
     pub fn commit(&mut self, prepared: Prepared) -> Result<Vec<u64>, Error> {
         let Prepared { tablet, state } = prepared;
         let path = path_of(tablet);
-        if state.is_some() {
-            let renamed = self.disk.rename(&format!("{path}{NEW}"), &path);
-            renamed.map_err(|source| Error::io(&path, "rename", source))?;
-        } else if self.disk.exists(&path).map_err(|source| Error::io(&path, "find", source))? {
-            self.disk.remove(&path).map_err(|source| Error::io(&path, "remove", source))?;
-        }
+        let renamed = self.disk.rename(&format!("{path}{NEW}"), &path);
+        renamed.map_err(|source| Error::io(&path, "rename", source))?;
         self.disk.sync_dir(DIR).map_err(|source| Error::io(DIR, "sync", source))?;
-        let kept = state.as_ref().map(|state| state.tables.clone()).unwrap_or_default();
-        let before = match state {
-            Some(state) => self.tablets.insert(tablet, state),
-            None => self.tablets.remove(&tablet),
-        };
+        let kept = state.tables.clone();
+        let before = self.tablets.insert(tablet, state);
         let before = before.map(|state| state.tables).unwrap_or_default();
         Ok(before.into_iter().filter(|table| !kept.contains(table)).collect())
     }
@@ -175,7 +193,6 @@ impl State {
             Edit::Adopted { tables, upto, note } => {
                 (self.tables, self.flushed, self.note) = (tables, upto, note);
             }
-            Edit::Dropped => unreachable!("prepare() has seen to it"),
         }
         self
     }

@@ -43,7 +43,7 @@ const PLACE: usize = 8 + 4;
 const _: () = assert!(FOOTER == 3 * PLACE + 12 + 4 + 4 + 8);
 
 /// What a table is, as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
     /// Whose rows.
     pub tablet: TabletId,
@@ -101,9 +101,32 @@ pub struct Table {
     /// Last key and place of each data block.
     index: Vec<(Bytes, Place)>,
     properties: Properties,
+    /// Why it cannot be read at all: the parts that stay in memory are damaged.
+    broken: Option<(u64, String)>,
 }
 
 impl Table {
+    /// A table of which nothing can be read any more. It stands for its file, so that what else the tablet has can be
+    /// read: whatever might be in it is refused.
+    pub fn broken(file: Arc<dyn File>, path: String, pin: Option<Pin>, offset: u64, why: String) -> Table {
+        let bytes = file.len().unwrap_or(0);
+        Table {
+            file,
+            path,
+            pin,
+            bytes,
+            filter: Bytes::new(),
+            index: Vec::new(),
+            properties: Properties::default(),
+            broken: Some((offset, why)),
+        }
+    }
+
+    /// Why nothing of it can be read, if so.
+    pub fn damage(&self) -> Option<Error> {
+        self.broken.as_ref().map(|(offset, why)| Error::corrupt(&self.path, *offset, why))
+    }
+
     /// Reads the parts that stay in memory, and checks them and that the parts fill the file.
     pub fn open(file: Arc<dyn File>, path: String, pin: Option<Pin>) -> Result<Table, Error> {
         let bytes = file.len().map_err(|source| Error::io(&path, "measure", source))?;
@@ -139,7 +162,7 @@ impl Table {
         let filter = payload(filter_at)?;
         let index = decode_index(payload(index_at)?, filter_at.offset)
             .map_err(|Malformed(what)| corrupt(index_at.offset, what))?;
-        Ok(Table { file, path, pin, bytes, filter, index, properties })
+        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None })
     }
 
     /// What it is, as a whole.
@@ -164,15 +187,65 @@ impl Table {
 
     /// Whether it may have changes of the row with this escaped key and [`filter::hash`]; false is certain.
     pub fn may_hold(&self, escaped_row: &[u8], hash: u64) -> bool {
+        if self.broken.is_some() {
+            return true;
+        }
         let (first, last) = (&self.properties.first[..], &self.properties.last[..]);
         let after_first = escaped_row >= first || first.starts_with(escaped_row);
         after_first && escaped_row <= last && filter::may_hold(&self.filter, hash)
     }
 
-    /// Reads up to `len` raw bytes, unchecked, for a peer that checks the whole file when it has it.
+    /// Whether it may have keys from `start` on and before `end`; false is certain.
+    pub fn overlaps(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let properties = &self.properties;
+        let within = properties.last >= *start && end.is_none_or(|end| properties.first < *end);
+        self.broken.is_some() || within
+    }
+
+    /// Reads up to `len` raw bytes for a peer, and checks every data block that they touch: damage must not travel. The
+    /// peer checks the whole file once more when it has it.
     pub fn read_raw(&self, offset: u64, len: u32) -> Result<Bytes, Error> {
+        if let Some(damage) = self.damage() {
+            return Err(damage);
+        }
         let left = self.bytes.saturating_sub(offset);
-        read(&*self.file, &self.path, Place { offset, len: u64::from(len).min(left) as u32 })
+        let len = u64::from(len).min(left);
+        let first = self.index.partition_point(|(_, place)| place.end().is_none_or(|end| end <= offset));
+        for (_, place) in self.index[first..].iter().take_while(|(_, place)| place.offset < offset + len) {
+            self.check(*place)?;
+        }
+        read(&*self.file, &self.path, Place { offset, len: len as u32 })
+    }
+
+    /// How many data blocks it has.
+    pub fn blocks(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Reads the data block and checks it. Gives its length.
+    pub fn check_block(&self, at: usize) -> Result<u64, Error> {
+        match (self.damage(), self.index.get(at)) {
+            (Some(damage), _) => Err(damage),
+            (None, Some((_, place))) => self.check(*place).map(|()| u64::from(place.len)),
+            (None, None) => Ok(0),
+        }
+    }
+
+    /// Reads the parts that stay in memory once more, and checks that they are what they were. Gives their length.
+    pub fn check_frame(&self) -> Result<u64, Error> {
+        if let Some(damage) = self.damage() {
+            return Err(damage);
+        }
+        let again = Table::open(self.file.clone(), self.path.clone(), None)?;
+        let same = again.properties == self.properties && again.index == self.index && again.filter == self.filter;
+        let data = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
+        if same { Ok(self.bytes - data) } else { Err(Error::corrupt(&self.path, data, "the file is another one")) }
+    }
+
+    fn check(&self, place: Place) -> Result<(), Error> {
+        let sealed = read(&*self.file, &self.path, place)?;
+        let unsealed = block::unseal(sealed, place.offset);
+        unsealed.map(|_| ()).map_err(|Malformed(what)| Error::corrupt(&self.path, place.offset, what))
     }
 
     /// Reads everything and checks it, down to the order of keys, the filter and the counts.
@@ -267,6 +340,9 @@ pub struct TableCursor {
 impl TableCursor {
     /// Goes to the first key from `start` on.
     pub fn new(table: Arc<Table>, start: &[u8]) -> Result<TableCursor, Error> {
+        if let Some(damage) = table.damage() {
+            return Err(damage);
+        }
         let at = table.index.partition_point(|(last, _)| last[..] < *start);
         let mut cursor = TableCursor { table, block: None };
         cursor.enter(at)?;

@@ -185,7 +185,11 @@ impl Tablet {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
                 *self = Tablet::of_version(tablet, Version { tables, flushed: upto, note });
             }
-            Done::Dropped { .. } | Done::Received { .. } | Done::Fetched(_) => {}
+            Done::Dropped { .. }
+            | Done::Received { .. }
+            | Done::Fetched(_)
+            | Done::Scrubbed { .. }
+            | Done::Emptied { .. } => {}
         }
         assert!(self.flushed() <= self.applied);
     }
@@ -199,7 +203,7 @@ impl Tablet {
                 }
             }
             JobKind::Merge => self.merging = false,
-            JobKind::Drop | JobKind::Receive | JobKind::Adopt | JobKind::Fetch => {}
+            JobKind::Drop | JobKind::Receive | JobKind::Adopt | JobKind::Fetch | JobKind::Scrub | JobKind::Empty => {}
         }
     }
 }

@@ -80,8 +80,7 @@ impl View {
         let end = range.end.as_ref().map(|end| key::row_start(end));
         let mut merge = self.memory(&start, end.clone());
         for table in &self.version.tables {
-            let properties = table.properties();
-            if properties.last >= start[..] && end.as_ref().is_none_or(|end| properties.first < end[..]) {
+            if table.overlaps(&start, end.as_deref()) {
                 merge.add_table(table.clone(), &start)?;
             }
         }
@@ -121,6 +120,11 @@ impl View {
     pub fn files(&self) -> Vec<FileInfo> {
         let info = |table: &Arc<Table>| FileInfo { name: table.path().to_owned(), bytes: table.bytes() };
         self.version.tables.iter().map(info).collect()
+    }
+
+    /// Damage that shows without reading further: a table of which nothing can be read.
+    pub fn damage(&self) -> Option<Error> {
+        self.version.tables.iter().find_map(|table| table.damage())
     }
 
     /// What the files hold.

@@ -508,6 +508,7 @@ fn replica_to_proto((node, report): (NodeId, ReplicaReport)) -> v1::tablet_statu
         committed: report.committed.0,
         steady: report.steady,
         bytes: report.bytes,
+        damaged: report.damaged.clone(),
     }
 }
 
@@ -529,6 +530,7 @@ fn replica_from_proto(message: v1::tablet_status::Replica) -> Result<(NodeId, Re
         committed: Lsn(message.committed),
         steady: message.steady,
         bytes: message.bytes,
+        damaged: message.damaged,
     };
     Ok((NodeId(message.node), report))
 }

@@ -287,6 +287,7 @@ fn the_status_comes_out_as_it_went_in() {
         committed: Lsn(8),
         steady: true,
         bytes: 7,
+        damaged: Some("tables/00000001.sst".into()),
     };
     let replicas = || {
         let roles = [Role::Primary, Role::Secondary, Role::Learner, Role::Spare];

@@ -88,6 +88,12 @@ pub enum Command {
         #[command(subcommand)]
         command: TabletCommand,
     },
+    /// Check the folder of a stopped node or master, and change nothing (exit code 1 if something is damaged)
+    Fsck {
+        /// Folder of its data
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Measure: YCSB A to F, pure puts and gets
     Bench(Bench),
     /// Show every limit
@@ -263,6 +269,12 @@ pub struct NodeRun {
     /// Where others reach its gRPC, if not at --grpc
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// In what time to read all files once, to find damage; 0s for never
+    #[arg(long, default_value = "3d", value_parser = parse::duration, value_name = "DURATION")]
+    pub scrub_every: Duration,
+    /// How long to keep what was thrown away
+    #[arg(long, default_value = "24h", value_parser = parse::duration, value_name = "DURATION")]
+    pub trash_keep: Duration,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends

@@ -277,6 +277,7 @@ pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
             "lag": lag.get(node),
             "steady": report.steady,
             "bytes": report.bytes,
+            "damaged": report.damaged,
         })
     };
     let mut value = table::assignment_to_json(&tablet.assignment);

@@ -15,6 +15,7 @@ pub mod events;
 mod export;
 pub mod failure;
 mod file;
+mod fsck;
 mod import;
 mod operate;
 pub mod parse;
@@ -71,6 +72,13 @@ fn run(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Master { command: MasterCommand::Run(args) } => run_master(args),
         Command::Node { command: NodeCommand::Run(args) } => run_node(args),
         Command::Limits => limits(common),
+        Command::Fsck { folder } => {
+            let mut out = Output::new(common.json);
+            let result = fsck::run(&folder, &mut out);
+            let flushed = out.flush();
+            result?;
+            Ok(flushed?)
+        }
         Command::Completion { shell } => completion(shell),
         Command::Bench(args) => server_runtime()?.block_on(async {
             let client = connect(common)?;
@@ -119,7 +127,7 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Master { command } => cluster::master(client, command, out).await,
         Command::Events(args) => events::run(client, args, out).await,
         Command::Tablet { command } => cluster::tablet(client, command, out).await,
-        Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Completion { .. } => {
+        Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Fsck { .. } | Command::Completion { .. } => {
             unreachable!("`run` carries them out")
         }
     }
@@ -172,8 +180,9 @@ impl From<anyhow::Error> for Failure {
 fn run_node(args: NodeRun) -> Result<(), Failure> {
     telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
-    let NodeRun { data, id, master: masters, grpc, http, advertise, .. } = args;
-    let args = host::NodeArgs { data, id, grpc, http, advertise, masters, timing: Timing::default() };
+    let NodeRun { data, id, master: masters, grpc, http, advertise, scrub_every, trash_keep, .. } = args;
+    let timing = Timing::default();
+    let args = host::NodeArgs { data, id, grpc, http, advertise, masters, timing, trash_keep, scrub_every };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_node(args));
     runtime.shutdown_background();

@@ -49,6 +49,10 @@ pub struct NodeArgs {
     pub masters: Vec<String>,
     /// Periods of the protocol; the same for all processes of a cluster.
     pub timing: Timing,
+    /// What was thrown away is kept for so long.
+    pub trash_keep: Duration,
+    /// All files are read once in this time, to find damage; zero is never.
+    pub scrub_every: Duration,
 }
 
 /// What the process of a master needs to know.

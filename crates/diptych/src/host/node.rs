@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use node::{FlushOptions, Hands, Options};
+use node::{FlushOptions, Hands, Options, Upkeep};
 
 use self::local::Local;
 use self::pulse::Pulse;
@@ -93,6 +93,7 @@ async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<
         seed: chance(),
         flush: FlushOptions::default(),
         log: store::log::Options::default(),
+        upkeep: Upkeep { date: Clock::wall(), trash_keep: args.trash_keep, scrub_every: args.scrub_every },
     };
     let opening = tokio::task::spawn_blocking(move || {
         node::open(open_disk(&data)?, options, clock.now())

@@ -46,6 +46,8 @@ const NODES: u32 = 4;
 const REPLACE_AFTER: &str = "30s";
 /// How long a tablet is at rest before it may move to even out the nodes.
 const BALANCE_AFTER: &str = "10s";
+/// Its files are few, and somebody tries things out.
+const SCRUB_EVERY: &str = "1h";
 /// Fewest replicas of new tables that accept writes.
 const MIN_REPLICAS: &str = "1";
 /// A child that has not ended so long after it was asked to is killed.
@@ -289,7 +291,7 @@ impl Supervisor {
                 .chain(["--balance-after", BALANCE_AFTER])
                 .map(String::from)
                 .collect(),
-            None => ["node", "run"].map(String::from).into(),
+            None => ["node", "run", "--scrub-every", SCRUB_EVERY].map(String::from).into(),
         };
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
         flag("--data", data);

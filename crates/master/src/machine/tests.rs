@@ -303,6 +303,102 @@ fn strangers_are_turned_away() {
     assert!(!matches!(&stranger(Some(ClusterId(77)), 1)[..], [Effect::Send(_, FromMaster::Unwelcome(_))]));
 }
 
+/// A folder that was restored from a copy lacks what the node acknowledged since; two processes must not be one node.
+#[test]
+fn copies_of_a_folder_are_turned_away() {
+    let mut world = World::with_nodes(1);
+    let mut comes = |life, address: &str| {
+        let heartbeat = ToMaster::Heartbeat {
+            cluster: Some(ClusterId(77)),
+            disk: 1,
+            incarnation: Incarnation(life),
+            address: address.into(),
+            disk_full: false,
+            replicas: vec![],
+            sent: Instant::ZERO,
+        };
+        let effects = world.step(Input::FromNode(NodeId(1), heartbeat));
+        !effects.iter().any(|effect| matches!(effect, Effect::Send(_, FromMaster::Unwelcome(_))))
+    };
+    assert!(comes(5, "h:1"));
+    assert!(comes(6, "h:2"), "started again elsewhere");
+    assert!(!comes(5, "h:1"), "an old copy");
+    assert!(!comes(6, "h:3"), "another process with a copy");
+    assert!(comes(6, "h:2"));
+    world.now = world.now + Duration::from_secs(60);
+}
+
+/// A damaged secondary is taken out at once, and learns anew at once: no disk has to be waited for.
+#[test]
+fn a_damaged_secondary_is_replaced_by_itself() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let Configuration { primary, secondaries, .. } = world.configuration(tablet);
+    let secondary = secondaries[0];
+    world.step(heartbeat(primary.0, vec![report(tablet, Role::Primary)]));
+    world.step(heartbeat(secondary.0, vec![damaged(tablet, 1, Role::Secondary)]));
+    world.beat(&[primary, secondary], 2_000);
+    assert_eq!(world.configuration(tablet), Configuration { epoch: Epoch(2), primary, secondaries: vec![] });
+    assert_eq!(world.learner(tablet), Some(secondary));
+}
+
+/// The one who leads must stop to serve before another does; then it is as with a secondary.
+#[test]
+fn a_damaged_primary_is_asked_to_hand_over() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let Configuration { primary, secondaries, .. } = world.configuration(tablet);
+    let heir = secondaries[0];
+    world.step(heartbeat(heir.0, vec![report(tablet, Role::Secondary)]));
+    world.step(heartbeat(primary.0, vec![damaged(tablet, 1, Role::Primary)]));
+    world.beat(&[primary, heir], 1_000);
+    let asked = world.step(Input::Tick);
+    world.now = world.now + Duration::from_millis(500);
+    let asked = [asked, world.step(Input::Tick)].concat();
+    assert!(asked.contains(&Effect::Send(primary, FromMaster::HandOver(tablet, Epoch(1), heir))));
+    assert_eq!(world.configuration(tablet).primary, primary, "it serves still");
+    world.step(heartbeat(primary.0, vec![damaged(tablet, 1, Role::Spare)]));
+    world.beat(&[primary, heir], 1_000);
+    let after = Configuration { epoch: Epoch(2), primary: heir, secondaries: vec![] };
+    assert_eq!((world.configuration(tablet), world.learner(tablet)), (after, Some(primary)));
+}
+
+/// Damaged data is better than none.
+#[test]
+fn the_last_copy_is_never_taken_away() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let before = world.configuration(tablet);
+    let (primary, secondary) = (before.primary, before.secondaries[0]);
+    world.step(heartbeat(primary.0, vec![damaged(tablet, 1, Role::Primary)]));
+    world.step(heartbeat(secondary.0, vec![damaged(tablet, 1, Role::Secondary)]));
+    world.beat(&[primary, secondary], 2_000);
+    assert_eq!(world.configuration(tablet), before, "the other is damaged too");
+    world.now = world.now + Duration::from_secs(60);
+    world.beat(&[secondary], 10_000);
+    assert_eq!(world.configuration(tablet), before, "the other is silent");
+}
+
+/// What a learner acknowledged before it found damage must not count when it begins anew: a new epoch ends it.
+#[test]
+fn a_damaged_learner_begins_anew_in_a_new_epoch() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let Configuration { primary, secondaries, .. } = world.configuration(tablet);
+    let alone = Configuration { epoch: Epoch(2), primary, secondaries: vec![] };
+    world.step(Input::FromNode(primary, ToMaster::Propose(tablet, alone, protocol::Why::Returned)));
+    let learner = secondaries[0];
+    world.beat(&[primary], 500);
+    world.step(heartbeat(learner.0, vec![ReplicaReport { epoch: Epoch(2), ..report(tablet, Role::Spare) }]));
+    world.step(heartbeat(primary.0, vec![ReplicaReport { epoch: Epoch(2), ..report(tablet, Role::Primary) }]));
+    world.beat(&[primary, learner], 2_000);
+    assert_eq!(world.learner(tablet), Some(learner));
+    world.step(heartbeat(learner.0, vec![damaged(tablet, 2, Role::Learner)]));
+    world.now = world.now + Duration::from_millis(500);
+    world.step(Input::Tick);
+    assert_eq!((world.configuration(tablet).epoch, world.learner(tablet)), (Epoch(3), None));
+}
+
 /// Everything but what was merely heard comes back from a snapshot.
 #[test]
 fn a_snapshot_holds_the_state() {
@@ -464,7 +560,12 @@ fn report(tablet: TabletId, role: Role) -> ReplicaReport {
         committed: Lsn(0),
         steady: true,
         bytes: 0,
+        damaged: None,
     }
+}
+
+fn damaged(tablet: TabletId, epoch: u32, role: Role) -> ReplicaReport {
+    ReplicaReport { epoch: Epoch(epoch), damaged: Some("tables/7.sst".into()), ..report(tablet, role) }
 }
 
 fn other(configuration: &Configuration) -> NodeId {

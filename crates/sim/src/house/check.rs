@@ -118,12 +118,12 @@ impl Record {
         Ok(())
     }
 
-    /// What every client ever saw has an order that explains it. `last_reads`: since then every row was read.
-    fn explain(&self, last_reads: Option<u64>) -> Checked {
+    /// What every client ever saw has an order that explains it. `last_reads`: since then every row of it was read.
+    fn explain(&self, last_reads: impl Fn(TabletId) -> Option<u64>) -> Checked {
         for ((tablet, row), operations) in &self.histories {
             let end = self.dropped.get(tablet).copied();
             let last = operations.iter().filter_map(|operation| operation.answered).max().unwrap_or(0);
-            if last_reads.is_some_and(|from| last < from) && end.is_none() {
+            if last_reads(*tablet).is_some_and(|from| last < from) && end.is_none() {
                 return Err(format!("{row:?} of {tablet} was last served at {:?}", Instant(last)));
             }
             let operations: Vec<linear::Operation> =
@@ -171,18 +171,34 @@ pub(super) fn one_reader<'a>(
 }
 
 impl World {
-    /// The end: all is well again, unless something was damaged that nothing repairs. What clients saw holds always.
+    /// The end: all is well again, unless a node is gone for good. What clients saw holds always.
     pub(super) fn check_end(&mut self) -> Checked {
-        let damaged = self.noticed_at.is_some() || self.doomed_at.is_some();
+        let stuck = self.stuck_at.is_some() || self.doomed_at.is_some();
         for client in &mut self.clients {
             if let Some(observed) = client.give_up() {
                 self.record.observe(observed)?;
             }
         }
-        if !damaged {
+        if !stuck {
             self.check_healed()?;
         }
-        self.record.explain((!damaged).then(|| self.later(LAST_READS)))
+        let hopeless = self.hopeless();
+        let from = self.later(LAST_READS);
+        self.record.explain(|tablet| (!stuck && !hopeless.contains(&tablet)).then_some(from))
+    }
+
+    /// Tablets whose last copy is damaged. What of it can be read is served; nobody can bring the rest back.
+    fn hopeless(&self) -> BTreeSet<TabletId> {
+        let Some(master) = &self.mastery.master else { return BTreeSet::new() };
+        let groups = master.state().groups.iter().filter(|(_, group)| group.configuration.size() == 1);
+        let lost = |tablet: TabletId, node: NodeId| {
+            let process = self.machines[node.0 as usize].process.as_ref();
+            process.is_some_and(|process| process.node.damaged().any(|(damaged, _)| damaged == tablet))
+        };
+        groups
+            .filter(|(tablet, group)| lost(**tablet, group.configuration.primary))
+            .map(|(&tablet, _)| tablet)
+            .collect()
     }
 
     /// Every group is whole, its replicas are equal, and nothing is left of tables that were dropped.
@@ -191,7 +207,8 @@ impl World {
             return Err("the table was never made".into());
         }
         let master = self.mastery.master.as_ref().ok_or("the master is down")?;
-        for (tablet, group) in &master.state().groups {
+        let hopeless = self.hopeless();
+        for (tablet, group) in master.state().groups.iter().filter(|(tablet, _)| !hopeless.contains(tablet)) {
             let state = format!("{:?} learner {:?}\n{}", group.configuration, group.learner, self.reports(*tablet));
             if group.configuration.size() != usize::from(self.climate.replicas) {
                 return Err(format!("{tablet} has not become whole: {state}"));
@@ -214,6 +231,9 @@ impl World {
                 return Err("a node that came with an empty disk was not turned away".into());
             }
             let process = machine.process.as_ref().ok_or("a node is down")?;
+            if let Some((tablet, why)) = process.node.damaged().find(|(tablet, _)| !hopeless.contains(tablet)) {
+                return Err(format!("{} has not healed {tablet}: {why}", process.node.id()));
+            }
             let hosted: BTreeSet<TabletId> = process.node.replicas().map(|replica| replica.tablet()).collect();
             let on_disk = machine.disk.list("manifest").map_err(|error| error.to_string())?;
             let on_disk = on_disk.iter().filter_map(|name| name.parse().ok()).map(TabletId);
@@ -258,7 +278,6 @@ impl World {
             let rows = view.scan(&RowRange::default(), &all, &schema, Timestamp(EPOCH_US * 2), u32::MAX, usize::MAX);
             match rows {
                 Ok(rows) => contents.push((applied, rows, process.node.completions(tablet))),
-                Err(error) if self.rotten && error.is_corrupt() => {}
                 Err(error) => return Err(format!("{member}: {error}")),
             }
         }

@@ -420,20 +420,29 @@ impl World {
 
     /// Changes a bit on the node's disk, in anything but the end of the log: that this was once synced, nothing shows.
     fn rot(&mut self, node: usize, random: &mut Random) -> bool {
-        let disk = &self.machines[node].disk;
+        let disk = self.machines[node].disk.clone();
         let in_dir = |dir: &str| -> Vec<String> {
             let names = disk.list(dir).unwrap_or_default();
             names.into_iter().map(|name| format!("{dir}/{name}")).collect()
         };
-        let mut log = in_dir("log");
-        // The last two may be the current segment and the spare one.
-        log.truncate(log.len().saturating_sub(2));
-        let mut kinds = vec![log, in_dir("tables"), in_dir("tables"), in_dir("manifest"), vec!["node.id".to_owned()]];
+        let mut kinds = vec![in_dir("log"), in_dir("log"), in_dir("tables"), in_dir("tables"), in_dir("manifest")];
         kinds.retain(|files| !files.is_empty());
         let Some(file) = random.pick(&kinds).and_then(|files| random.clone().pick(files).cloned()) else {
             return false;
         };
-        let len = disk.open(&file).and_then(|file| file.len()).unwrap_or(0);
+        let all = disk.open(&file).and_then(|file| file.len()).unwrap_or(0);
+        let len = match file.strip_prefix("log/").and_then(|name| name.strip_suffix(".log")) {
+            Some(number) => {
+                let Ok(found) = store::log::inspect(&disk, "log") else { return false };
+                let (segment, offset) = found.witnessed;
+                match number.parse::<u32>() {
+                    Ok(number) if number < segment => all,
+                    Ok(number) if number == segment => u64::from(offset),
+                    _ => 0,
+                }
+            }
+            None => all,
+        };
         if len == 0 {
             return false;
         }
@@ -443,13 +452,13 @@ impl World {
         self.rotten
     }
 
-    /// Somebody has found changed bytes. Nothing repairs them yet, so the history ends soon.
+    /// Somebody has found changed bytes.
     pub(super) fn notice_damage(&mut self, what: &str) -> Checked {
         if !self.rotten {
             return Err(format!("damage without a cause: {what}"));
         }
         self.say(format!("damage is noticed: {what}"));
-        self.noticed_at.get_or_insert(self.agenda.now());
+        self.summary.damaged = true;
         Ok(())
     }
 

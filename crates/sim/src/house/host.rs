@@ -39,10 +39,17 @@ impl World {
                 self.agenda.after(200 * MS, Happening::Restart(node));
                 return Ok(());
             }
-            Err(error) if is_damage(&error) => return self.notice_damage(&format!("n{node} does not open: {error}")),
+            Err(error) if error.is_damage() => {
+                self.stuck_at.get_or_insert(self.agenda.now());
+                return self.notice_damage(&format!("n{node} does not open: {error}"));
+            }
             Err(error) => return Err(format!("n{node} does not open: {error}")),
         }
         self.summary.starts += 1;
+        let notes = machine.process.iter().flat_map(|process| process.hands.notes.clone());
+        let damage: Vec<String> = notes.filter(|note| note.contains("damaged") || note.contains("lost")).collect();
+        damage.iter().try_for_each(|note| self.notice_damage(note))?;
+        let machine = &mut self.machines[node];
         let (life, notes) = (machine.life, machine.process.as_ref().map(|process| process.hands.notes.clone()));
         self.say(format!("n{node} starts, {notes:?}"));
         self.agenda.after(0, Happening::Wake { node, life });
@@ -175,7 +182,7 @@ impl World {
                 }
                 match event.name {
                     "peer_suspected" => return Err(format!("n{node}: {event:?}")),
-                    "log_damaged" | "table_damaged" => self.notice_damage(&format!("n{node}: {event:?}"))?,
+                    "log_damaged" | "replica_damaged" => self.notice_damage(&format!("n{node}: {event:?}"))?,
                     _ => {}
                 }
             }
@@ -265,6 +272,11 @@ impl World {
         if let Err(error) = process.hands.log.sync() {
             return self.disk_failed(node, &error);
         }
+        // There is time for a mark now and then.
+        if self.random.chance(30) && process.hands.log.mark().is_ok() && self.random.chance(50) {
+            let _ = process.hands.log.sync();
+        }
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
         process.synced += core::mem::take(&mut process.syncing) as u64;
         let (synced, bytes) = (process.synced, process.hands.log.bytes());
         self.give(node, Input::Durable(synced));

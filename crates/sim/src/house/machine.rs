@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::MemDisk;
-use model::{Instant, NodeId};
-use node::{FlushOptions, Hands, Input, Node};
+use model::{Instant, NodeId, Timestamp};
+use node::{FlushOptions, Hands, Input, Node, Upkeep};
 use protocol::Timing;
 use store::log::Record;
+
+use super::world::EPOCH_US;
 
 /// A machine with its disk, and the node on it while that runs.
 pub(super) struct Machine {
@@ -84,6 +86,11 @@ impl Machine {
             seed: u64::from(id.0) * 1_000_003 + self.disks,
             flush: FlushOptions { bytes: 16 << 10, updates: 12, log_bytes: 64 << 10 },
             log: store::log::Options { segment_bytes: 4 << 10 },
+            upkeep: Upkeep {
+                date: Timestamp(EPOCH_US + (now / 1_000) as i64 + skew),
+                trash_keep: Duration::from_secs(5),
+                scrub_every: Duration::from_secs(2),
+            },
         };
         let (node, hands) = node::open(Arc::new(self.disk.clone()), options, Instant::ZERO)?;
         self.process = Some(Process {

@@ -85,11 +85,12 @@ pub(super) struct World {
     pub record: Record,
     pub next_value: u64,
     pub ready: bool,
-    /// A byte on some disk has changed, and since when somebody knows.
+    /// A byte on some disk has changed.
     pub rotten: bool,
-    pub noticed_at: Option<u64>,
     /// Since when the last copy of something is lost.
     pub doomed_at: Option<u64>,
+    /// Since when a node does not open because of that: an operator would have to give it an empty folder.
+    pub stuck_at: Option<u64>,
     pub summary: Summary,
     pub verbose: usize,
     pub events: VecDeque<String>,
@@ -126,8 +127,8 @@ impl World {
             arrival: BTreeMap::new(),
             record: Record::default(),
             rotten: false,
-            noticed_at: None,
             doomed_at: None,
+            stuck_at: None,
             next_value: 0,
             ready: false,
             summary: Summary::default(),
@@ -172,7 +173,6 @@ impl World {
         }
         let result = result.and_then(|()| self.check_end());
         self.summary.lived = self.agenda.now();
-        self.summary.damaged = self.noticed_at.is_some();
         self.summary.dropped = self.record.dropped.len() as u64;
         self.summary.epochs = self.record.newest.values().map(|epoch| u64::from(epoch.0)).sum();
         match result {
@@ -181,9 +181,9 @@ impl World {
         }
     }
 
-    /// When the history ends: soon, if there is damage that nothing repairs.
+    /// When the history ends: soon, if a node is gone for good.
     fn end(&self) -> u64 {
-        let hopeless = self.noticed_at.into_iter().chain(self.doomed_at).min();
+        let hopeless = self.stuck_at.into_iter().chain(self.doomed_at).min();
         hopeless.map_or(self.later(END), |at| self.later(END).min(at + SECOND))
     }
 

@@ -68,7 +68,7 @@ fn a_view_pins_its_files() {
     drop(old);
     house.keeper.sweep().unwrap();
     assert_eq!(house.files().len(), 1);
-    house.keeper.run(Job::Drop { tablet: T }).unwrap();
+    house.keeper.run(Job::Drop { tablet: T, date: Timestamp(0) }).unwrap();
     house.tablet = Tablet::new(T);
     house.keeper.sweep().unwrap();
     assert_eq!(house.files().len(), 0);
@@ -204,7 +204,7 @@ fn a_job_happens_as_a_whole_or_not_at_all() {
             let job = match kind {
                 JobKind::Flush => house.tablet.freeze(Bytes::from_static(b"new")).unwrap(),
                 JobKind::Merge => house.tablet.choose(&schema()).unwrap(),
-                JobKind::Drop => Job::Drop { tablet: T },
+                JobKind::Drop => Job::Drop { tablet: T, date: Timestamp(0) },
                 _ => {
                     let mut from = House::new();
                     from.write("c", "5");
@@ -271,14 +271,15 @@ struct House {
 impl House {
     fn new() -> House {
         let disk = MemDisk::new();
-        let (keeper, _) = Keeper::open(Arc::new(disk.clone())).unwrap();
+        let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
         House { disk, keeper, tablet: Tablet::new(T), note: Bytes::new() }
     }
 
     /// Opens again what is on the disk; whoever wants a crash says so before.
     fn restart(&mut self) {
         self.disk.kill();
-        let (keeper, mut tablets) = Keeper::open(Arc::new(self.disk.clone())).unwrap();
+        let (keeper, Tablets { sound: mut tablets, .. }) =
+            Keeper::open(Arc::new(self.disk.clone()), Timestamp(0)).unwrap();
         (self.tablet, self.note) = tablets.remove(&T).unwrap_or_else(|| (Tablet::new(T), Bytes::new()));
         self.keeper = keeper;
         let mut named: Vec<String> = self.tablet.view().files().into_iter().map(|file| file.name).collect();

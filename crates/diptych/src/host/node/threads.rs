@@ -18,6 +18,8 @@ use crate::host::inbox::Inbox;
 
 /// A full disk is looked at again this often.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// After so long without work the log gets a mark, as a witness for its last batch.
+const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of bodies in one append, unless a single one is longer.
 const APPEND_BYTES: usize = 256 << 20;
 /// The shard hears of the log's size when it has changed so much.
@@ -89,8 +91,14 @@ impl LogThread {
     /// Works until the inbox is closed.
     pub fn run(mut self) {
         let mut batch = VecDeque::new();
-        while self.work.drain(&mut batch, (!self.room).then(|| Instant::now() + ROOM_RETRY)) {
+        let mut marked = false;
+        while self.work.drain(&mut batch, self.wakes_at(marked)) {
             self.pulse.begin();
+            let idle = batch.is_empty() && self.pending.is_empty();
+            if idle && !marked {
+                self.mark();
+            }
+            marked = idle;
             let mut floors = None;
             for work in batch.drain(..) {
                 match work {
@@ -135,6 +143,22 @@ impl LogThread {
         self.appended_bytes.increment(bytes);
         self.durable += appended as u64;
         self.tell(Input::Durable(self.durable));
+    }
+
+    /// When to look up though there is no work.
+    fn wakes_at(&self, marked: bool) -> Option<Instant> {
+        match (self.room, marked) {
+            (false, _) => Some(Instant::now() + ROOM_RETRY),
+            (true, false) => Some(Instant::now() + IDLE),
+            (true, true) => None,
+        }
+    }
+
+    /// Nobody waits for it; but an error means that the log is broken.
+    fn mark(&mut self) {
+        if let Err(error) = self.log.mark().and_then(|()| self.log.sync()) {
+            die(&format!("the log cannot be written: {error}"));
+        }
     }
 
     fn trim(&mut self, floors: &BTreeMap<TabletId, Lsn>) {

@@ -1,0 +1,153 @@
+//! Damaged files of real processes: every row is read right, never wrong, and the cluster heals by itself (issue 3,
+//! "Self-healing").
+
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use common::{Cluster, run, until};
+
+/// Bytes of a value; 40 of them are more than a memtable keeps.
+const VALUE: usize = 1 << 20;
+const ROWS: usize = 45;
+
+#[test]
+fn damaged_replicas_heal_by_themselves() {
+    let mut cluster = Cluster::with(&["--nodes", "2"], |_| {});
+    cluster.ok(&["table", "create", "t", "--family", "f", "--partition", "hash:1"]);
+    for number in 0..40 {
+        assert_eq!(cluster.http("PUT", &path(number), &value(number)).0, 200);
+    }
+    for node in ["n1", "n2"] {
+        until("rows are flushed", || !files(&cluster.data().join(node).join("tables")).is_empty());
+    }
+    // A few that the log alone has.
+    for number in 40..ROWS {
+        assert_eq!(cluster.http("PUT", &path(number), &value(number)).0, 200);
+    }
+
+    let primary = cluster.data().join(cluster.primary("t", ""));
+    cluster.interrupt();
+    assert_eq!(fsck(&primary).0, 0, "all is well");
+    let table = largest(&primary.join("tables"));
+    flip(&table, 7 << 20);
+    let (code, report) = fsck(&primary);
+    assert!(code == 1 && report.contains(&name(&table)) && report.contains("\"clean\":false"), "{report}");
+    cluster.up();
+    assert!(fsck(&primary).1.contains("another process"), "a running node is left alone");
+    check_rows(&cluster, "a damaged table");
+    until_healed(&cluster);
+
+    let primary = cluster.data().join(cluster.primary("t", ""));
+    cluster.interrupt();
+    let manifest = files(&primary.join("manifest")).pop().expect("a manifest");
+    flip(&manifest, 40);
+    cluster.up();
+    check_rows(&cluster, "a damaged manifest");
+    until_healed(&cluster);
+
+    // The values of the last rows, which no table has.
+    let primary = cluster.data().join(cluster.primary("t", ""));
+    for number in 40..ROWS {
+        assert_eq!(cluster.http("PUT", &path(number), &value(number)).0, 200);
+    }
+    cluster.interrupt();
+    let log = last_log(&primary);
+    let end = fs::read(&log).expect("a log").iter().rposition(|byte| *byte != 0).expect("records");
+    flip(&log, end as u64 - 2 * VALUE as u64);
+    let (code, report) = fsck(&primary);
+    assert!(code == 1 && report.contains("may be missing"), "{report}");
+    cluster.up();
+    check_rows(&cluster, "a damaged log");
+    until_healed(&cluster);
+
+    // While all run: whoever reads meets it.
+    let primary = cluster.data().join(cluster.primary("t", ""));
+    flip(&largest(&primary.join("tables")), 9 << 20);
+    check_rows(&cluster, "damage at run time");
+    until_healed(&cluster);
+    cluster.interrupt();
+    for node in ["n1", "n2"] {
+        let (code, report) = fsck(&cluster.data().join(node));
+        println!("{node}: {report}");
+        assert_eq!(code, 0, "{report}");
+        assert!(report.contains("trash/"), "what was damaged is kept for a while: {report}");
+    }
+}
+
+fn check_rows(cluster: &Cluster, when: &str) {
+    let begun = std::time::Instant::now();
+    for number in 0..ROWS {
+        let (status, read) = cluster.http("GET", &path(number), b"");
+        assert!(status == 200, "{when}: row {number}: {status} {}", String::from_utf8_lossy(&read));
+        assert!(read == value(number), "{when}: row {number} is wrong");
+    }
+    println!("{when}: {ROWS} rows in {:?}", begun.elapsed());
+}
+
+fn until_healed(cluster: &Cluster) {
+    let begun = std::time::Instant::now();
+    until("it heals", || {
+        let tablet = &cluster.json(&["tablet", "list", "t"])["tablets"][0];
+        let replicas = tablet["replicas"].as_array().expect("a list");
+        let well = |replica: &serde_json::Value| {
+            replica["damaged"].is_null() && replica["steady"] == true && replica["epoch"] == tablet["epoch"]
+        };
+        tablet["secondaries"].as_array().is_some_and(|nodes| nodes.len() == 1)
+            && replicas.len() == 2
+            && replicas.iter().all(well)
+    });
+    println!("healed within {:?}", begun.elapsed());
+}
+
+/// Its exit code, and what it says.
+fn fsck(folder: &Path) -> (i32, String) {
+    let ended = run(&["fsck", folder.to_str().expect("text"), "--json"], "127.0.0.1:1");
+    (ended.code, ended.out + &ended.err)
+}
+
+fn largest(folder: &Path) -> PathBuf {
+    files(folder).into_iter().max_by_key(|file| fs::metadata(file).expect("it is there").len()).expect("a table")
+}
+
+/// The newest segment that has been begun.
+fn last_log(node: &Path) -> PathBuf {
+    let begun = |file: &PathBuf| {
+        let mut magic = [0; 8];
+        let file = fs::File::open(file).expect("a file");
+        file.read_exact_at(&mut magic, 8).expect("bytes");
+        magic == *b"diptychL"
+    };
+    files(&node.join("log")).into_iter().rfind(begun).expect("a segment")
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 0x10], at).expect("a byte");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    found.sort();
+    found
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+fn path(number: usize) -> String {
+    format!("/v1/tables/t/rows/{number:03}/f:v")
+}
+
+/// Bytes that are no row's but this one's.
+fn value(number: usize) -> Vec<u8> {
+    (0..VALUE).map(|at| (at.wrapping_mul(31) ^ at >> 8 ^ number.wrapping_mul(101)) as u8).collect()
+}
