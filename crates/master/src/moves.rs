@@ -63,6 +63,12 @@ impl Master {
         fit.copied().min_by_key(|&node| (load.primaries_of(node), node))
     }
 
+    /// Has the node said that it follows the group's present configuration?
+    fn follows(&self, node: NodeId, tablet: TabletId, group: &Group) -> bool {
+        let report = self.heard.get(&node).and_then(|heard| heard.replicas.get(&tablet));
+        report.is_some_and(|report| report.epoch == group.configuration.epoch)
+    }
+
     /// Asks the primary to hand over.
     pub(crate) fn order_hand_over(&mut self, now: Instant, tablet: TabletId, heir: NodeId, out: &mut Vec<Effect>) {
         let Some(group) = self.state.groups.get(&tablet) else { return };
@@ -99,6 +105,9 @@ impl Master {
                     true if group.configuration.primary == leaving => {
                         Step::HandOver(self.heir(now, tablet, group, &load))
                     }
+                    // Until it has heard of this epoch, it may be primary of the one before and read by old leases, which
+                    // the members after its removal know nothing of.
+                    true if !self.follows(leaving, tablet, group) => continue,
                     true => Step::Remove(leaving),
                 },
             ));

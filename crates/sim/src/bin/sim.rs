@@ -80,7 +80,7 @@ fn options<'a>(words: &[&'a str]) -> Option<(Vec<&'a str>, Setting)> {
         match word {
             "--calm" => setting.calm = true,
             "--only-faults" => {
-                let numbers = words.next()?.split(',').filter(|number| !number.is_empty());
+                let numbers = words.next()?.split(',').filter(|number| *number != "none");
                 setting.only = Some(numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?);
             }
             "--clients" => setting.clients = Some(words.next()?.parse().ok().filter(|clients| *clients > 0)?),
@@ -99,8 +99,10 @@ fn words_of(setting: &Setting) -> String {
         true => " none".to_owned(),
         false => format!(" {}", list(&mut faults.iter().map(|fault| fault.name().to_owned()))),
     });
-    let only =
-        setting.only.as_ref().map(|only| format!(" --only-faults {}", list(&mut only.iter().map(|n| n.to_string()))));
+    let only = setting.only.as_ref().map(|only| match only.is_empty() {
+        true => " --only-faults none".to_owned(),
+        false => format!(" --only-faults {}", list(&mut only.iter().map(|number| number.to_string()))),
+    });
     let calm = setting.calm.then(|| " --calm".to_owned());
     let clients = setting.clients.map(|clients| format!(" --clients {clients}"));
     let heal_at = setting.heal_at.map(|at| format!(" --heal-at {}", at.div_ceil(1_000_000)));

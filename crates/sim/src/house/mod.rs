@@ -133,6 +133,13 @@ mod tests {
     /// Seeds that once broke a promise, the faults that they had if not their own, and why.
     const PINNED: &[(u64, &str, &str)] = &[
         (214, "", "a read was answered with the schema of later, in which its cells' family was another one"),
+        (
+            1258,
+            "",
+            "the files of a forgotten tablet went before its log said so, and a failed sync kept the node from opening",
+        ),
+        (1831, "", "a node was moved away before it had heard that it is primary no more, and read by its old leases"),
+        (2231, "", "the same after a drain"),
         (1139, "syncs,full,crashes", "a node that started on a full disk did not say that the disk is full"),
     ];
 
