@@ -4,6 +4,7 @@
 #   make sim          the simulator over many seeds (SEEDS=0..4000); fails also if a fault never met a state
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
+#   make chaos        real processes, hurt for minutes (CHAOS_MINUTES=3 SEED=…), and figures (KILLS=5 PAUSES=3 HANGS=3)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -16,8 +17,13 @@ SEEDS ?= 0..4000
 HOURS ?= 10
 ARGS ?=
 NAMES ?=
+CHAOS_MINUTES ?= 3
+SEED ?= $(shell date +%s)
+KILLS ?= 5
+PAUSES ?= 3
+HANGS ?= 3
 
-.PHONY: run build test lint fmt sim sim-night mutants bench bench-peers tools doc
+.PHONY: run build test lint fmt sim sim-night mutants chaos bench bench-peers tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -50,6 +56,10 @@ sim-night:
 mutants:
 	cargo build --release --locked --package sim --features mutants --bin mutants
 	target/release/mutants $(NAMES)
+
+chaos:
+	CHAOS_SECONDS=$$((60 * $(CHAOS_MINUTES))) SEED=$(SEED) KILLS=$(KILLS) PAUSES=$(PAUSES) HANGS=$(HANGS) \
+		cargo test --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1 $(ARGS)
 
 bench: build
 	bench/run

@@ -23,6 +23,11 @@ const CLIENTS: u64 = 8;
 /// Operations by row, with times in nanoseconds since the load began.
 type History = BTreeMap<&'static str, Vec<Operation>>;
 
+/// The same with another name.
+pub fn table(name: &str) -> Vec<&str> {
+    TABLE.iter().map(|&word| if word == "load" { name } else { word }).collect()
+}
+
 /// Clients at work.
 pub struct Load {
     shared: Arc<Shared>,
@@ -31,6 +36,7 @@ pub struct Load {
 
 struct Shared {
     endpoint: String,
+    table: String,
     begun: Instant,
     /// Values are unique.
     values: AtomicU64,
@@ -42,9 +48,15 @@ struct Shared {
 impl Load {
     /// Sets the clients to work. The seed is printed.
     pub fn start(endpoint: &str, seed: u64) -> Load {
+        Load::on("load", endpoint, seed)
+    }
+
+    /// On a table of this name.
+    pub fn on(table: &str, endpoint: &str, seed: u64) -> Load {
         println!("load: seed {seed}");
         let shared = Arc::new(Shared {
             endpoint: String::from(endpoint),
+            table: String::from(table),
             begun: Instant::now(),
             values: AtomicU64::new(1),
             stop: AtomicBool::new(false),
@@ -78,6 +90,18 @@ impl Load {
         }
     }
 
+    /// How long writes to the rows took that were called in this time and have ended, the quickest first; `None` is
+    /// one that has failed.
+    pub fn latencies(&self, rows: &[&str], called: std::ops::Range<u64>) -> Vec<Option<Duration>> {
+        let history = self.shared.history.lock().expect("nobody panics with it");
+        let operations = rows.iter().filter_map(|row| history.get(row)).flatten();
+        let writes = operations.filter(|it| called.contains(&it.called) && !matches!(it.action, Action::Read(_)));
+        let took = |it: &Operation| it.answered.map(|answered| Duration::from_nanos(answered - it.called));
+        let mut latencies: Vec<Option<Duration>> = writes.map(took).collect();
+        latencies.sort_by_key(|latency| latency.unwrap_or(Duration::MAX));
+        latencies
+    }
+
     /// What went wrong so far.
     pub fn failures(&self) -> String {
         format!("{:?}", self.shared.failures.lock().expect("nobody panics with it"))
@@ -92,7 +116,9 @@ impl Load {
         let client = self.shared.connect();
         for row in ROWS {
             let called = self.shared.now();
-            let seen = read(&client, row).await.unwrap_or_else(|error| panic!("the last read of {row}: {error}"));
+            let seen = read(&client, &self.shared.table, row)
+                .await
+                .unwrap_or_else(|error| panic!("the last read of {row}: {error}"));
             self.shared.note(row, called, Some(self.shared.now()), Action::Read(seen));
         }
         let failures = self.shared.failures.lock().expect("nobody panics with it");
@@ -147,12 +173,14 @@ impl Shared {
                 _ => Action::Swap(expect, value),
             };
             let done = match attempted {
-                Action::Read(_) => read(&client, row).await.map(Action::Read),
-                Action::Write(value) => write(&client, row, None, value).await.map(|_| attempted),
-                Action::Swap(from, to) => write(&client, row, Some(from), to).await.map(|present| match present {
-                    None => attempted,
-                    Some(present) => Action::Read(present),
-                }),
+                Action::Read(_) => read(&client, &self.table, row).await.map(Action::Read),
+                Action::Write(value) => write(&client, &self.table, row, None, value).await.map(|_| attempted),
+                Action::Swap(from, to) => {
+                    write(&client, &self.table, row, Some(from), to).await.map(|present| match present {
+                        None => attempted,
+                        Some(present) => Action::Read(present),
+                    })
+                }
             };
             match done {
                 Ok(action) => {
@@ -177,14 +205,15 @@ fn action_leaves(action: Action) -> Value {
     }
 }
 
-async fn read(client: &Client, row: &'static str) -> Result<Value, client::Error> {
-    let found = client.get("load", Bytes::from_static(row.as_bytes()), ReadOptions::default()).await?;
+async fn read(client: &Client, table: &str, row: &'static str) -> Result<Value, client::Error> {
+    let found = client.get(table, Bytes::from_static(row.as_bytes()), ReadOptions::default()).await?;
     Ok(found.map(|found| number(&found.cells[0].value)))
 }
 
 /// Writes, or deletes; under a condition gives what was there instead, if it did not hold.
 async fn write(
     client: &Client,
+    table: &str,
     row: &'static str,
     expect: Option<Value>,
     value: Value,
@@ -201,7 +230,7 @@ async fn write(
         None => Change::DeleteColumn { family, qualifier },
     };
     let mutation = Mutation { row: Bytes::from_static(row.as_bytes()), condition, changes: vec![change] };
-    Ok(match client.mutate("load", mutation).await? {
+    Ok(match client.mutate(table, mutation).await? {
         Written::Applied { .. } => None,
         Written::Differs { present } => Some(present.map(|present| number(&present.value))),
     })

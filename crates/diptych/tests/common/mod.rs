@@ -4,7 +4,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod hand;
 pub mod load;
+pub mod proxy;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
