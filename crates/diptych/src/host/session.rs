@@ -25,7 +25,7 @@ use super::peers::{Peers, VERSION, connect};
 use crate::masters::{self, Masters};
 
 /// Reports that wait for a stream, beside the heartbeat.
-const REPORTS: usize = 256;
+const REPORTS: usize = 16_384;
 /// Between attempts; doubles up to the second of these.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(100));
 
