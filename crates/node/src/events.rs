@@ -13,7 +13,7 @@ const LOCAL: &[&str] = &["replica_configured"];
 
 impl Node {
     /// The date, by what the host said last.
-    fn date(&self, now: Instant) -> Timestamp {
+    pub(crate) fn date(&self, now: Instant) -> Timestamp {
         let (told, date) = self.date;
         Timestamp(date.0.saturating_add(i64::try_from(now.since(told).as_micros()).unwrap_or(i64::MAX)))
     }

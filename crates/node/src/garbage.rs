@@ -46,12 +46,6 @@ impl Garbage {
 }
 
 impl Node {
-    /// The date, as far as the start's date and the clock tell.
-    pub(crate) fn date(&self, now: Instant) -> Timestamp {
-        let since = i64::try_from(now.since(self.opened).as_micros()).unwrap_or(i64::MAX);
-        Timestamp(self.options.upkeep.date.0.saturating_add(since))
-    }
-
     /// May the spare replica go now? If not, the master says it again with every report.
     pub(crate) fn may_release(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) -> bool {
         let bytes = |tablet: &TabletId| self.hosted.get(tablet).map_or(0, |hosted| hosted.rows.bytes());

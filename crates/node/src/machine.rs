@@ -117,7 +117,6 @@ pub struct Node {
     pub(crate) lost: BTreeMap<TabletId, Lost>,
     /// Until then, a tablet that nobody here knows may be one that the log has lost.
     pub(crate) forgot: Option<Instant>,
-    pub(crate) opened: Instant,
     pub(crate) scrubbing: Scrubbing,
     pub(crate) garbage: Garbage,
     /// How often damage was met, by what was damaged, and how often it was repaired.
@@ -166,6 +165,7 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(options: Options, identity: crate::identity::Identity, now: Instant) -> Node {
+        let date = options.upkeep.date;
         Node {
             options,
             cluster: None,
@@ -174,7 +174,6 @@ impl Node {
             hosted: BTreeMap::new(),
             lost: BTreeMap::new(),
             forgot: None,
-            opened: now,
             scrubbing: Scrubbing::new(now),
             garbage: Garbage::new(now),
             tally: Tally::default(),
@@ -193,7 +192,7 @@ impl Node {
             full_peers: BTreeSet::new(),
             log_bytes: 0,
             stamps: BTreeMap::new(),
-            date: (now, Timestamp::default()),
+            date: (now, date),
             notes: Notes::default(),
             stepped: now,
             deadlines: Deadlines::default(),
