@@ -272,7 +272,7 @@ impl Master {
             ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas, sent } => {
                 let why = self.unwelcome(node, cluster, disk);
                 if let Some(why) = why.or_else(|| self.impostor(now, node, incarnation, &address)) {
-                    out.push(Effect::Send(node, FromMaster::Unwelcome(why)));
+                    out.push(Effect::Send(node, FromMaster::Unwelcome(why, incarnation)));
                     return;
                 }
                 let replicas = replicas.into_iter().map(|report| (report.tablet, report)).collect();

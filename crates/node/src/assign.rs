@@ -20,7 +20,9 @@ impl Node {
                 self.on_session(now, sent, out);
             }
             FromMaster::Kept { life, upto } => self.on_events_kept(life, upto),
-            FromMaster::Unwelcome(why) => out.push(Effect::Stop(why)),
+            // What a former life said may be answered late, and was about that life.
+            FromMaster::Unwelcome(_, life) if life != self.incarnation => {}
+            FromMaster::Unwelcome(why, _) => out.push(Effect::Stop(why)),
             FromMaster::Assignments(assignments) => {
                 assignments.into_iter().for_each(|assignment| self.on_assignment(now, assignment, out));
                 self.drop_givings();

@@ -199,8 +199,8 @@ pub enum FromMaster {
         /// From the heartbeat.
         sent: Instant,
     },
-    /// The node may not join; it must stop and tell its operator why.
-    Unwelcome(String),
+    /// The node, in this life, may not join; it must stop and tell its operator why.
+    Unwelcome(String, Incarnation),
     /// What the master decided of these tablets: news to the node, or answers to what it proposed.
     Assignments(Vec<Assignment>),
     /// The tables of these tablets are gone: remove them.
