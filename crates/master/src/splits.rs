@@ -170,7 +170,10 @@ impl Master {
     }
 
     fn tell_ended(&self, node: NodeId, out: &mut Vec<Effect>) {
-        let ended = self.state.ended.iter().filter(|(_, ended)| ended.nodes.contains(&node));
+        // Somebody may keep it who left its group long before.
+        let keeps = |tablet: &TabletId| self.heard.get(&node).is_some_and(|heard| heard.replicas.contains_key(tablet));
+        let told = |(tablet, ended): &(&TabletId, &Ended)| ended.nodes.contains(&node) || keeps(tablet);
+        let ended = self.state.ended.iter().filter(told);
         let ended: Vec<_> = ended.map(|(&tablet, ended)| (tablet, ended.lsn, ended.left)).collect();
         if !ended.is_empty() {
             out.push(Effect::Send(node, FromMaster::Ended(ended)));

@@ -139,8 +139,9 @@ impl Node {
     }
 
     pub(crate) fn on_log_bytes(&mut self, now: Instant, bytes: u64, out: &mut Vec<Effect>) {
-        self.log_bytes = bytes;
-        if bytes > self.options.flush.log_bytes {
+        // A trim that frees nothing, because somebody still needs the oldest entries, is answered by the same number.
+        let same = std::mem::replace(&mut self.log_bytes, bytes) == bytes;
+        if bytes > self.options.flush.log_bytes && !same {
             let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
             for tablet in tablets {
                 self.flush_if_due(now, tablet, out);
