@@ -75,9 +75,8 @@ impl Hand {
         fs::create_dir_all(&data).expect("a folder");
         let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         arguments.extend(["--data", data.to_str().expect("text"), "--grpc", "127.0.0.1:0"].map(String::from));
-        if name != MASTER {
-            arguments.extend([String::from("--advertise"), front.clone()]);
-        }
+        // The master's as well: nodes ask it where it says that it is.
+        arguments.extend([String::from("--advertise"), front.clone()]);
         let process = Process { arguments, front, direct: String::new(), child: None };
         self.processes.insert(String::from(name), process);
     }
