@@ -5,6 +5,7 @@
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
 #   make chaos        real processes, hurt for minutes (CHAOS_MINUTES=3 SEED=…), and figures (KILLS=5 PAUSES=3 HANGS=3)
+#   make model        every interleaving of small groups, and that deliberate faults are found so (STEPS=20000000)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -17,13 +18,14 @@ SEEDS ?= 0..4000
 HOURS ?= 10
 ARGS ?=
 NAMES ?=
+STEPS ?= 20000000
 CHAOS_MINUTES ?= 3
 SEED ?= $(shell date +%s)
 KILLS ?= 5
 PAUSES ?= 3
 HANGS ?= 3
 
-.PHONY: run build test lint fmt sim sim-night mutants chaos bench bench-peers tools doc
+.PHONY: run build test lint fmt sim sim-night mutants model chaos bench bench-peers tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -56,6 +58,9 @@ sim-night:
 mutants:
 	cargo build --release --locked --package sim --features mutants --bin mutants
 	target/release/mutants $(NAMES)
+
+model:
+	STEPS=$(STEPS) cargo test --release --locked --package sim --lib --features mutants -- exhaustive --include-ignored --nocapture --test-threads 1
 
 chaos:
 	CHAOS_SECONDS=$$((60 * $(CHAOS_MINUTES))) SEED=$(SEED) KILLS=$(KILLS) PAUSES=$(PAUSES) HANGS=$(HANGS) \

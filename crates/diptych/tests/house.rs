@@ -29,7 +29,7 @@ fn words_and_cores_know_no_world() {
     }
 }
 
-/// Decision 0007: deliberate faults are in no build but that of `make mutants`.
+/// Decision 0009: deliberate faults are in no build but that of `make mutants`.
 #[test]
 fn nobody_enables_mutants_but_the_simulator_when_asked() {
     let mut features = BTreeMap::new();

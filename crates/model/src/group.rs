@@ -18,7 +18,7 @@ pub struct Tablet {
 }
 
 /// The members of a replica group, numbered by its epoch (PacificA, 2.1).
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Configuration {
     /// Rises by one with every change.
     pub epoch: Epoch,

@@ -13,7 +13,7 @@ use crate::Why;
 
 /// A record of a group's log: the primary of `epoch` gave it `lsn`, once and for ever, so `(lsn, epoch)` names its
 /// payload. An empty payload changes nothing.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Its place.
     pub lsn: Lsn,
@@ -30,7 +30,7 @@ impl fmt::Debug for Entry {
 }
 
 /// What the replicas of one tablet say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum GroupMessage {
     /// Primary to member or learner: write these to your log. Entries are dense.
     Prepare {
@@ -115,7 +115,7 @@ pub enum GroupMessage {
 }
 
 /// A file of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileInfo {
     /// Its name at the sender.
     pub name: String,

@@ -1,7 +1,7 @@
 //! Deliberate faults, to check the checkers: each, switched on alone, must be caught by `sim` (docs/model-checking.md).
 //!
 //! The cores ask `planted.has(Mutant::…)` where a fault has its place. Without the feature `mutants`, which only
-//! `sim/mutants` enables, that is `false` at compile time, and nothing of it is left in the binary (decision 0007).
+//! `sim/mutants` enables, that is `false` at compile time, and nothing of it is left in the binary (decision 0009).
 
 /// Declares each fault with its home and its description, once.
 macro_rules! mutants {
@@ -96,6 +96,14 @@ mutants! {
 pub struct Planted {
     #[cfg(feature = "mutants")]
     mutant: Option<Mutant>,
+}
+
+impl Planted {
+    /// No fault.
+    pub const NONE: Planted = Planted {
+        #[cfg(feature = "mutants")]
+        mutant: None,
+    };
 }
 
 #[cfg(feature = "mutants")]

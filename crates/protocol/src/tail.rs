@@ -7,7 +7,7 @@ use model::{Epoch, Lsn};
 use crate::Entry;
 
 /// Dense entries `first..=last`. Empty at the start: then `last` is what came before.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tail {
     before: Lsn,
     entries: VecDeque<Entry>,

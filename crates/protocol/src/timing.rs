@@ -6,7 +6,7 @@ use model::Instant;
 use crate::Planted;
 
 /// Periods of the protocol. What matters is their order: `beacon < lease < grace < session < replace_after`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// A primary asks its members for a new lease this often.
     pub beacon: Duration,

@@ -8,7 +8,7 @@ use model::{Lsn, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// The reason for a proposed configuration. New ones go to the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Why {
     /// The primary goes on without a member that has granted no lease for so long.
     Silent {

@@ -8,7 +8,7 @@ use crate::tail::Tail;
 use crate::timing::earliest;
 use crate::{Entry, GroupMessage, Mutant, Timing, Why};
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Follower {
     /// When the primary was last heard.
     heard: Instant,
@@ -30,7 +30,7 @@ pub(super) struct Follower {
     heard_elsewhere: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Succession {
     /// The primary is fine.
     No,

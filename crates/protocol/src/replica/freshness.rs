@@ -16,7 +16,7 @@ use model::{Instant, Lsn};
 
 use super::{Part, Replica};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Fresh {
     /// All that was acknowledged before this is committed here.
     asof: Option<Instant>,

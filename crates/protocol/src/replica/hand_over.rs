@@ -17,7 +17,7 @@ use model::{Epoch, Instant, Lsn, NodeId};
 use super::{Effect, Part, Replica};
 use crate::{Timing, Why};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum HandOver {
     /// Nobody takes our place.
     #[default]

@@ -120,7 +120,7 @@ pub enum Effect {
 }
 
 /// A replica's part in its group.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Primary(Primary),
     Follower(Follower),
@@ -131,7 +131,7 @@ enum Part {
 }
 
 /// One replica of a tablet.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
     tablet: TabletId,
     me: NodeId,

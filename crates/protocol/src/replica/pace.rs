@@ -9,7 +9,7 @@ use model::{Instant, Lsn};
 
 use crate::Timing;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pace {
     /// The entry that is watched, and since when.
     watched: Option<(Lsn, Instant)>,

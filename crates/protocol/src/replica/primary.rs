@@ -18,7 +18,7 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// Bytes of entries in one message, unless a single entry is larger.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Primary {
     /// Every secondary, and the learner once it has asked.
     pub(super) peers: BTreeMap<NodeId, Peer>,
@@ -39,7 +39,7 @@ pub(super) struct Primary {
     pub(super) pace: Pace,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposal {
     configuration: Configuration,
     why: Why,
@@ -47,7 +47,7 @@ pub(super) struct Proposal {
     asked: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Peer {
     /// Last entry of our log that its disk holds.
     pub(super) acked: Lsn,

@@ -6,7 +6,7 @@ use model::random::Random;
 use model::{Configuration, Epoch, Lsn};
 use protocol::Entry;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Record {
     /// Entries, and what the writer knew to be committed.
     Entries(Vec<Entry>, Lsn),
@@ -20,7 +20,7 @@ pub(super) enum Record {
 }
 
 /// What a list of records amounts to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Content {
     pub before: Lsn,
     pub entries: BTreeMap<Lsn, Entry>,
@@ -58,7 +58,7 @@ impl Content {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Log {
     unsynced: Vec<Record>,
     /// Everything that was appended.
@@ -88,7 +88,11 @@ impl Log {
 
     /// Loses what is not synced, or only a part of it, and opens what is left.
     pub fn crash(&mut self, random: &mut Random) {
-        let keeps = random.below(self.unsynced.len() as u64 + 1) as usize;
+        self.lose(random.below(self.unsynced.len() as u64 + 1) as usize);
+    }
+
+    /// Keeps so many records of those that are not synced.
+    pub fn lose(&mut self, keeps: usize) {
         self.sync(keeps);
         self.unsynced.clear();
         if self.flushed > self.durable.last() {

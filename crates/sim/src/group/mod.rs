@@ -11,6 +11,8 @@
 //! group must be whole again.
 
 mod check;
+#[cfg(test)]
+mod exhaustive;
 mod faults;
 mod host;
 mod log;

@@ -23,6 +23,8 @@ pub(super) struct Record {
     committed: BTreeMap<(TabletId, Lsn), (Epoch, Bytes)>,
     /// The same as values of rows, for reads of a prefix.
     pub prefixes: Prefixes,
+    /// The completion records at each place.
+    completions: BTreeMap<(TabletId, Lsn), Bytes>,
     /// How far each replica's commits have been compared; of one life of its node.
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
     /// The newest epoch that anybody followed.
@@ -52,6 +54,14 @@ impl Record {
                 continue;
             }
             let compared = self.compared.entry((node.id(), life, tablet)).or_default();
+            if *compared < replica.committed() {
+                let mine = node.completions(tablet).unwrap_or_default();
+                let first = self.completions.entry((tablet, replica.committed())).or_insert_with(|| mine.clone());
+                if *first != mine {
+                    let (node, upto) = (node.id(), replica.committed());
+                    return Err(format!("{node} has other completion records of {tablet} at {upto} than others had"));
+                }
+            }
             while *compared < replica.committed() {
                 *compared = compared.next();
                 let Some(entry) = replica.entry(*compared) else { continue };
@@ -279,7 +289,7 @@ impl World {
             let all = model::ReadOptions { versions, ..model::ReadOptions::default() };
             let rows = view.scan(&RowRange::default(), &all, &schema, Timestamp(EPOCH_US * 2), u32::MAX, usize::MAX);
             match rows {
-                Ok(rows) => contents.push((applied, rows, process.node.completions(tablet))),
+                Ok(rows) => contents.push((applied, rows)),
                 Err(error) => return Err(format!("{member}: {error}")),
             }
         }
