@@ -109,7 +109,7 @@ impl Node {
     /// How a read that met damage is refused: it succeeds elsewhere soon, unless there is no other copy.
     pub(crate) fn refusal_of(&self, tablet: TabletId, error: &Error) -> Refusal {
         match self.hosted.get(&tablet) {
-            Some(hosted) if hosted.is_alone() || !error.is_damage() => Refusal::Corrupt(error.to_string()),
+            Some(hosted) if hosted.is_alone() || !error.is_corrupt() => Refusal::Corrupt(error.to_string()),
             _ => Refusal::NotReady(tablet),
         }
     }
@@ -234,7 +234,7 @@ impl Node {
     /// Looks for damage in what a job or a read has brought.
     pub(crate) fn notice<T>(&mut self, tablet: TabletId, result: &Result<T, Error>, out: &mut Vec<Effect>) {
         if let Err(error) = result
-            && error.is_damage()
+            && error.is_corrupt()
         {
             self.quarantine(tablet, error, out);
         }

@@ -84,13 +84,6 @@ impl Error {
         matches!(self, Error::Full { .. })
     }
 
-    /// Whether what was written cannot be read any more: bytes came back changed, or the disk does not give them.
-    pub fn is_damage(&self) -> bool {
-        const EIO: i32 = 5;
-        self.is_corrupt()
-            || matches!(self, Error::Io { what: "read", source, .. } if source.raw_os_error() == Some(EIO))
-    }
-
     /// Whether bytes came back changed.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::Corrupt { .. })

@@ -83,7 +83,7 @@ impl Keeper {
                 Ok(tablet) => {
                     tablets.sound.insert(state.tablet, (tablet, state.note));
                 }
-                Err(error) if error.is_damage() => {
+                Err(error) if error.is_corrupt() => {
                     tablets.damaged.insert(state.tablet, error.to_string());
                 }
                 Err(error) => return Err(error),

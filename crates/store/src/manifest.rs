@@ -105,7 +105,7 @@ impl Manifest {
                     Ok(state) => {
                         tablets.insert(tablet, state);
                     }
-                    Err(error) if error.is_damage() => {
+                    Err(error) if error.is_corrupt() => {
                         damaged.insert(tablet, error.to_string());
                     }
                     Err(error) => return Err(error),

@@ -118,12 +118,12 @@ impl Record {
         Ok(())
     }
 
-    /// What every client ever saw has an order that explains it. `last_reads`: since then every row of it was read.
-    fn explain(&self, last_reads: impl Fn(TabletId) -> Option<u64>) -> Checked {
+    /// What every client ever saw has an order that explains it. `last_reads`: since then every row was read.
+    fn explain(&self, last_reads: Option<u64>) -> Checked {
         for ((tablet, row), operations) in &self.histories {
             let end = self.dropped.get(tablet).copied();
             let last = operations.iter().filter_map(|operation| operation.answered).max().unwrap_or(0);
-            if last_reads(*tablet).is_some_and(|from| last < from) && end.is_none() {
+            if last_reads.is_some_and(|from| last < from) && end.is_none() {
                 return Err(format!("{row:?} of {tablet} was last served at {:?}", Instant(last)));
             }
             let operations: Vec<linear::Operation> =
@@ -184,7 +184,8 @@ impl World {
         }
         let hopeless = self.hopeless();
         let from = self.later(LAST_READS);
-        self.record.explain(|tablet| (!stuck && !hopeless.contains(&tablet)).then_some(from))
+        // A client that waits for what nobody can bring back reads nothing else.
+        self.record.explain((!stuck && hopeless.is_empty()).then_some(from))
     }
 
     /// Tablets whose last copy is damaged. What of it can be read is served; nobody can bring the rest back.
@@ -224,6 +225,7 @@ impl World {
                 return Err(format!("{} has not healed {tablet}: {why}", process.node.id()));
             }
             let hosted: BTreeSet<TabletId> = process.node.replicas().map(|replica| replica.tablet()).collect();
+            let hosted: BTreeSet<TabletId> = hosted.union(&hopeless).copied().collect();
             let on_disk = machine.disk.list("manifest").map_err(|error| error.to_string())?;
             let on_disk = on_disk.iter().filter_map(|name| name.parse().ok()).map(TabletId);
             let left: Vec<TabletId> = hosted

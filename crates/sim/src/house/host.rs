@@ -39,7 +39,7 @@ impl World {
                 self.agenda.after(200 * MS, Happening::Restart(node));
                 return Ok(());
             }
-            Err(error) if error.is_damage() => {
+            Err(error) if error.is_corrupt() => {
                 self.stuck_at.get_or_insert(self.agenda.now());
                 return self.notice_damage(&format!("n{node} does not open: {error}"));
             }

@@ -211,7 +211,7 @@ fn what_makes_a_segment_dispensable_is_durable_before_it_goes() {
 }
 
 #[test]
-fn a_missing_segment_is_damage() {
+fn a_missing_segment_is_corrupt() {
     let (disk, _) = small_log();
     disk.remove("log/00000002.log").unwrap();
     assert!(matches!(try_open(&disk), Err(Error::Corrupt { file, .. }) if file == "log/00000002.log"));
