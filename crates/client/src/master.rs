@@ -78,6 +78,10 @@ impl Gateway {
                 let request = admin::alter_request(table, set, drop);
                 AdminReply::Table(admin.alter_table(request).await.map_err(failed)?.into_inner().try_into()?)
             }
+            AdminRequest::SplitTablet { tablet, at } => {
+                let request = v1::SplitTabletRequest { tablet: tablet.0, at };
+                AdminReply::Split(admin.split_tablet(request).await.map_err(failed)?.into_inner().try_into()?)
+            }
             AdminRequest::Map => {
                 let map = admin.get_map(v1::GetMapRequest {}).await.map_err(failed)?.into_inner();
                 *self.nodes.lock() = map.nodes.iter().map(|node| Arc::from(node.address.as_str())).collect();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use model::random::Random;
 use model::request::ClusterMap;
 use model::slice::hash_bucket;
-use model::{Configuration, NodeId, Refusal, Slice, TabletId};
+use model::{Configuration, Heir, NodeId, Refusal, Slice, TabletId};
 use wire::Route;
 
 use crate::Error;
@@ -129,6 +129,21 @@ impl Routing {
         }
     }
 
+    /// Takes a tablet's heirs in its place, if the map still has it.
+    pub(crate) fn succeed(&mut self, tablet: TabletId, heirs: &[Heir]) {
+        let of =
+            |cut: &&mut Cut| matches!(cut, Cut::Range(ranges) if ranges.values().any(|(_, known)| *known == tablet));
+        let Some(Cut::Range(ranges)) = self.tables.values_mut().find(of) else { return };
+        ranges.retain(|_, (_, known)| *known != tablet);
+        self.configurations.remove(&tablet);
+        for heir in heirs {
+            if let Slice::Rows { start, end } = &heir.slice {
+                ranges.insert(start.clone(), (end.clone(), heir.tablet));
+                self.configurations.insert(heir.tablet, heir.configuration.clone());
+            }
+        }
+    }
+
     /// The tablet and whom to ask: its primary, or with a detour another member.
     pub(crate) fn locate(&self, table: &str, seek: Seek<'_>, detour: usize) -> Result<Place, Unknown> {
         let table = self.cut(table)?;
@@ -219,6 +234,13 @@ impl Course {
                 self.detour += 1;
                 self.too_old += 1;
                 return if self.too_old <= AT_ONCE { Next::AtOnce } else { Next::Later };
+            }
+            Error::Refused(Refusal::Moved { tablet, heirs }) => {
+                routing.succeed(*tablet, heirs);
+                self.detour = 0;
+                if asked.is_some_and(|asked| asked.tablet == *tablet) {
+                    return Next::AtOnce;
+                }
             }
             Error::Refused(Refusal::NoSuchTablet(_)) | Error::Unreachable { .. } | Error::Lost { .. } => {
                 self.detour += 1;
@@ -380,6 +402,40 @@ mod tests {
         let overloaded = Error::from(Refusal::Overloaded);
         assert_eq!(Course::default().after(asked(1), &overloaded, &mut routing), Next::Later);
         assert!(!doubts_map(&overloaded));
+    }
+
+    /// Papers, 6.7: a tablet that was split names its heirs, and whoever asked it goes there at once; a refusal that
+    /// comes later changes nothing any more.
+    #[test]
+    fn a_split_tablet_names_its_heirs() {
+        let mut routing = routing();
+        let heir = |tablet, slice: Slice| {
+            let configuration = Configuration::first(NodeId(2), [NodeId(1)]).next();
+            Heir { tablet: TabletId(tablet), slice, configuration }
+        };
+        let parts = |from: &str, at: &str, to: &str| {
+            let (from, at, to) = (from.to_owned().into(), Bytes::from(at.to_owned()), Bytes::from(to.to_owned()));
+            [Slice::Rows { start: from, end: Some(at.clone()) }, Slice::Rows { start: at, end: Some(to) }]
+        };
+        let [left, right] = parts("", "g", "m");
+        let moved = Error::from(Refusal::Moved { tablet: TABLET, heirs: vec![heir(5, left), heir(6, right)] });
+        for _ in 0..2 {
+            assert_eq!(Course { detour: 1, ..Course::default() }.after(asked(1), &moved, &mut routing), Next::AtOnce);
+        }
+        let find = |routing: &Routing, row: &[u8]| {
+            let place = routing.locate("t", Seek::Row(row), 0).unwrap();
+            (place.route.tablet.0, place.end)
+        };
+        assert_eq!(at(&routing, 0), "n2");
+        assert_eq!(find(&routing, b"f"), (5, Some("g".into())));
+        assert_eq!(find(&routing, b"g"), (6, Some("m".into())));
+        assert_eq!(find(&routing, b"m"), (1, None));
+        let [left, right] = parts("g", "j", "m");
+        let moved_on = Error::from(Refusal::Moved { tablet: TabletId(6), heirs: vec![heir(7, left), heir(8, right)] });
+        let asked_6 = Some(Route { tablet: TabletId(6), epoch: Epoch(2) });
+        assert_eq!(Course::default().after(asked_6, &moved_on, &mut routing), Next::AtOnce);
+        assert_eq!(Course::default().after(asked(1), &moved, &mut routing), Next::AtOnce);
+        assert_eq!((find(&routing, b"h").0, find(&routing, b"k").0), (7, 8));
     }
 
     /// A master that lags behind the one we heard before does not take tables away.

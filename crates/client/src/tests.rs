@@ -570,6 +570,13 @@ impl Admin for Fake {
         Err(Status::unimplemented("not in this fake"))
     }
 
+    async fn split_tablet(
+        &self,
+        _: Request<v1::SplitTabletRequest>,
+    ) -> Result<Response<v1::SplitTabletResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
     async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {
         Err(Status::unimplemented("not in this fake"))
     }

@@ -52,6 +52,7 @@ impl Master {
                 return;
             }
             AdminRequest::CreateTable(table) => self.create_table(now, table),
+            AdminRequest::SplitTablet { tablet, at } => self.split_tablet(tablet, at),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
             AdminRequest::AlterTable { table, set, drop } => self
                 .check_table(&table)

@@ -184,6 +184,27 @@ impl State {
                     ..event(name, what)
                 }
             }
+            Changed::Intent(tablet) => {
+                let Some(intent) = self.splits.get(tablet) else { return };
+                let what = format!("it is to become {} and {}", intent.left, intent.right);
+                Event { table: self.table_of(*tablet), tablet: Some(*tablet), ..event("split_decided", what) }
+            }
+            Changed::Undivided(tablet, why) => {
+                let table = self.table_of(*tablet);
+                Event { table, tablet: Some(*tablet), ..event("split_cancelled", why.clone()) }
+            }
+            Changed::Divided(parent, split) => {
+                let first = split.configuration.epoch;
+                let (at, of) = (model::text::printable(&split.at), [split.left, split.right]);
+                for (heir, other) in [(split.left, split.right), (split.right, split.left)] {
+                    let what = format!("{parent} was split at {at}; the other part is {other}");
+                    let event = event("tablet_split", what);
+                    let epochs = Some((model::Epoch(first.0.saturating_sub(1)), first));
+                    self.events.add(Event { table: self.table_of(heir), tablet: Some(heir), epochs, ..event });
+                }
+                let what = format!("it was split at {at} into {} and {}", of[0], of[1]);
+                Event { table: self.table_of(of[0]), tablet: Some(*parent), ..event("tablet_split", what) }
+            }
             _ => return,
         };
         self.events.add(event);

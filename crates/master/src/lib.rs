@@ -26,6 +26,7 @@ mod healing;
 mod mending;
 mod moves;
 mod operate;
+mod splits;
 
 pub use api::{Effect, Input};
 pub use machine::{Master, Options};

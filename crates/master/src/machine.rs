@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::api::{Effect, Input};
 use crate::events::{Reader, decided};
+use crate::splits::Splitting;
 use crate::state::{Changed, Command, Error, State};
 
 /// What a master must be told.
@@ -27,6 +28,8 @@ pub struct Options {
     /// A tablet that has been as it is for so long may be moved, or get another primary, to even out the nodes; `None`
     /// moves nothing.
     pub balance_after: Option<Duration>,
+    /// A tablet of a range with more bytes is split; 0 is never.
+    pub split_bytes: u64,
 }
 
 /// A command on its way through consensus, with a number by which its proposer knows it again.
@@ -69,6 +72,7 @@ pub struct Master {
     pub(crate) settled: BTreeMap<TabletId, Instant>,
     /// How often a member of a tablet was removed for being slow, and when last: it does not come back at once.
     pub(crate) slow: BTreeMap<(TabletId, NodeId), (u32, Instant)>,
+    pub(crate) splitting: Splitting,
     pub(crate) next_tick: Instant,
     /// When it was last stepped; the date as the host said it last, and when that was.
     pub(crate) stepped: Instant,
@@ -94,6 +98,7 @@ impl Master {
             asked: BTreeMap::new(),
             settled: BTreeMap::new(),
             slow: BTreeMap::new(),
+            splitting: Splitting::default(),
             next_tick: Instant::ZERO,
             stepped: Instant::ZERO,
             date: (Instant::ZERO, Timestamp::default()),
@@ -194,14 +199,15 @@ impl Master {
             }
             Changed::Dropped(schema, tablets) => {
                 for (tablet, nodes) in tablets {
-                    self.lacking.remove(&tablet);
-                    self.asked.remove(&tablet);
-                    self.settled.remove(&tablet);
-                    self.removed.retain(|(gone, _), _| *gone != tablet);
+                    self.forget_tablet(tablet);
+                    self.forget_splitting(tablet, out);
                     out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
                 }
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
             }
+            Changed::Intent(tablet) => self.tell_intent(now, ticket, tablet, out),
+            Changed::Divided(tablet, split) => self.tell_divided(tablet, split, out),
+            Changed::Undivided(tablet, why) => self.tell_undivided(tablet, why, out),
             Changed::Group(tablet, nodes) => {
                 self.asked.remove(&tablet);
                 let group = &self.state.groups[&tablet];
@@ -225,7 +231,15 @@ impl Master {
         }
     }
 
-    fn assign(&self, node: NodeId, tablets: &[TabletId], out: &mut Vec<Effect>) {
+    /// The tablet is not there any more.
+    pub(crate) fn forget_tablet(&mut self, tablet: TabletId) {
+        self.lacking.remove(&tablet);
+        self.asked.remove(&tablet);
+        self.settled.remove(&tablet);
+        self.removed.retain(|(gone, _), _| *gone != tablet);
+    }
+
+    pub(crate) fn assign(&self, node: NodeId, tablets: &[TabletId], out: &mut Vec<Effect>) {
         let assignments: Vec<_> = tablets.iter().filter_map(|&tablet| self.state.assignment(tablet)).collect();
         if !assignments.is_empty() {
             out.push(Effect::Send(node, FromMaster::Assignments(assignments)));
@@ -251,7 +265,7 @@ impl Master {
             ToMaster::Events { life, first, events } => self.on_node_events(node, life, first, events, out),
             ToMaster::Propose(tablet, configuration, why) => {
                 let Some(group) = self.state.groups.get(&tablet) else {
-                    if self.state.is_gone(tablet) {
+                    if self.state.is_gone(tablet) && !self.is_between(tablet) {
                         out.push(Effect::Send(node, FromMaster::Forget(vec![tablet])));
                     }
                     return;
@@ -284,7 +298,11 @@ impl Master {
                 } else {
                     self.propose(Command::Join { node, address, disk, incarnation }, out);
                 }
+                self.remind_of_splits(node, out);
             }
+            ToMaster::Divided { tablet, lsn, split } => self.on_divided(node, tablet, lsn, split, out),
+            ToMaster::Undivided { tablet, left, why } => self.on_undivided(tablet, left, why, out),
+            ToMaster::Buried(tablet) => self.on_buried(node, tablet, out),
         }
     }
 
@@ -354,7 +372,7 @@ impl Master {
         }
         self.assign(node, &news, out);
         // One that this master has not heard of yet is not gone.
-        let gone = |tablet: &&TabletId| self.state.is_gone(**tablet);
+        let gone = |tablet: &&TabletId| self.state.is_gone(**tablet) && !self.is_between(**tablet);
         let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
             out.push(Effect::Send(node, FromMaster::Forget(forget)));
@@ -392,6 +410,7 @@ impl Master {
                 out.push(Effect::Refuse(ticket, Refusal::NoMaster));
             }
         }
+        self.give_splits_up(Some(now), out);
         match self.state.cluster {
             None => {
                 let id = ClusterId(self.options.seed);
@@ -404,6 +423,7 @@ impl Master {
                 self.carry_moves_on(now, out);
                 self.empty_draining(now, out);
                 self.even_out(now, out);
+                self.split_the_large(now, out);
             }
             Some(_) => {}
         }
@@ -436,6 +456,7 @@ impl Core for Master {
                 self.settled.clear();
                 self.slow.clear();
                 self.turn_readers_away(out);
+                self.give_splits_up(None, out);
                 let waiting = core::mem::take(&mut self.waiting);
                 out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));
             }

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use model::event::{Noted, Source};
 use model::{
-    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, NodeId, Partition, Refusal,
-    Retention, Schema, TableId, Tablet, TabletId, limits,
+    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, NodeId, Partition,
+    Refusal, Retention, Schema, Split, TableId, Tablet, TabletId, limits,
 };
 use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::Events;
+use crate::splits::{Ended, Intent};
 
 /// A change of the state. Commands are judged when they are applied, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,40 @@ pub enum Command {
         /// In order.
         events: Vec<Noted>,
     },
+    /// Split the tablet in this epoch.
+    Split {
+        /// Which.
+        tablet: TabletId,
+        /// As of which epoch this was decided.
+        epoch: Epoch,
+        /// Where; `None` leaves it to the primary.
+        at: Option<Bytes>,
+    },
+    /// The tablet has ended, and its heirs go on.
+    Divide {
+        /// Which.
+        tablet: TabletId,
+        /// Its last entry.
+        lsn: Lsn,
+        /// What that says.
+        split: Split,
+    },
+    /// The tablet's log will not have the split.
+    CancelSplit {
+        /// Which.
+        tablet: TabletId,
+        /// The first heir that was meant.
+        left: TabletId,
+        /// Why.
+        why: String,
+    },
+    /// The node keeps nothing of a tablet that has ended.
+    Bury {
+        /// Which tablet.
+        tablet: TabletId,
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 /// What a command has changed.
@@ -137,6 +172,12 @@ pub enum Changed {
     Events(Source, u64, u64),
     /// Something about a node that nobody but the masters needs to know: in words.
     Planned(String),
+    /// This tablet is to be split.
+    Intent(TabletId),
+    /// It was.
+    Divided(TabletId, Split),
+    /// It will not be, and why.
+    Undivided(TabletId, String),
 }
 
 /// A node as the masters know it.
@@ -194,6 +235,10 @@ pub struct State {
     last_tablet: TabletId,
     /// What happened.
     pub events: Events,
+    /// Tablets that are to be split.
+    pub splits: BTreeMap<TabletId, Intent>,
+    /// Tablets that were split, as long as nodes may keep them.
+    pub ended: BTreeMap<TabletId, Ended>,
     /// Which fault it has, one of those that check the checkers.
     #[serde(skip)]
     planted: Planted,
@@ -278,6 +323,10 @@ impl State {
             }
             Command::Recover { tablet, epoch, from, empty } => self.recover(tablet, epoch, from, empty),
             Command::Record { source, life, first, events } => Ok(self.record(source, life, first, events)),
+            Command::Split { tablet, epoch, at } => self.intend_split(tablet, epoch, at),
+            Command::Divide { tablet, lsn, split } => self.divide(tablet, lsn, split),
+            Command::CancelSplit { tablet, left, why } => Ok(self.cancel_split(tablet, left, why)),
+            Command::Bury { tablet, node } => Ok(self.bury(tablet, node)),
         }
     }
 
@@ -323,8 +372,7 @@ impl State {
         let mut tablets = Vec::new();
         for (slice, nodes) in schema.partition.slices().into_iter().zip(placement) {
             let Some((&primary, secondaries)) = nodes.split_first() else { continue };
-            self.last_tablet.0 += 1;
-            let tablet = Tablet { id: self.last_tablet, table, slice };
+            let tablet = Tablet { id: self.allot_tablet(), table, slice };
             tablets.push(tablet.id);
             let configuration = Configuration::first(primary, secondaries.iter().copied());
             self.groups.insert(
@@ -334,6 +382,12 @@ impl State {
         }
         self.tables.insert(table, schema.clone());
         Ok(Changed::Table(schema, tablets))
+    }
+
+    /// A number that no tablet ever had.
+    pub(crate) fn allot_tablet(&mut self) -> TabletId {
+        self.last_tablet.0 += 1;
+        self.last_tablet
     }
 
     fn drop_table(&mut self, name: &str) -> Result<Changed, Refusal> {
@@ -347,7 +401,9 @@ impl State {
             .collect();
         gone.iter().for_each(|(tablet, _)| {
             self.groups.remove(tablet);
+            self.splits.remove(tablet);
         });
+        self.ended.retain(|_, ended| ended.table != schema.table);
         Ok(Changed::Dropped(schema, gone))
     }
 
@@ -428,6 +484,11 @@ impl State {
         }
         self.nodes.remove(&node).ok_or_else(|| unknown_node(node))?;
         self.removed.insert(node);
+        // Nobody waits for it to say that nothing is left of a tablet there.
+        self.ended.retain(|_, ended| {
+            ended.nodes.remove(&node);
+            !ended.nodes.is_empty()
+        });
         Ok(Changed::Planned(format!("{node} is removed; its id will not be used again")))
     }
 

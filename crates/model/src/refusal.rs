@@ -1,11 +1,12 @@
 //! Why a request is not served. A refusal is an answer of the protocol, not a fault: it says where to go instead.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{Configuration, NodeId, TabletId};
+use crate::{Configuration, Heir, NodeId, TabletId};
 
 /// A refused request. Unless it says otherwise, nothing has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,13 @@ pub enum Refusal {
         /// How old the answer might be; `None` if the replica cannot know.
         lag: Option<Duration>,
     },
+    /// The tablet has ended, and these go on with its rows.
+    Moved {
+        /// The tablet.
+        tablet: TabletId,
+        /// Their slices hold its slice.
+        heirs: Vec<Heir>,
+    },
 }
 
 impl Refusal {
@@ -73,6 +81,7 @@ impl Refusal {
                 | Refusal::Overloaded
                 | Refusal::NoMaster
                 | Refusal::TooOld { .. }
+                | Refusal::Moved { .. }
         )
     }
 }
@@ -104,6 +113,10 @@ impl fmt::Display for Refusal {
             }
             Refusal::TooOld { tablet, lag: None } => {
                 write!(f, "the replica of tablet {tablet} cannot say how old it is: it has heard no primary yet")
+            }
+            Refusal::Moved { tablet, heirs } => {
+                write!(f, "tablet {tablet} was split or merged; its rows are in")?;
+                heirs.iter().try_for_each(|heir| write!(f, " {}", heir.tablet))
             }
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
-    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, TabletId,
+    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, TabletId,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -146,6 +146,13 @@ pub enum AdminRequest {
     RemoveMaster(u32),
     /// What happened; answered by [`AdminReply::Events`].
     Events(EventQuery),
+    /// Makes two tablets of one; answered by [`AdminReply::Split`] when they are there.
+    SplitTablet {
+        /// Which; of a table that is cut by ranges.
+        tablet: TabletId,
+        /// The first row of the second one; `None` leaves it to the tablet's primary, which halves the bytes.
+        at: Option<Bytes>,
+    },
 }
 
 impl AdminRequest {
@@ -202,6 +209,8 @@ pub enum AdminReply {
     Masters(Vec<MasterStatus>),
     /// What happened.
     Events(EventPage),
+    /// The tablets that took the place of one.
+    Split(Split),
 }
 
 /// What a tablet that has lost its members would lose for ever, should an operator begin it anew.

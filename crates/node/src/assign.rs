@@ -38,6 +38,10 @@ impl Node {
                     self.forget_lost(tablet, out);
                 });
             }
+            FromMaster::Split { tablet, epoch, left, right, at } => {
+                self.on_split_wish(now, tablet, epoch, left, right, at, out);
+            }
+            FromMaster::Ended(tablets) => self.on_ended(now, tablets, out),
             FromMaster::Release(tablets) => {
                 for (tablet, epoch) in tablets {
                     let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
@@ -127,6 +131,7 @@ impl Node {
         if let Some(sent) = self.session {
             self.step_replica(now, tablet, GroupInput::Session(sent), out);
         }
+        self.reopen(tablet);
         if before != self.role_of(tablet) {
             self.changed = true;
             if let Some(hosted) = self.hosted.get_mut(&tablet) {
@@ -143,7 +148,7 @@ impl Node {
         self.hosted.get(&tablet).map(|hosted| hosted.replica.role())
     }
 
-    fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+    pub(crate) fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
         if self.is_busy(tablet) {
             // The master says it again with every heartbeat.
             return;

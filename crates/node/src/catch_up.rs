@@ -109,7 +109,8 @@ impl Node {
     /// Offers the files that hold everything up to the last flush.
     fn offer(&mut self, tablet: TabletId, to: NodeId, attempt: Option<u64>, out: &mut Vec<Effect>) {
         let Some(attempt) = attempt else { return };
-        let Some(hosted) = self.hosted.get(&tablet) else { return };
+        // An heir without files of its own has no checkpoint yet; the learner asks again.
+        let Some(hosted) = self.hosted.get(&tablet).filter(|hosted| !hosted.rows.is_unsettled()) else { return };
         let giving = self.giving.entry((tablet, to));
         let giving = giving
             .and_modify(|giving| {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Cell, Command, Condition, Instant, Lineage, NodeId, Outcome, ReadOptions, Refusal, Reply, Schema,
-    Slice, Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Cell, Command, Condition, Configuration, Instant, Lineage, Lsn, NodeId, Outcome, Payload, ReadOptions,
+    Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
 };
 use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::completions::{Completion, Completions, Seen};
 use crate::lanes::Lanes;
 use crate::read::{Read, What};
+use crate::splits::{Ending, Origin, bounds};
 
 /// What the log keeps of a replica beside its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub(crate) struct SavedState {
     pub assignment: Assignment,
     /// The newest epoch whose primary was given up.
     pub abandoned: model::Epoch,
+    /// Where it comes from, if it was not made empty.
+    pub origin: Option<Origin>,
 }
 
 impl SavedState {
@@ -46,6 +49,8 @@ impl SavedState {
 pub(crate) enum Applied {
     /// A write of this row is done; answer this, if anybody waits.
     Row(Bytes, Option<(Ticket, Result<Reply, Refusal>)>),
+    /// The tablet ends here, and these begin.
+    Split(Vec<Hosted>),
     /// A committed entry makes no sense: its bytes are not a command.
     Broken(String),
 }
@@ -64,7 +69,7 @@ pub(crate) struct Hosted {
     /// What was found instead, by those whose condition did not hold and whose record is not committed yet.
     pub present: BTreeMap<Ticket, Option<Cell>>,
     /// The newest version that a command of this tablet has.
-    last_version: Timestamp,
+    pub last_version: Timestamp,
     /// How many of the replica's `Append` and `Save` effects there were.
     pub marks: u64,
     /// Bytes of files that arrive, when this replica is learning from files.
@@ -73,6 +78,12 @@ pub(crate) struct Hosted {
     pub flush_after: Instant,
     /// What of it cannot be read any more.
     pub damage: Option<String>,
+    /// Where it comes from, if it was not made empty.
+    pub origin: Option<Origin>,
+    /// The configuration with which it was made here.
+    pub first: Configuration,
+    /// Whether it is becoming two.
+    pub ending: Ending,
 }
 
 impl Hosted {
@@ -81,8 +92,14 @@ impl Hosted {
         Hosted::with(assignment, Replica::new(id, me, timing), store::Tablet::new(id), Completions::default())
     }
 
-    pub fn with(assignment: &Assignment, replica: Replica, rows: store::Tablet, completions: Completions) -> Hosted {
+    pub fn with(
+        assignment: &Assignment,
+        replica: Replica,
+        mut rows: store::Tablet,
+        completions: Completions,
+    ) -> Hosted {
         let last_version = completions.newest();
+        rows.set_bounds(bounds(&assignment.tablet.slice));
         Hosted {
             tablet: assignment.tablet.clone(),
             schema: Arc::new(assignment.schema.clone()),
@@ -97,6 +114,9 @@ impl Hosted {
             receiving: None,
             flush_after: Instant::ZERO,
             damage: None,
+            origin: None,
+            first: assignment.configuration.clone(),
+            ending: Ending::default(),
         }
     }
 
@@ -117,13 +137,18 @@ impl Hosted {
             learner: self.replica.learner(),
             lineage: self.lineage,
         };
-        SavedState { assignment, abandoned: self.replica.abandoned() }.to_bytes()
+        SavedState { assignment, abandoned: self.replica.abandoned(), origin: self.origin }.to_bytes()
     }
 
     /// A version for a new command: the date, but always later than the last one, whoever was primary then.
     pub fn next_version(&mut self, wall: Timestamp) -> Timestamp {
         self.last_version = wall.max(self.last_version.next());
         self.last_version
+    }
+
+    /// May new writes go into the log?
+    pub fn may_write(&self, now: Instant) -> bool {
+        self.replica.may_write(now) && !self.ending.is_closed()
     }
 
     /// Takes note of a version in the log, so that later ones are later.
@@ -140,7 +165,9 @@ impl Hosted {
             return None;
         }
         let Command { request, version, row, changes } = match postcard::from_bytes(&entry.payload) {
-            Ok(command) => command,
+            Ok(Payload::Write(command)) if !self.ending.has_ended() => command,
+            Ok(Payload::Write(_)) => return Some(Applied::Broken(format!("entry {} follows a split", entry.lsn))),
+            Ok(Payload::Split(split)) => return Some(self.apply_split(entry.lsn, split)),
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
         self.saw_version(version);
@@ -176,6 +203,14 @@ impl Hosted {
             }
         };
         Some(Applied::Row(row, ticket.map(|ticket| (ticket, answer))))
+    }
+
+    /// Nothing of this tablet changes any more.
+    fn apply_split(&mut self, lsn: Lsn, split: Split) -> Applied {
+        self.rows.skip(lsn);
+        let heirs = self.bear(lsn, &split);
+        self.ending.end(lsn, split);
+        Applied::Split(heirs)
     }
 
     /// The read that a condition asks for: the newest version of its column, as of all that is applied.

@@ -32,6 +32,7 @@ mod quarantine;
 mod recovery;
 mod scrub;
 mod serve;
+mod splits;
 mod stage;
 mod upkeep;
 

@@ -369,7 +369,7 @@ impl Node {
     /// Applies what is committed, answers whoever waits, and lets those go on who waited for these rows.
     fn apply(&mut self, now: Instant, tablet: TabletId, commits: Vec<(Entry, Option<Ticket>)>, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        let mut rows = Vec::new();
+        let (mut rows, mut heirs) = (Vec::new(), None);
         for (entry, ticket) in commits {
             match hosted.apply(entry, ticket) {
                 Some(Applied::Row(row, reply)) => {
@@ -380,6 +380,7 @@ impl Node {
                     hosted.lanes.applied(&row);
                     rows.push(row);
                 }
+                Some(Applied::Split(born)) => heirs = Some(born),
                 Some(Applied::Broken(what)) => {
                     out.push(Effect::Stop(format!("tablet {tablet} cannot go on: {what}")));
                     return;
@@ -387,7 +388,10 @@ impl Node {
                 None => {}
             }
         }
-        rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out));
+        match heirs {
+            Some(heirs) => self.on_born(now, tablet, heirs, out),
+            None => rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out)),
+        }
         self.flush_if_due(now, tablet, out);
     }
 
@@ -405,7 +409,7 @@ impl Node {
                 self.notice(tablet, &found, out);
                 let row = write.mutation.row.clone();
                 let hosted = self.hosted.get(&tablet);
-                if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_write(now)) {
+                if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.may_write(now)) {
                     self.judge(now, tablet, write, found, out);
                     self.advance_lane(now, tablet, &row, out);
                 } else {
@@ -443,9 +447,16 @@ impl Node {
             NodeMessage::Group(tablet, _)
                 if self.adopting.contains(&tablet) && !self.mutant(Mutant::ListenWhileAdopting) => {}
             NodeMessage::Group(tablet, message) => {
+                let served = self.may_write(now, tablet);
                 self.step_replica(now, tablet, GroupInput::Receive(from, message), out);
+                // Whoever serves from now on lacks only leases: no need to wait for the next beacons.
+                self.changed |= !served && self.may_write(now, tablet);
             }
         }
+    }
+
+    fn may_write(&self, now: Instant, tablet: TabletId) -> bool {
+        self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.may_write(now))
     }
 
     /// The batch is over: send what has gathered.
@@ -480,6 +491,7 @@ impl Node {
         }
         if now >= self.reported + self.options.timing.heartbeat {
             self.report(now, out);
+            self.settle(now, out);
             let waits = |tablet| self.to_drop.iter().any(|(_, other)| *other == tablet);
             let again = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet) && !waits(tablet));
             let again: Vec<TabletId> = again.collect();
@@ -503,6 +515,7 @@ impl Node {
             replicas: self.reports(now),
             sent: now,
         }));
+        self.report_all_ended(out);
     }
 
     /// After a stop of the whole process nobody else is to blame for the silence.

@@ -1,8 +1,9 @@
 //! Opens a node: what its disk remembers becomes replicas, rows and completion records again.
 
 use disk::Disk;
-use model::{ClusterId, Command, Epoch, Instant, Lsn, NodeId, TabletId};
+use model::{ClusterId, Epoch, Instant, Lsn, NodeId, Payload, Split, TabletId};
 use protocol::{Core, Entry, Replica};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::log::{Found, Kind, Log, LogReader};
 use store::{Error, Keeper};
@@ -12,6 +13,7 @@ use crate::hosted::{Applied, Hosted, SavedState};
 use crate::identity::Identity;
 use crate::machine::{NODE_ITSELF, Node, Options};
 use crate::quarantine::Lost;
+use crate::splits::Origin;
 
 /// Bytes of entries that recovery holds in memory at a time.
 const BATCH_BYTES: usize = 8 << 20;
@@ -42,6 +44,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     let mut node = Node::new(options, identity, now);
     let reader = log.reader();
 
+    let mut states = BTreeMap::new();
     for (tablet, found) in recovered.tablets {
         let Some(state) = &found.state else {
             if let Some(doubt) = &found.doubt {
@@ -64,16 +67,44 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
             node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
             continue;
         }
-        let (rows, note) = tables.remove(&tablet).unwrap_or_else(|| (store::Tablet::new(tablet), NodeNote::new()));
-        let completions =
-            Completions::from_bytes(&note).ok_or_else(|| broken(tablet, "completion records make no sense"))?;
-        let recovering = Recovering { tablet, me, state, found };
+        states.insert(tablet, (state, found));
+    }
+    let known: BTreeSet<TabletId> = states.keys().copied().collect();
+    // That an heir was born shows that the entry by which its parent ended was committed.
+    let mut ended: BTreeMap<TabletId, Lsn> = BTreeMap::new();
+    for Origin { parent, lsn } in states.values().filter_map(|(state, _)| state.origin) {
+        ended.insert(parent, lsn);
+    }
+    let mut born = BTreeMap::new();
+    // Heirs have higher numbers, so whom they come from is there before them.
+    for (tablet, (state, found)) in states {
+        let (rows, completions, version) = match (tables.remove(&tablet), born.remove(&tablet)) {
+            (Some((rows, note)), _) => {
+                let completions = Completions::from_bytes(&note);
+                (rows, completions.ok_or_else(|| broken(tablet, "completion records make no sense"))?, None)
+            }
+            (None, Some(heir)) => {
+                let Hosted { rows, completions, .. } = heir;
+                (rows, completions, Some(heir.last_version))
+            }
+            (None, None) if state.origin.is_none() => (store::Tablet::new(tablet), Completions::default(), None),
+            (None, None) => {
+                let why = "it was made out of a tablet that cannot be read or is not here any more".to_owned();
+                notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
+                node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
+                continue;
+            }
+        };
+        let ended = ended.get(&tablet).copied();
+        let recovering = Recovering { tablet, me, state, found, known: &known, ended };
         let damage = rows.view().damage();
-        let mut hosted = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        let (mut hosted, heirs) = recovering.run(timing.clone(), now, &reader, rows, completions)?;
         if let Some(damage) = damage {
             notes.push(format!("tablet {tablet}: {damage}"));
             hosted.damage = Some(damage.to_string());
         }
+        hosted.saw_version(version.unwrap_or_default());
+        born.extend(heirs.into_iter().map(|heir| (heir.id(), heir)));
         node.deadlines.note(tablet, hosted.replica.deadline());
         node.hosted.insert(tablet, hosted);
     }
@@ -92,17 +123,20 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     Ok((node, hands))
 }
 
-type NodeNote = bytes::Bytes;
-
-struct Recovering {
+struct Recovering<'a> {
     tablet: TabletId,
     me: NodeId,
     state: SavedState,
     found: Found,
+    /// All tablets whose state was found.
+    known: &'a BTreeSet<TabletId>,
+    /// The tablet has ended at this entry, for certain.
+    ended: Option<Lsn>,
 }
 
-impl Recovering {
-    /// Applies what is known to be committed; the rest is the replica's tail.
+impl Recovering<'_> {
+    /// Applies what is known to be committed; the rest is the replica's tail. If the tablet has ended, its heirs as they
+    /// began come along.
     fn run(
         self,
         timing: protocol::Timing,
@@ -110,33 +144,53 @@ impl Recovering {
         reader: &LogReader,
         rows: store::Tablet,
         completions: Completions,
-    ) -> Result<Hosted, Error> {
-        let flushed = rows.flushed();
-        let committed = self.found.committed.max(flushed).min(self.found.last.max(flushed));
-        let tail: Vec<Entry> =
-            Entries::after(reader, self.tablet, committed, self.found.last).collect::<Result<_, _>>()?;
-        let replica = Replica::recover(
-            self.tablet,
-            self.me,
-            timing,
-            now,
-            self.state.assignment.configuration.clone(),
-            self.state.abandoned,
-            committed,
-            tail.clone(),
-        );
-        let mut hosted = Hosted::with(&self.state.assignment, replica, rows, completions);
-        for entry in Entries::after(reader, self.tablet, flushed, committed) {
-            if let Some(Applied::Broken(what)) = hosted.apply(entry?, None) {
-                return Err(broken(self.tablet, &what));
+    ) -> Result<(Hosted, Vec<Hosted>), Error> {
+        let (tablet, base) = (self.tablet, rows.applied());
+        let known = self.found.committed.max(base).max(self.ended.unwrap_or(base));
+        let mut committed = known.min(self.found.last.max(base));
+        let blank = Replica::new(tablet, self.me, timing.clone());
+        let mut hosted = Hosted::with(&self.state.assignment, blank, rows, completions);
+        hosted.origin = self.state.origin;
+        let mut heirs = Vec::new();
+        for entry in Entries::after(reader, tablet, base, committed) {
+            let entry = entry?;
+            let lsn = entry.lsn;
+            if let Some(split) = split_of(&entry).filter(|split| !self.knows_heirs(split)) {
+                // A crash came before both heirs were on the disk. It stays in the tail, and they are born again when
+                // it is committed again.
+                heirs = hosted.bear(lsn, &split);
+                committed = lsn.prev();
+                break;
+            }
+            match hosted.apply(entry, None) {
+                Some(Applied::Split(born)) => heirs = born,
+                Some(Applied::Broken(what)) => return Err(broken(tablet, &what)),
+                Some(Applied::Row(..)) | None => {}
             }
         }
+        let tail: Vec<Entry> = Entries::after(reader, tablet, committed, self.found.last).collect::<Result<_, _>>()?;
         for entry in &tail {
-            if let Ok(command) = postcard::from_bytes::<Command>(&entry.payload) {
+            if let Ok(Payload::Write(command)) = postcard::from_bytes(&entry.payload) {
                 hosted.saw_version(command.version);
             }
         }
-        Ok(hosted)
+        let (configuration, abandoned) = (self.state.assignment.configuration, self.state.abandoned);
+        hosted.replica = Replica::recover(tablet, self.me, timing, now, configuration, abandoned, committed, tail);
+        Ok((hosted, heirs))
+    }
+
+    fn knows_heirs(&self, split: &Split) -> bool {
+        self.known.contains(&split.left) && self.known.contains(&split.right)
+    }
+}
+
+fn split_of(entry: &Entry) -> Option<Split> {
+    if entry.payload.is_empty() || Payload::is_write(&entry.payload) {
+        return None;
+    }
+    match postcard::from_bytes(&entry.payload) {
+        Ok(Payload::Split(split)) => Some(split),
+        _ => None,
     }
 }
 

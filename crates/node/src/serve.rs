@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use model::request::{Request, Role};
 use model::{
-    ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome, ReadOptions, Refusal,
-    Reply, RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
+    ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome, Payload, ReadOptions,
+    Refusal, Reply, RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
 };
 use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
             return;
         };
+        if let Some(refusal) = self.moved(tablet) {
+            out.push(Effect::Refuse(ticket, refusal));
+            return;
+        }
         if let Some(read) = Eventual::of(&operation) {
             self.ask_master |= epoch > hosted.replica.epoch();
             if let Err(refusal) = self.read_eventually(now, ticket, tablet, wall, read, out) {
@@ -94,7 +98,7 @@ impl Node {
         if hosted.replica.uncommitted_bytes() > MOST_WAITING {
             return Err(Refusal::Overloaded);
         }
-        if !hosted.replica.may_write(now) {
+        if !hosted.may_write(now) {
             return Err(match hosted.replica.role() {
                 Role::Primary => Refusal::NotReady(tablet),
                 _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
@@ -168,13 +172,13 @@ impl Node {
         let Write { ticket, wall, request, mutation } = write;
         let version = hosted.next_version(wall);
         let changes = holds.then_some(mutation.changes);
-        let command = Command { request, version, row: mutation.row, changes };
+        let command = Payload::Write(Command { request, version, row: mutation.row, changes });
         let payload = postcard::to_allocvec(&command).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
     }
 
     /// A write needs room on the disk of every member.
-    fn check_disks(&self, tablet: TabletId) -> Result<(), Refusal> {
+    pub(crate) fn check_disks(&self, tablet: TabletId) -> Result<(), Refusal> {
         if self.disk_full() {
             return Err(Refusal::DiskFull(self.options.id));
         }
@@ -234,6 +238,10 @@ impl Node {
     ) {
         let hosted = self.hosted.get(&tablet);
         let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_read(now));
+        if let Some(refusal) = self.moved(tablet) {
+            out.push(Effect::Refuse(ticket, refusal));
+            return;
+        }
         if leased.is_none() {
             out.push(Effect::Refuse(ticket, Refusal::NotReady(tablet)));
             return;

@@ -1,5 +1,7 @@
 //! A node of its own, with a host that carries every effect out at once.
 
+mod splits;
+
 use bytes::Bytes;
 use disk::{Disk, MemDisk};
 use model::request::{Request, Role};
@@ -8,7 +10,7 @@ use model::{
     NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, RowRange, Schema, Slice,
     TableId, Tablet, TabletId, Ticket, Timestamp,
 };
-use protocol::{Core, FromMaster, NodeMessage, Timing};
+use protocol::{Core, FromMaster, NodeMessage, Timing, ToMaster};
 use std::sync::Arc;
 
 use crate::{Effect, FlushOptions, Hands, Input, Node, Options, Upkeep, open};
@@ -292,6 +294,11 @@ struct World {
     answers: Vec<(Ticket, Result<Reply, Refusal>)>,
     sent: Vec<(NodeId, NodeMessage)>,
     stopped: Option<String>,
+    slice: Slice,
+    /// What the master was told beside heartbeats.
+    reports: Vec<ToMaster>,
+    /// Jobs stay where they are.
+    hold_jobs: bool,
 }
 
 impl World {
@@ -310,6 +317,9 @@ impl World {
             answers: Vec::new(),
             sent: Vec::new(),
             stopped: None,
+            slice: Slice::Hash { bucket: 0, of: 1 },
+            reports: Vec::new(),
+            hold_jobs: false,
         };
         world.welcome();
         world
@@ -329,7 +339,7 @@ impl World {
     }
 
     fn assignment(&self, configuration: Configuration) -> Assignment {
-        let tablet = Tablet { id: TABLET, table: TableId(1), slice: Slice::Hash { bucket: 0, of: 1 } };
+        let tablet = Tablet { id: TABLET, table: TableId(1), slice: self.slice.clone() };
         Assignment {
             tablet,
             schema: self.schema.clone(),
@@ -360,6 +370,7 @@ impl World {
                         inputs.push(Input::Durable(self.logged));
                     }
                     Effect::Read(id, read) => inputs.push(Input::ReadDone(id, read.run())),
+                    Effect::Run(..) if self.hold_jobs => {}
                     Effect::Run(id, job) => inputs.push(Input::JobDone(id, self.hands.keeper.run(job))),
                     Effect::Reply(ticket, reply) => self.answers.push((ticket, Ok(reply))),
                     Effect::Refuse(ticket, refusal) => self.answers.push((ticket, Err(refusal))),
@@ -367,7 +378,8 @@ impl World {
                     Effect::Trim(floors) => {
                         self.hands.log.trim(&floors).unwrap();
                     }
-                    Effect::Report(_) => {}
+                    Effect::Report(ToMaster::Heartbeat { .. } | ToMaster::Propose(..)) => {}
+                    Effect::Report(report) => self.reports.push(report),
                     Effect::Send(to, message) => self.sent.push((to, message)),
                     Effect::ReadLog { .. } | Effect::Event(_) => {}
                 }
@@ -421,8 +433,13 @@ impl World {
     }
 
     fn operate(&mut self, operation: Operation) -> Result<Reply, Refusal> {
-        let epoch = self.node.replicas().next().map_or(Epoch(1), protocol::Replica::epoch);
-        self.ask(Request { tablet: TABLET, epoch, operation })
+        self.operate_on(TABLET, operation)
+    }
+
+    fn operate_on(&mut self, tablet: TabletId, operation: Operation) -> Result<Reply, Refusal> {
+        let replica = self.node.replicas().find(|replica| replica.tablet() == tablet);
+        let epoch = replica.map_or(Epoch(1), protocol::Replica::epoch);
+        self.ask(Request { tablet, epoch, operation })
     }
 
     fn write(&mut self, request: RequestId, mutation: Mutation<String>) -> Result<Reply, Refusal> {

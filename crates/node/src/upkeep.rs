@@ -33,7 +33,10 @@ impl Node {
         let log_is_long = self.log_bytes > limits.log_bytes;
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let large = hosted.rows.weight() >= limits.bytes || hosted.rows.updates() >= limits.updates;
-        if (!large && !log_is_long) || now < hosted.flush_after || self.adopting.contains(&tablet) {
+        // An heir gets files of its own at once; what has ended needs no more of them.
+        let settles = hosted.rows.is_unsettled() && !hosted.rows.is_flushing();
+        let idle = (!large && !log_is_long && !settles) || hosted.ending.has_ended();
+        if idle || now < hosted.flush_after || self.adopting.contains(&tablet) {
             return;
         }
         self.flush(tablet, out);
@@ -52,7 +55,7 @@ impl Node {
         if self.adopting.contains(&tablet) {
             return;
         }
-        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| !hosted.ending.has_ended()) else { return };
         if let Some(job) = hosted.rows.choose(&hosted.schema) {
             self.run(job, Working::Merge { tablet }, out);
         }
@@ -78,6 +81,7 @@ impl Node {
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
                     hosted.rows.install(done);
                 }
+                self.on_settled(tablet, out);
                 self.trim(out);
                 self.merge_if_due(tablet, out);
                 self.flush_if_due(now, tablet, out);

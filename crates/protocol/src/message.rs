@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::fmt;
 use model::event::Noted;
 use model::request::ReplicaReport;
-use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, TabletId};
+use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, Split, TabletId};
 use serde::{Deserialize, Serialize};
 
 use crate::Why;
@@ -185,6 +185,26 @@ pub enum ToMaster {
         /// In order.
         events: Vec<Noted>,
     },
+    /// The tablet has ended at that entry of its log, which is committed: its heirs may take its place in the map.
+    Divided {
+        /// Which.
+        tablet: TabletId,
+        /// The entry.
+        lsn: Lsn,
+        /// What it says.
+        split: Split,
+    },
+    /// Nothing is kept here of this tablet, of which the master says that it has ended.
+    Buried(TabletId),
+    /// The split into `left` and another one is not in the tablet's log and never will be.
+    Undivided {
+        /// Which.
+        tablet: TabletId,
+        /// The first heir that the master had meant.
+        left: TabletId,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// What the master says to a node.
@@ -216,4 +236,20 @@ pub enum FromMaster {
         /// The last one.
         upto: u64,
     },
+    /// To a primary: split the tablet, in this epoch or not at all.
+    Split {
+        /// Which.
+        tablet: TabletId,
+        /// The configuration in which it was decided.
+        epoch: Epoch,
+        /// The heir that keeps the lower rows.
+        left: TabletId,
+        /// The other one.
+        right: TabletId,
+        /// The first row of the right one; `None` leaves it to the primary.
+        at: Option<Bytes>,
+    },
+    /// These tablets have ended at that entry of their logs, which names this left heir: whoever holds it may apply
+    /// it, and whoever does not holds nothing of worth.
+    Ended(Vec<(TabletId, Lsn, TabletId)>),
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{Schema, Timestamp};
+use model::{RowRange, Schema, Timestamp};
 
 use crate::Error;
 use crate::key;
@@ -31,20 +31,27 @@ pub fn choose(sizes: &[u64]) -> Option<Range<usize>> {
     due.then_some(start..sizes.len())
 }
 
-/// Merges tables that follow each other in time into `writer`. `oldest` says that nothing of the tablet is older.
+/// Merges tables that follow each other in time into `writer`, but only rows within `bounds`. `oldest` says that nothing
+/// of the tablet is older.
 pub fn merge(
     inputs: &[Arc<Table>],
     oldest: bool,
     schema: &Schema,
     now: Timestamp,
+    bounds: &RowRange,
     writer: &mut Writer,
 ) -> Result<(), Error> {
     let mut merge = Merge::default();
+    let start = key::row_start(&bounds.start);
+    let end = bounds.end.as_ref().map(|end| key::row_start(end));
     for table in inputs {
-        merge.add_table(table.clone(), &[])?;
+        merge.add_table(table.clone(), &start)?;
     }
     let mut sieve = Sieve::new(schema, now);
     while let (Some(key), Some(parts)) = (merge.key(), merge.parts()?) {
+        if end.as_ref().is_some_and(|end| key >= &end[..]) {
+            break;
+        }
         match sieve.judge(&parts) {
             Fate::Lives => writer.add(key, &merge.value())?,
             Fate::Deletes if !oldest => writer.add(key, &[])?,

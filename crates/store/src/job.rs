@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use model::{Bytes, Lsn, Schema, TabletId, Timestamp};
+use model::{Bytes, Lsn, RowRange, Schema, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::memtable::Memtable;
@@ -40,6 +40,8 @@ pub enum Job {
         clock: Timestamp,
         /// The node's note as of `upto`.
         note: Bytes,
+        /// Tables that the tablet shares with the one it was made of, if this is its first flush.
+        inherited: Option<Vec<Arc<Table>>>,
     },
     /// Merges tables that follow each other into one.
     Merge {
@@ -53,6 +55,8 @@ pub enum Job {
         schema: Schema,
         /// as of this time.
         now: Timestamp,
+        /// What lies outside goes.
+        bounds: RowRange,
     },
     /// Forgets a tablet: its files go to the trash.
     Drop {

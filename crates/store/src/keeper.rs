@@ -77,9 +77,11 @@ impl Keeper {
             Keeper { disk, manifest: Mutex::new(manifest), shelf: Arc::default(), next: AtomicU64::new(greatest + 1) };
         keeper.remove_incoming(|_, _| true)?;
         let mut tablets = Tablets { sound: BTreeMap::new(), damaged };
+        // Tablets that were made of one share its tables until they are merged.
+        let mut open = BTreeMap::new();
         let states: Vec<State> = keeper.manifest.lock().tablets().values().cloned().collect();
         for state in states {
-            match keeper.open_tablet(&state) {
+            match keeper.open_tablet(&state, &mut open) {
                 Ok(tablet) => {
                     tablets.sound.insert(state.tablet, (tablet, state.note));
                 }
@@ -93,7 +95,8 @@ impl Keeper {
     }
 
     /// The tablet as its manifest has it. A table that cannot be read stays in its place and refuses.
-    fn open_tablet(&self, state: &State) -> Result<Tablet, Error> {
+    /// `opened` are the tables of others.
+    fn open_tablet(&self, state: &State, opened: &mut BTreeMap<u64, Arc<Table>>) -> Result<Tablet, Error> {
         let open = |&number: &u64| match self.open_table(number) {
             Err(Error::Corrupt { file: path, offset, what }) => {
                 let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
@@ -101,7 +104,15 @@ impl Keeper {
             }
             other => other,
         };
-        let tables = state.tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let mut tables = Vec::new();
+        for number in &state.tables {
+            let table = match opened.get(number) {
+                Some(table) => Arc::clone(table),
+                None => open(number)?,
+            };
+            opened.insert(*number, Arc::clone(&table));
+            tables.push(table);
+        }
         check_tables(state.tablet, &tables, state.flushed)?;
         let version = Version { tables, flushed: state.flushed, note: state.note.clone() };
         Ok(Tablet::of_version(state.tablet, version))
@@ -112,17 +123,24 @@ impl Keeper {
         // What cannot be removed now is found at the next start at the latest.
         let _ = self.sweep();
         match job {
-            Job::Flush { tablet, memtable, after, upto, clock, note } => {
+            Job::Flush { tablet, memtable, after, upto, clock, note, inherited } => {
                 let table = self.build(|path| {
                     let mut writer = Writer::create(&*self.disk, path, tablet, (after, upto), clock)?;
                     write_memtable(memtable, &mut writer)?;
                     Ok(writer)
                 })?;
-                let edit = Edit::Flushed { table: number(&table), after, upto, note: note.clone() };
+                let (new, note_too) = (number(&table), note.clone());
+                let edit = match &inherited {
+                    None => Edit::Flushed { table: new, after, upto, note: note_too },
+                    Some(shared) => {
+                        let tables = shared.iter().map(|table| table.number()).chain(new).collect();
+                        Edit::Adopted { tables, upto, note: note_too }
+                    }
+                };
                 self.edit(tablet, edit, &table)?;
                 Ok(Done::Flushed { tablet, table, upto, note })
             }
-            Job::Merge { tablet, inputs, oldest, schema, now } => {
+            Job::Merge { tablet, inputs, oldest, schema, now, bounds } => {
                 let (first, last) = match &inputs[..] {
                     [] => return Ok(Done::Merged { tablet, removed: Vec::new(), added: None }),
                     [first, .., last] => (first.properties(), last.properties()),
@@ -131,7 +149,7 @@ impl Keeper {
                 let table = self.build(|path| {
                     let range = (first.after, last.upto);
                     let mut writer = Writer::create(&*self.disk, path, tablet, range, last.clock)?;
-                    compaction::merge(&inputs, oldest, &schema, now, &mut writer)?;
+                    compaction::merge(&inputs, oldest, &schema, now, &bounds, &mut writer)?;
                     Ok(writer)
                 })?;
                 let removed: Vec<u64> = inputs.iter().map(|table| table.number()).collect();
@@ -171,7 +189,11 @@ impl Keeper {
     /// a crash leaves behind follow at the next start.
     fn throw_away(&self, tablet: TabletId, date: Timestamp) -> Result<(), Error> {
         let tables = self.manifest.lock().throw_away(tablet, date)?;
-        for &number in &tables {
+        let shared = |number: &u64| {
+            let manifest = self.manifest.lock();
+            manifest.tablets().values().any(|state| state.tables.contains(number))
+        };
+        for &number in tables.iter().filter(|number| !shared(number)) {
             trash::put(&*self.disk, &path_of(number), date)?;
         }
         if !tables.is_empty() {
@@ -183,7 +205,15 @@ impl Keeper {
 
     /// Removes the files that no manifest names any more and no view needs.
     pub fn sweep(&self) -> Result<(), Error> {
-        let free = self.shelf.take_free();
+        let mut free = self.shelf.take_free();
+        if free.is_empty() {
+            return Ok(());
+        }
+        // Tablets that were made of one share its tables: one that has gone for this one may stay for that one.
+        let manifest = self.manifest.lock();
+        let named = |number: &u64| manifest.tablets().values().any(|state| state.tables.contains(number));
+        let shared = free.extract_if(.., |number| named(number));
+        self.shelf.retire(shared);
         for (at, &number) in free.iter().enumerate() {
             if let Err(error) = remove(&*self.disk, &path_of(number)) {
                 self.shelf.retire(free[at..].iter().copied());
@@ -328,12 +358,12 @@ fn write_memtable(memtable: Arc<Memtable>, writer: &mut Writer) -> Result<(), Er
     Ok(())
 }
 
-/// Tables of one tablet follow each other in time.
+/// Tables of one tablet follow each other in time. Some may be of a tablet that it was made of, which is an older one.
 fn check_tables(tablet: TabletId, tables: &[Arc<Table>], upto: Lsn) -> Result<(), Error> {
     let mut end = Lsn::ZERO;
     for table in tables.iter().filter(|table| table.damage().is_none()) {
         let properties = table.properties();
-        if properties.tablet != tablet || properties.after < end || properties.upto < properties.after {
+        if properties.tablet > tablet || properties.after < end || properties.upto < properties.after {
             let what = format!("it does not belong at this place of {tablet}");
             return Err(Error::corrupt(table.path(), 0, what));
         }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use model::{Bytes, Change, Lsn, Timestamp};
+use model::{Bytes, Change, Lsn, RowRange, Timestamp};
 use parking_lot::RwLock;
 
 use crate::key::{self, Seq};
@@ -41,6 +41,27 @@ impl Memtable {
         }
     }
 
+    /// Takes over the other one's changes of rows within `bounds`.
+    pub(crate) fn copy(&self, other: &Memtable, bounds: &RowRange) {
+        let (mut sorted, other) = (self.0.write(), other.0.read());
+        for (key, value) in other.within(bounds) {
+            sorted.weight += key.len() + value.len() + OVERHEAD;
+            sorted.entries.insert(key.clone(), value.clone());
+        }
+    }
+
+    /// Appends the rows within `bounds`, with what their changes weigh.
+    pub(crate) fn weigh(&self, bounds: &RowRange, weights: &mut Vec<(Bytes, u64)>) {
+        for (key, value) in self.0.read().within(bounds) {
+            let Some(row) = key::row_of(key) else { continue };
+            let (row, weight) = (key::unescape(row), (key.len() + value.len()) as u64);
+            match weights.last_mut() {
+                Some((last, sum)) if *last == row => *sum += weight,
+                _ => weights.push((row, weight)),
+            }
+        }
+    }
+
     /// Bytes that it takes, about.
     pub fn weight(&self) -> usize {
         self.0.read().weight
@@ -54,6 +75,15 @@ impl Memtable {
     /// Whether it holds no change.
     pub fn is_empty(&self) -> bool {
         self.updates() == 0
+    }
+}
+
+impl Sorted {
+    fn within(&self, bounds: &RowRange) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        let start = Bytes::from(key::row_start(&bounds.start));
+        let end = bounds.end.as_ref().map(|end| key::row_start(end));
+        let inside = move |key: &Bytes| end.as_ref().is_none_or(|end| key[..] < end[..]);
+        self.entries.range(start..).take_while(move |(key, _)| inside(key))
     }
 }
 

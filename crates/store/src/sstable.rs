@@ -28,7 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use disk::File;
-use model::{Bytes, Lsn, TabletId, Timestamp};
+use model::{Bytes, Lsn, RowRange, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::block::Malformed;
@@ -173,6 +173,45 @@ impl Table {
     /// Bytes of the file.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the blocks that may have rows within `bounds`.
+    pub fn bytes_within(&self, bounds: &RowRange) -> u64 {
+        if *bounds == RowRange::default() {
+            return self.bytes;
+        }
+        self.blocks_within(bounds).iter().map(|(_, place)| u64::from(place.len)).sum()
+    }
+
+    /// Has it rows outside of `bounds`, and are at most three quarters of its blocks within?
+    pub(crate) fn is_mostly_foreign(&self, bounds: &RowRange) -> bool {
+        let (first, last) = (&self.properties.first[..], &self.properties.last[..]);
+        let outside = first < &key::row_start(&bounds.start)[..]
+            || bounds.end.as_ref().is_some_and(|end| last >= &key::row_start(end)[..]);
+        let blocks = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
+        outside && self.broken.is_none() && self.bytes_within(bounds) <= blocks / 4 * 3
+    }
+
+    /// Appends a row of each block within `bounds`, with what the block weighs.
+    pub(crate) fn weigh(&self, bounds: &RowRange, weights: &mut Vec<(Bytes, u64)>) {
+        for (last, place) in self.blocks_within(bounds) {
+            let row = key::row_of(last).map(key::unescape).filter(|row| bounds.covers(row));
+            weights.extend(row.map(|row| (row, u64::from(place.len))));
+        }
+    }
+
+    fn blocks_within(&self, bounds: &RowRange) -> &[(Bytes, Place)] {
+        let start = key::row_start(&bounds.start);
+        let from = self.index.partition_point(|(last, _)| last[..] < start[..]);
+        let upto = bounds.end.as_ref().map_or(self.index.len(), |end| {
+            let end = key::row_start(end);
+            if self.properties.first[..] >= end[..] {
+                return from;
+            }
+            // The block in which the end lies belongs to both sides.
+            (self.index.partition_point(|(last, _)| last[..] < end[..]) + 1).min(self.index.len())
+        });
+        &self.index[from..upto.max(from)]
     }
 
     /// The file's path.

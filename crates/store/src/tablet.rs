@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use model::{Bytes, Change, Lsn, Schema, TabletId, Timestamp};
+use model::{Bytes, Change, Lsn, RowRange, Schema, TabletId, Timestamp};
 
 use crate::compaction;
 use crate::job::{Done, Job, JobKind};
@@ -31,6 +31,11 @@ pub struct Tablet {
     frozen: Option<Frozen>,
     version: Arc<Version>,
     merging: bool,
+    /// Rows outside are not its own, although its tables may have some: see [`Tablet::split`].
+    bounds: Arc<RowRange>,
+    /// It was made out of another tablet, and no manifest names it yet: until its first flush it is lost with the
+    /// process, and is made out of that tablet again.
+    unsettled: bool,
 }
 
 /// A memtable that is, or is to be, written to a table.
@@ -53,7 +58,51 @@ impl Tablet {
     pub(crate) fn of_version(id: TabletId, version: Version) -> Tablet {
         let clock = version.tables.iter().map(|table| table.properties().clock).max().unwrap_or_default();
         let (applied, live) = (version.flushed, Arc::default());
-        Tablet { id, applied, clock, live, frozen: None, version: Arc::new(version), merging: false }
+        let (bounds, unsettled) = (Arc::default(), false);
+        Tablet { id, applied, clock, live, frozen: None, version: Arc::new(version), merging: false, bounds, unsettled }
+    }
+
+    /// Makes a tablet out of the rows of this one that lie within `bounds`, as of [`Tablet::applied`]. It shares the
+    /// tables, so that nothing is copied but what is in memory; merges take its own rows out of them by and by.
+    pub fn split(&self, id: TabletId, bounds: RowRange) -> Tablet {
+        let live = Memtable::default();
+        for memtable in self.frozen.iter().map(|frozen| &frozen.memtable).chain([&self.live]) {
+            live.copy(memtable, &bounds);
+        }
+        let tables = self
+            .version
+            .tables
+            .iter()
+            .filter(|table| table.damage().is_some() || table.bytes_within(&bounds) > 0)
+            .cloned()
+            .collect();
+        let version = Version { tables, flushed: self.version.flushed, note: Bytes::new() };
+        Tablet {
+            id,
+            applied: self.applied,
+            clock: self.clock,
+            live: Arc::new(live),
+            frozen: None,
+            version: Arc::new(version),
+            merging: false,
+            bounds: Arc::new(bounds),
+            unsettled: true,
+        }
+    }
+
+    /// Does no manifest name it yet?
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// Is a flush running?
+    pub fn is_flushing(&self) -> bool {
+        self.frozen.as_ref().is_some_and(|frozen| frozen.running)
+    }
+
+    /// Only these rows are its own.
+    pub fn set_bounds(&mut self, bounds: RowRange) {
+        self.bounds = Arc::new(bounds);
     }
 
     /// Which one.
@@ -93,6 +142,7 @@ impl Tablet {
             live: self.live.clone(),
             frozen: self.frozen.as_ref().map(|frozen| frozen.memtable.clone()),
             version: self.version.clone(),
+            bounds: Arc::clone(&self.bounds),
         }
     }
 
@@ -106,10 +156,10 @@ impl Tablet {
         self.live.updates()
     }
 
-    /// Bytes of all memtables and tables.
+    /// Bytes of all memtables, and of the tables' blocks that may have rows of it.
     pub fn bytes(&self) -> u64 {
         let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.weight());
-        let tables: u64 = self.version.tables.iter().map(|table| table.bytes()).sum();
+        let tables: u64 = self.version.tables.iter().map(|table| table.bytes_within(&self.bounds)).sum();
         (self.weight() + frozen) as u64 + tables
     }
 
@@ -118,7 +168,7 @@ impl Tablet {
     /// failed is returned again as it was, with its own note.
     pub fn freeze(&mut self, note: Bytes) -> Option<Job> {
         if self.frozen.is_none() {
-            if self.applied == self.version.flushed {
+            if self.applied == self.version.flushed && !self.unsettled {
                 return None;
             }
             let memtable = std::mem::take(&mut self.live);
@@ -133,6 +183,7 @@ impl Tablet {
             upto: frozen.upto,
             clock: frozen.clock,
             note: frozen.note.clone(),
+            inherited: self.unsettled.then(|| self.version.tables.clone()),
         })
     }
 
@@ -141,24 +192,28 @@ impl Tablet {
     /// that retention gave up by its rank may come to light again when a newer one is deleted
     /// ([`Change::DeleteCell`]), unless a merge has dropped it by then.
     pub fn choose(&mut self, schema: &Schema) -> Option<Job> {
-        let sizes: Vec<u64> = self.version.tables.iter().map(|table| table.bytes()).collect();
-        if self.merging {
+        if self.merging || self.unsettled {
             return None;
         }
-        let run = compaction::choose(&sizes)?;
+        let sizes: Vec<u64> = self.version.tables.iter().map(|table| table.bytes()).collect();
+        // A table that was shared in a split keeps others' rows on the disk: it is merged by itself.
+        let foreign = |table: &Arc<Table>| table.is_mostly_foreign(&self.bounds);
+        let shared = || self.version.tables.iter().position(foreign).map(|at| at..at + 1);
+        let run = compaction::choose(&sizes).or_else(shared)?;
         Some(self.merge(run, schema))
     }
 
     /// A merge of all tables, which drops everything that can be dropped; None if there is no table or a merge is running.
     pub fn choose_all(&mut self, schema: &Schema) -> Option<Job> {
         let tables = self.version.tables.len();
-        if self.merging || tables == 0 { None } else { Some(self.merge(0..tables, schema)) }
+        if self.merging || self.unsettled || tables == 0 { None } else { Some(self.merge(0..tables, schema)) }
     }
 
     fn merge(&mut self, run: std::ops::Range<usize>, schema: &Schema) -> Job {
         self.merging = true;
         let (oldest, inputs) = (run.start == 0, self.version.tables[run].to_vec());
-        Job::Merge { tablet: self.id, inputs, oldest, schema: schema.clone(), now: self.clock }
+        let (schema, bounds) = (schema.clone(), RowRange::clone(&self.bounds));
+        Job::Merge { tablet: self.id, inputs, oldest, schema, now: self.clock, bounds }
     }
 
     /// Takes what a job of this tablet has done.
@@ -170,6 +225,7 @@ impl Tablet {
                 assert_eq!(frozen.upto, upto, "a flush comes back to the frozen memtable");
                 let tables = self.version.tables.iter().cloned().chain(table).collect();
                 self.version = Arc::new(Version { tables, flushed: upto, note });
+                self.unsettled = false;
             }
             Done::Merged { tablet, removed, added } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
@@ -183,7 +239,9 @@ impl Tablet {
             }
             Done::Adopted { tablet, tables, upto, note } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
+                let bounds = std::mem::take(&mut self.bounds);
                 *self = Tablet::of_version(tablet, Version { tables, flushed: upto, note });
+                self.bounds = bounds;
             }
             Done::Dropped { .. }
             | Done::Received { .. }
@@ -207,3 +265,6 @@ impl Tablet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

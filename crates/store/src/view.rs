@@ -34,6 +34,7 @@ pub struct View {
     pub(crate) live: Arc<Memtable>,
     pub(crate) frozen: Option<Arc<Memtable>>,
     pub(crate) version: Arc<Version>,
+    pub(crate) bounds: Arc<RowRange>,
 }
 
 impl View {
@@ -76,6 +77,7 @@ impl View {
         rows: u32,
         bytes: usize,
     ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
+        let range = range.intersect(&self.bounds);
         let start = key::row_start(&range.start);
         let end = range.end.as_ref().map(|end| key::row_start(end));
         let mut merge = self.memory(&start, end.clone());
@@ -125,6 +127,25 @@ impl View {
     /// Damage that shows without reading further: a table of which nothing can be read.
     pub fn damage(&self) -> Option<Error> {
         self.version.tables.iter().find_map(|table| table.damage())
+    }
+
+    /// The first row of about the second half of the bytes, if there is more than one row. Reads no file: tables tell
+    /// it by their indexes.
+    pub fn middle(&self) -> Option<Bytes> {
+        let mut weights: Vec<(Bytes, u64)> = Vec::new();
+        self.version.tables.iter().for_each(|table| table.weigh(&self.bounds, &mut weights));
+        self.frozen.iter().chain([&self.live]).for_each(|memtable| memtable.weigh(&self.bounds, &mut weights));
+        weights.sort();
+        let half = weights.iter().map(|(_, weight)| weight).sum::<u64>() / 2;
+        let mut before = 0;
+        let at = weights.iter().position(|(_, weight)| {
+            before += weight;
+            before >= half.max(1)
+        })?;
+        // Both halves have a row of their own.
+        let first = weights.first().map(|(row, _)| row)?.clone().max(self.bounds.start.clone());
+        let later = weights[at..].iter().find(|(row, _)| *row > first);
+        later.map(|(row, _)| row.clone())
     }
 
     /// What the files hold.

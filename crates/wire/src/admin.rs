@@ -10,7 +10,7 @@ use model::request::{
 };
 use model::{
     AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
-    NodeId, Partition, Retention, Schema, Slice, TableId, Tablet, TabletId, limits,
+    NodeId, Partition, Retention, Schema, Slice, Split, TableId, Tablet, TabletId, limits,
 };
 
 use crate::convert::{Invalid, missing};
@@ -65,6 +65,34 @@ impl TryFrom<v1::AddMasterRequest> for AdminRequest {
             return Err(Invalid(format!("a master has an id from 1 and an address as host:port, not {address:?}")));
         }
         Ok(AdminRequest::AddMaster { id: message.master, address: message.address })
+    }
+}
+
+impl From<v1::SplitTabletRequest> for AdminRequest {
+    fn from(message: v1::SplitTabletRequest) -> AdminRequest {
+        AdminRequest::SplitTablet { tablet: TabletId(message.tablet), at: message.at }
+    }
+}
+
+impl From<Split> for v1::SplitTabletResponse {
+    fn from(split: Split) -> v1::SplitTabletResponse {
+        let Split { left, right, at, configuration } = split;
+        let configuration = Some(configuration_to_proto(configuration));
+        v1::SplitTabletResponse { left: left.0, right: right.0, at, configuration }
+    }
+}
+
+impl TryFrom<v1::SplitTabletResponse> for Split {
+    type Error = Invalid;
+
+    fn try_from(message: v1::SplitTabletResponse) -> Result<Split, Invalid> {
+        let configuration = message.configuration.ok_or_else(|| missing("configuration of a tablet"))?;
+        Ok(Split {
+            left: TabletId(message.left),
+            right: TabletId(message.right),
+            at: message.at,
+            configuration: configuration_from_proto(configuration),
+        })
     }
 }
 

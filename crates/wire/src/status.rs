@@ -82,7 +82,8 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NotReady(_)
         | Refusal::Unknown(_)
         | Refusal::NoMaster
-        | Refusal::TooOld { .. } => Code::Unavailable,
+        | Refusal::TooOld { .. }
+        | Refusal::Moved { .. } => Code::Unavailable,
         Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } => Code::FailedPrecondition,
         Refusal::DiskFull(_) | Refusal::Overloaded => Code::ResourceExhausted,
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => Code::NotFound,
@@ -95,7 +96,9 @@ pub fn code(refusal: &Refusal) -> Code {
 /// What to do next, as a sentence; empty where the refusal itself says it.
 pub fn hint(refusal: &Refusal) -> &'static str {
     match refusal {
-        Refusal::NoSuchTablet(_) | Refusal::WrongEpoch { .. } => "Fetch the map again and ask the present primary.",
+        Refusal::NoSuchTablet(_) | Refusal::WrongEpoch { .. } | Refusal::Moved { .. } => {
+            "Fetch the map again and ask the present primary."
+        }
         Refusal::NotReady(_) => "Try again; it takes a second or two.",
         Refusal::Unknown(_) => "Send it again with the same request id; it is not carried out twice.",
         Refusal::TooFewReplicas { .. } => {

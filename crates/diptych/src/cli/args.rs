@@ -119,6 +119,9 @@ pub struct Up {
     /// Replicas of new tables' tablets, unless the table says otherwise
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub replicas: u8,
+    /// A tablet of a range table with more bytes is split; 0 is never
+    #[arg(long, default_value = "512MiB", value_parser = parse::bytes, value_name = "BYTES")]
+    pub split_bytes: u64,
     /// Where to serve HTTP; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub http: SocketAddr,
@@ -201,6 +204,9 @@ pub struct MasterRun {
     /// When to move a tablet that has been at rest for so long, to even out the nodes; 0s moves nothing
     #[arg(long, default_value = "1m", value_parser = parse::duration, value_name = "DURATION")]
     pub balance_after: Duration,
+    /// A tablet of a range table with more bytes is split; 0 is never
+    #[arg(long, default_value = "512MiB", value_parser = parse::bytes, value_name = "BYTES")]
+    pub split_bytes: u64,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends
@@ -388,6 +394,15 @@ pub enum TabletCommand {
         /// Do it: what is lost is lost for ever
         #[arg(long)]
         yes: bool,
+    },
+    /// Make two tablets of one, of a table that is cut by ranges, while it is in use
+    Split {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
+        /// The first row key of the second tablet; about the middle of the bytes
+        #[arg(long, value_parser = parse::row_key, value_name = "KEY")]
+        at: Option<Bytes>,
     },
 }
 

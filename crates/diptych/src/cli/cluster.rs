@@ -1,11 +1,13 @@
-//! `status`, `node list | suspend | resume | kill | restart`, `tablet list`.
+//! `status`, `node list | suspend | resume | kill | restart`, `tablet list | split`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bytes::Bytes;
 use client::{Client, NodeAction};
 use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
-use model::{AdminReply, AdminRequest, NodeId};
+use model::text::printable;
+use model::{AdminReply, AdminRequest, NodeId, TabletId};
 use serde_json::{Value, json};
 
 use super::args::{MasterCommand, NodeCommand, NodeName, TabletCommand};
@@ -81,6 +83,7 @@ pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -
         TabletCommand::Recover { tablet, from, empty, yes } => {
             return operate::recover(client, tablet, from, empty, yes, out).await;
         }
+        TabletCommand::Split { tablet, at } => return split(client, tablet, at, out).await,
     };
     let status = fetch(client).await?;
     let wanted = |tablet: &&TabletStatus| table.as_ref().is_none_or(|table| tablet.assignment.schema.name == *table);
@@ -146,6 +149,16 @@ pub fn master_to_json(master: &MasterStatus, pids: &Pids) -> Value {
         value["pid"] = json!(pid);
     }
     value
+}
+
+async fn split(client: &Client, tablet: TabletId, at: Option<Bytes>, out: &mut Output) -> Result<(), Failure> {
+    let split = match client.admin(AdminRequest::SplitTablet { tablet, at }).await? {
+        AdminReply::Split(split) => split,
+        other => return Err(client::Error::Protocol(format!("asked for a split, got {other:?}")).into()),
+    };
+    let (left, right, at) = (split.left.to_string(), split.right.to_string(), printable(&split.at).to_string());
+    let text = format!("split {tablet} at {at}: {left} and {right}");
+    Ok(out.say(json!({"tablet": tablet.to_string(), "at": at, "left": left, "right": right}), text)?)
 }
 
 pub async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {

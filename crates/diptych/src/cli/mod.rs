@@ -196,11 +196,35 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
     telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
     let timing = Timing { replace_after: args.replace_after, ..Timing::default() };
-    let MasterRun { data, id, initial, join, advertise, grpc, http, replicas, min_replicas, balance_after, .. } = args;
+    let MasterRun {
+        data,
+        id,
+        initial,
+        join,
+        advertise,
+        grpc,
+        http,
+        replicas,
+        min_replicas,
+        balance_after,
+        split_bytes,
+        ..
+    } = args;
     let founding = founding(id, initial, join)?;
     let balance_after = (!balance_after.is_zero()).then_some(balance_after);
-    let args =
-        host::MasterArgs { data, id, founding, advertise, grpc, http, replicas, min_replicas, balance_after, timing };
+    let args = host::MasterArgs {
+        data,
+        id,
+        founding,
+        advertise,
+        grpc,
+        http,
+        replicas,
+        min_replicas,
+        balance_after,
+        split_bytes,
+        timing,
+    };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_master(args));
     runtime.shutdown_background();

@@ -275,6 +275,21 @@ pub fn initial(text: &str) -> Result<(u32, String), String> {
     Ok((master(id)?, address(at)?))
 }
 
+/// `65536`, `64KiB`, `512MiB` or `2GiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let unit: Option<u64> = match unit {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = count.parse::<u64>().ok().zip(unit).and_then(|(count, unit)| count.checked_mul(unit));
+    bytes.ok_or_else(|| format!("{text:?} is no number of bytes; write 65536, 64KiB, 512MiB or 2GiB"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +370,16 @@ mod tests {
         }
         for bad in ["", "5", "s", "-1s", "1.5s", "99999999999999999999d", "18446744073709551615d"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, count) in [("0", 0), ("7B", 7), ("64KiB", 65_536), ("512MiB", 512 << 20), ("2GiB", 2 << 30)] {
+            assert_eq!(bytes(text), Ok(count));
+        }
+        for bad in ["", "KiB", "1KB", "-1", "1.5GiB", "99999999999999999GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 

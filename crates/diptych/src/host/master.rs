@@ -90,6 +90,7 @@ impl Running {
             replicas: args.replicas,
             min_replicas: args.min_replicas,
             balance_after: args.balance_after,
+            split_bytes: args.split_bytes,
         };
         Running::on(disk, u64::from(args.id), address, args.founding.clone(), options, health)
             .await
@@ -506,7 +507,8 @@ mod tests {
     use protocol::Timing;
 
     async fn running(disk: &MemDisk) -> Running {
-        let options = Options { timing: Timing::default(), seed: 7, replicas: 2, min_replicas: 1, balance_after: None };
+        let timing = Timing::default();
+        let options = Options { timing, seed: 7, replicas: 2, min_replicas: 1, balance_after: None, split_bytes: 0 };
         let (address, founding) = (String::from("127.0.0.1:1"), Founding::Alone);
         let running = Running::on(Arc::new(disk.clone()), 1, address, founding, options, Health::default());
         let running = running.await.unwrap();

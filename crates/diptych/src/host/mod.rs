@@ -76,6 +76,8 @@ pub struct MasterArgs {
     pub min_replicas: u8,
     /// When a tablet at rest may be moved to even out the nodes; `None` is never.
     pub balance_after: Option<Duration>,
+    /// A tablet of a range with more bytes is split; 0 is never.
+    pub split_bytes: u64,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
 }

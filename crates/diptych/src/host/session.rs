@@ -69,7 +69,11 @@ impl Reports {
         let mut waiting = self.waiting.lock();
         match report {
             ToMaster::Heartbeat { .. } => waiting.heartbeat = Some(report),
-            ToMaster::Propose(..) | ToMaster::Events { .. } => {
+            ToMaster::Propose(..)
+            | ToMaster::Events { .. }
+            | ToMaster::Divided { .. }
+            | ToMaster::Undivided { .. }
+            | ToMaster::Buried(_) => {
                 if matches!(report, ToMaster::Events { .. }) {
                     // It is said again until it is kept.
                     waiting.others.retain(|other| !matches!(other, ToMaster::Events { .. }));

@@ -72,7 +72,8 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         | Refusal::NotReady(_)
         | Refusal::Unknown(_)
         | Refusal::NoMaster
-        | Refusal::TooOld { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        | Refusal::TooOld { .. }
+        | Refusal::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Refusal::TooFewReplicas { .. } => (StatusCode::SERVICE_UNAVAILABLE, "failed_precondition"),
         Refusal::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "resource_exhausted"),
         Refusal::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "resource_exhausted"),

@@ -148,6 +148,16 @@ impl Admin for AdminService {
         Ok(Response::new(Box::pin(pages)))
     }
 
+    async fn split_tablet(
+        &self,
+        request: Request<v1::SplitTabletRequest>,
+    ) -> Result<Response<v1::SplitTabletResponse>, Status> {
+        match self.ask(AdminRequest::from(request.into_inner())).await? {
+            AdminReply::Split(split) => Ok(Response::new(split.into())),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
     async fn control_node(
         &self,
         request: Request<v1::ControlNodeRequest>,

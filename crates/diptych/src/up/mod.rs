@@ -131,6 +131,7 @@ struct Supervisor {
     /// This program's file.
     program: PathBuf,
     replicas: u8,
+    split_bytes: u64,
     log_format: LogFormat,
     /// The masters first.
     processes: Vec<Process>,
@@ -160,6 +161,7 @@ impl Supervisor {
             folder,
             program: std::env::current_exe().unwrap_or_default(),
             replicas: args.replicas,
+            split_bytes: args.split_bytes,
             log_format: args.log.log_format,
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
             grpc: String::new(),
@@ -301,6 +303,7 @@ impl Supervisor {
         match process.id.as_master() {
             Some(number) => {
                 flag("--replicas", self.replicas.to_string());
+                flag("--split-bytes", self.split_bytes.to_string());
                 flag("--id", number.to_string());
                 if masters.len() > 1 {
                     let all: Vec<String> = masters.iter().map(|(id, address)| format!("{id}={address}")).collect();

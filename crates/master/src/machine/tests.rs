@@ -537,7 +537,7 @@ impl World {
 }
 
 fn options() -> Options {
-    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1, balance_after: None }
+    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1, balance_after: None, split_bytes: 0 }
 }
 
 fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {

@@ -127,7 +127,7 @@ impl World {
             row: Bytes::from_static(b"LAX"),
             changes: Some(vec![change]),
         };
-        let payload = Bytes::from(postcard::to_allocvec(&command).unwrap());
+        let payload = Bytes::from(postcard::to_allocvec(&model::Payload::Write(command)).unwrap());
         let entries = vec![Entry { lsn: Lsn(lsn), epoch: Epoch(1), payload }];
         let message = GroupMessage::Prepare { epoch: Epoch(1), committed: Lsn(lsn - 1), entries };
         self.step(Input::FromNode(OTHER, NodeMessage::Group(TABLET, message)));

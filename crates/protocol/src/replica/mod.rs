@@ -50,6 +50,8 @@ pub enum Input {
     Assign(Configuration, Option<NodeId>),
     /// A client's write, for the primary.
     Propose(Ticket, Bytes),
+    /// An entry of the primary's own, for which nobody waits.
+    Order(Bytes),
     /// A message of another replica.
     Receive(NodeId, GroupMessage),
     /// The sender asks for a lease as the primary of that epoch, and has committed so far.
@@ -70,6 +72,8 @@ pub enum Input {
     /// The master has answered what the node told it at this time. A primary without secondaries, whom nobody grants
     /// a lease, lives by that.
     Session(Instant),
+    /// The master knows that this entry was committed, and that the tail holds it.
+    Decided(Lsn),
     /// The process was stopped for a while: nobody else is to blame for the silence.
     Gap,
     /// There is no more input for now: send what has gathered.
@@ -185,6 +189,16 @@ impl Replica {
             session: None,
             fresh: Fresh::default(),
         }
+    }
+
+    /// A replica, beside this one, of a tablet that is made out of this one's and goes on with its log: it holds
+    /// everything up to `base`.
+    pub fn bear(&self, tablet: TabletId, base: Lsn) -> Replica {
+        let mut replica = Replica::new(tablet, self.me, self.timing.clone());
+        replica.tail = Tail::after(base);
+        replica.committed = base;
+        replica.durable = base;
+        replica
     }
 
     /// The replica as its disk remembers it: what the last [`Effect::Save`] said, and the entries after `committed`.
@@ -560,6 +574,7 @@ impl Core for Replica {
         match input {
             Input::Assign(configuration, learner) => self.on_assign(now, configuration, learner, out),
             Input::Propose(ticket, payload) => self.on_propose(now, ticket, payload, out),
+            Input::Order(payload) => self.on_order(now, payload, out),
             Input::Receive(from, message) => self.on_message(now, from, message, out),
             Input::Beacon(from, epoch, committed) => self.on_beacon(now, from, epoch, committed, out),
             Input::Fresh(from, epoch, asof, committed) => {
@@ -585,6 +600,7 @@ impl Core for Replica {
                 self.session = self.session.max(Some(sent));
                 self.advance(now, out);
             }
+            Input::Decided(lsn) => self.commit_to(lsn.min(self.tail.last()), out),
             Input::Gap => self.on_gap(now),
             Input::Settle => self.pump(now, out),
             Input::Tick => self.on_tick(now, out),

@@ -281,12 +281,23 @@ impl Replica {
             out.push(Effect::Refuse(ticket, refusal));
             return;
         }
-        let entry = Entry { lsn: self.tail.last().next(), epoch: self.epoch(), payload };
+        let (lsn, bytes) = (self.tail.last().next(), payload.len());
         if let Some(primary) = self.primary() {
-            primary.waiting.insert(entry.lsn, ticket);
-            primary.waiting_bytes += entry.payload.len();
-            primary.pace.watch(now, entry.lsn);
+            primary.waiting.insert(lsn, ticket);
+            primary.waiting_bytes += bytes;
+            primary.pace.watch(now, lsn);
         }
+        self.order(payload, out);
+    }
+
+    pub(super) fn on_order(&mut self, now: Instant, payload: Bytes, out: &mut Vec<Effect>) {
+        if self.may_write(now) {
+            self.order(payload, out);
+        }
+    }
+
+    fn order(&mut self, payload: Bytes, out: &mut Vec<Effect>) {
+        let entry = Entry { lsn: self.tail.last().next(), epoch: self.epoch(), payload };
         self.tail.push(entry.clone());
         self.append(vec![entry], out);
     }

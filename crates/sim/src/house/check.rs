@@ -6,7 +6,7 @@ use bytes::Bytes;
 use disk::Disk;
 use master::Master;
 use model::request::Role;
-use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, RowRange, TabletId, Timestamp};
+use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, RowRange, TableId, TabletId, Timestamp};
 use node::Node;
 
 use super::client::{Area, Observed, Register};
@@ -41,6 +41,11 @@ pub(super) struct Record {
     pub decided: BTreeMap<TabletId, Configuration>,
     /// When the master decided that there is no such tablet any more: nobody is promised anything of it from then on.
     pub dropped: BTreeMap<TabletId, u64>,
+    /// Likewise of tables.
+    pub gone: BTreeMap<TableId, u64>,
+    /// Of which table a tablet is or was.
+    table_of: BTreeMap<TabletId, TableId>,
+    tables: BTreeSet<TableId>,
 }
 
 impl Record {
@@ -67,7 +72,8 @@ impl Record {
                 let Some(entry) = replica.entry(*compared) else { continue };
                 let mine = (entry.epoch, entry.payload.clone());
                 if !self.committed.contains_key(&(tablet, entry.lsn)) {
-                    self.prefixes.add(tablet, entry)?;
+                    let table = self.table_of.get(&tablet).copied().unwrap_or_default();
+                    self.prefixes.add(table, tablet, entry)?;
                 }
                 let first = self.committed.entry((tablet, entry.lsn)).or_insert_with(|| mine.clone());
                 if *first != mine {
@@ -91,6 +97,16 @@ impl Record {
             self.dropped.entry(gone).or_insert(now);
         }
         self.tablets = tablets;
+        let tables: BTreeSet<TableId> = state.tables.keys().copied().collect();
+        for &gone in self.tables.difference(&tables) {
+            self.gone.entry(gone).or_insert(now);
+        }
+        self.tables = tables;
+        self.table_of.extend(state.groups.values().map(|group| (group.tablet.id, group.tablet.table)));
+        for (tablet, intent) in &state.splits {
+            let table = self.table_of.get(tablet).copied().unwrap_or_default();
+            self.table_of.extend([(intent.left, table), (intent.right, table)]);
+        }
         for family in state.table(Area::Hot.table()).iter().flat_map(|schema| &schema.families) {
             self.families.entry(family.id).or_insert(now);
         }
@@ -130,11 +146,11 @@ impl Record {
 
     /// What every client ever saw has an order that explains it. `last_reads`: since then every row was read.
     fn explain(&self, last_reads: Option<u64>) -> Checked {
-        for ((tablet, row), operations) in &self.histories {
-            let end = self.dropped.get(tablet).copied();
+        for ((table, row), operations) in &self.histories {
+            let end = self.gone.get(table).copied();
             let last = operations.iter().filter_map(|operation| operation.answered).max().unwrap_or(0);
             if last_reads.is_some_and(|from| last < from) && end.is_none() {
-                return Err(format!("{row:?} of {tablet} was last served at {:?}", Instant(last)));
+                return Err(format!("{row:?} of {table} was last served at {:?}", Instant(last)));
             }
             let operations: Vec<linear::Operation> =
                 operations.iter().filter_map(|operation| until(*operation, end.unwrap_or(u64::MAX))).collect();
@@ -145,7 +161,7 @@ impl Record {
                 let near: Vec<String> = near.into_iter().map(describe).collect();
                 let stuck: Vec<String> = stuck.iter().take(6).map(describe).collect();
                 let (stuck, near) = (stuck.join("\n"), near.join("\n"));
-                format!("no order explains {row:?} of {tablet}; left over are\n{stuck}\nof\n{near}")
+                format!("no order explains {row:?} of {table}; left over are\n{stuck}\nof\n{near}")
             })?;
         }
         Ok(())
@@ -199,7 +215,7 @@ impl World {
     }
 
     /// Tablets whose last copy is damaged. What of it can be read is served; nobody can bring the rest back.
-    fn hopeless(&self) -> BTreeSet<TabletId> {
+    pub(super) fn hopeless(&self) -> BTreeSet<TabletId> {
         let Some(master) = &self.mastery.master else { return BTreeSet::new() };
         let groups = master.state().groups.iter().filter(|(_, group)| group.configuration.size() == 1);
         let lost = |tablet: TabletId, node: NodeId| {
@@ -237,6 +253,7 @@ impl World {
         if numbers.windows(2).any(|pair| pair[1] != pair[0] + 1) {
             return Err(format!("the numbers of events have gaps: {numbers:?}"));
         }
+        self.check_splits_done()?;
         for machine in self.machines[1..].iter().filter(|machine| !machine.retired) {
             if machine.is_amnesiac() {
                 return Err("a node that came with an empty disk was not turned away".into());

@@ -9,8 +9,8 @@ use model::random::Random;
 use model::request::Request;
 use model::{
     Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Consistency, FamilyId, Mutation, NodeId,
-    Operation, Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TabletId, Ticket,
-    Timestamp,
+    Operation, Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TableId, TabletId,
+    Ticket, Timestamp,
 };
 
 use crate::linear::{self, Action, Value};
@@ -84,8 +84,8 @@ impl Area {
     }
 }
 
-/// One cell as clients know it. A tablet's number is never used again.
-pub(super) type Register = (TabletId, Bytes);
+/// One cell as clients know it. A table's number is never used again.
+pub(super) type Register = (TableId, Bytes);
 
 /// What an operation turned out to be, or may have been.
 #[derive(Debug)]
@@ -125,16 +125,17 @@ pub(super) enum What {
 #[derive(Clone, Debug)]
 pub(super) struct Doing {
     pub area: Area,
-    row: Bytes,
-    kind: Kind,
+    pub(super) row: Bytes,
+    pub(super) kind: Kind,
     called: u64,
     pub gives_up: u64,
-    /// Where, once that is known.
-    tablet: Option<TabletId>,
+    /// In which table and where, once that is known.
+    pub(super) table: Option<TableId>,
+    pub(super) tablet: Option<TabletId>,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Get,
     Eventual(Option<Duration>),
     Put(u64),
@@ -171,7 +172,7 @@ pub(super) struct Client {
     pub attempt: u64,
     /// What it has begun to do in the end.
     pub last_turns: u64,
-    tablets: Vec<Assignment>,
+    pub(super) tablets: Vec<Assignment>,
     known: BTreeMap<TabletId, Configuration>,
     /// What it last saw of each row.
     seen: BTreeMap<Register, Value>,
@@ -211,6 +212,11 @@ impl Client {
         of.map(|assignment| (assignment.tablet.id, assignment.tablet.slice.clone())).collect()
     }
 
+    fn table_of(&self, tablet: TabletId) -> Option<TableId> {
+        let known = self.tablets.iter().find(|assignment| assignment.tablet.id == tablet);
+        known.map(|assignment| assignment.tablet.table)
+    }
+
     fn tablet_of(&self, area: Area, row: &[u8]) -> Option<TabletId> {
         self.tablets_of(area.table()).into_iter().find(|(_, slice)| slice.covers(row)).map(|(tablet, _)| tablet)
     }
@@ -234,7 +240,8 @@ impl Client {
             What::Put => Kind::Put(value()),
             What::Delete => Kind::Delete,
             What::Cput => {
-                let seen = tablet.and_then(|tablet| self.seen.get(&(tablet, row.clone())));
+                let table = tablet.and_then(|tablet| self.table_of(tablet));
+                let seen = table.and_then(|table| self.seen.get(&(table, row.clone())));
                 Kind::Cput(seen.copied().flatten(), value())
             }
             What::Scan { all } => {
@@ -255,16 +262,19 @@ impl Client {
                 }
             }
         };
-        self.doing = Some(Doing { area, row, kind, called: now, gives_up: now + patience, tablet });
+        let table = tablet.and_then(|tablet| self.table_of(tablet));
+        self.doing = Some(Doing { area, row, kind, called: now, gives_up: now + patience, table, tablet });
     }
 
     /// The request, and to whom it goes.
     pub fn request(&mut self) -> Option<(NodeId, Request)> {
+        self.find_heirs();
         let doing = self.doing.as_ref()?;
         let tablet = doing.tablet.or_else(|| self.tablet_of(doing.area, &doing.row))?;
+        let table = doing.table.or_else(|| self.table_of(tablet))?;
         let doing = self.doing.as_mut()?;
-        // From now on it stays there: a table of the same name that comes later is another one.
-        doing.tablet = Some(tablet);
+        // From now on it stays in there: a table of the same name that comes later is another one.
+        (doing.table, doing.tablet) = (Some(table), Some(tablet));
         let configuration = self.known.get(&tablet)?;
         let id = RequestId { client: self.id, sequence: self.sequence, first_incomplete: self.sequence };
         let (row, qualifier) = (&doing.row, Bytes::from_static(QUALIFIER));
@@ -313,7 +323,7 @@ impl Client {
     pub fn eventual(&self, sequence: u64) -> Option<(Register, Option<Duration>)> {
         let doing = self.doing.as_ref().filter(|_| self.sequence == sequence)?;
         match doing.kind {
-            Kind::Eventual(max_lag) => Some(((doing.tablet?, doing.row.clone()), max_lag)),
+            Kind::Eventual(max_lag) => Some(((doing.table?, doing.row.clone()), max_lag)),
             _ => None,
         }
     }
@@ -327,17 +337,21 @@ impl Client {
                 self.learn(tablet, &current);
                 return Ok(Answered::Not);
             }
+            Err(Refusal::Moved { tablet, heirs }) => {
+                self.succeed(tablet, heirs);
+                return Ok(Answered::Not);
+            }
             // The family has just been dropped.
             Err(Refusal::NoSuchFamily { .. }) if doing.area == Area::Loose => return Ok(Answered::Never),
             Err(refusal) if refusal.is_passing() => return Ok(Answered::Not),
             Err(Refusal::DiskFull(_) | Refusal::Corrupt(_)) => return Ok(Answered::Not),
             Err(refusal) => return Err(format!("{doing:?} is refused: {refusal}")),
         };
-        let tablet = doing.tablet.ok_or("an answer to what was never asked")?;
+        let table = doing.table.ok_or("an answer to what was never asked")?;
         let (area, called) = (doing.area, doing.called);
         let observed = |row: Bytes, action, family| Observed {
             area,
-            register: (tablet, row),
+            register: (table, row),
             operation: linear::Operation { called, answered: Some(now), action },
             family,
         };
@@ -371,7 +385,7 @@ impl Client {
         let value = match action {
             Action::Read(value) | Action::Write(value) | Action::Swap(_, value) => value,
         };
-        self.seen.insert((tablet, doing.row.clone()), value);
+        self.seen.insert((table, doing.row.clone()), value);
         Ok(Answered::All(vec![observed(doing.row.clone(), action, family)]))
     }
 
@@ -440,7 +454,7 @@ impl Client {
             Kind::Cput(expect, value) => Action::Swap(expect, Some(value)),
         };
         let operation = linear::Operation { called: doing.called, answered: None, action };
-        Some(Observed { area: doing.area, register: (doing.tablet?, doing.row), operation, family: None })
+        Some(Observed { area: doing.area, register: (doing.table?, doing.row), operation, family: None })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Change, ClientId, Command, Freshness, Instant, Lsn, Reply, RequestId, TabletId, Ticket};
+use model::{Change, ClientId, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket};
 use protocol::Entry;
 
 use super::client::{Register, client_of, parse};
@@ -13,10 +13,10 @@ use crate::linear::Value;
 /// What was committed, as the values of rows.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
-    /// What each row was made to hold, and where.
+    /// What each row was made to hold, and where: heirs of a tablet go on with its numbers.
     writes: BTreeMap<Register, BTreeMap<Lsn, Value>>,
     /// Where a request stands first: only there it does something.
-    requests: BTreeMap<(TabletId, RequestId), Lsn>,
+    requests: BTreeMap<(TableId, RequestId), Lsn>,
     /// The first request of each client that it may not have been told of.
     heard: BTreeMap<(TabletId, ClientId), u64>,
     /// Where a value was written.
@@ -27,12 +27,27 @@ pub(super) struct Prefixes {
 
 impl Prefixes {
     /// The first commit of an entry.
-    pub fn add(&mut self, tablet: TabletId, entry: &Entry) -> Checked {
+    pub fn add(&mut self, table: TableId, tablet: TabletId, entry: &Entry) -> Checked {
         if entry.payload.is_empty() {
             return Ok(());
         }
-        let command: Command =
+        let payload =
             postcard::from_bytes(&entry.payload).map_err(|error| format!("{entry:?} of {tablet}: {error}"))?;
+        let command = match payload {
+            Payload::Write(command) => command,
+            Payload::Split(split) => {
+                // Heirs know what their parent knew.
+                let of = self.heard.iter().filter(|((of, _), _)| *of == tablet);
+                let of: Vec<(ClientId, u64)> = of.map(|((_, client), heard)| (*client, *heard)).collect();
+                for (client, heard) in of {
+                    for heir in [split.left, split.right] {
+                        let known = self.heard.entry((heir, client)).or_default();
+                        *known = heard.max(*known);
+                    }
+                }
+                return Ok(());
+            }
+        };
         // A late copy of what the client has long been told of does nothing.
         let heard = self.heard.entry((tablet, command.request.client)).or_default();
         let late = command.request.sequence < *heard;
@@ -42,7 +57,7 @@ impl Prefixes {
         }
         // The same request has the same id whatever the client has heard since.
         let request = RequestId { first_incomplete: 0, ..command.request };
-        let first = *self.requests.entry((tablet, request)).or_insert(entry.lsn);
+        let first = *self.requests.entry((table, request)).or_insert(entry.lsn);
         if first != entry.lsn {
             return Ok(());
         }
@@ -54,7 +69,7 @@ impl Prefixes {
             if let Some(value) = value {
                 self.places.insert(value, entry.lsn);
             }
-            self.writes.entry((tablet, command.row.clone())).or_default().insert(entry.lsn, value);
+            self.writes.entry((table, command.row.clone())).or_default().insert(entry.lsn, value);
         }
         Ok(())
     }
@@ -91,7 +106,7 @@ impl World {
         let Reply::Row(row, _, Some(from)) = reply else { return Ok(()) };
         let (client, sequence) = client_of(ticket);
         let Some((register, max_lag)) = self.clients[client].eventual(sequence) else { return Ok(()) };
-        if self.record.dropped.contains_key(&register.0) {
+        if self.record.gone.contains_key(&register.0) {
             return Ok(());
         }
         if from.node.0 as usize != node {
@@ -116,7 +131,7 @@ impl World {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use model::{ClientId, Epoch, FamilyId, NodeId, Timestamp};
+    use model::{ClientId, Command, Epoch, FamilyId, NodeId, Timestamp};
     use std::time::Duration;
 
     fn put(lsn: u64, value: u64) -> Entry {
@@ -128,7 +143,7 @@ mod tests {
         };
         let request = RequestId { client: ClientId(1), sequence: value, first_incomplete: value };
         let row = Bytes::from_static(b"a");
-        let command = Command { request, version: Timestamp(1), row, changes: Some(vec![change]) };
+        let command = Payload::Write(Command { request, version: Timestamp(1), row, changes: Some(vec![change]) });
         let payload = Bytes::from(postcard::to_allocvec(&command).unwrap());
         Entry { lsn: Lsn(lsn), epoch: Epoch(1), payload }
     }
@@ -139,10 +154,10 @@ mod tests {
         let mut prefixes = Prefixes::default();
         // The second copy of the first write does nothing.
         for entry in [put(1, 10), put(2, 20), put(3, 10)] {
-            prefixes.add(TabletId(1), &entry).unwrap();
+            prefixes.add(TableId(1), TabletId(1), &entry).unwrap();
         }
         prefixes.acknowledged(20, 1_000);
-        let register = (TabletId(1), Bytes::from_static(b"a"));
+        let register = (TableId(1), Bytes::from_static(b"a"));
         let from = |applied| Freshness {
             node: NodeId(1),
             epoch: Epoch(1),

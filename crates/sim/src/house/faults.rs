@@ -161,6 +161,10 @@ pub(super) struct Climate {
     /// Tablets move to even the nodes out, and an operator moves them too.
     pub balance: bool,
     pub replicas: u8,
+    /// The table that is always there is cut by ranges, and split.
+    pub elastic: bool,
+    /// The master splits a tablet with more bytes; 0 is never.
+    pub split_bytes: u64,
 }
 
 impl Climate {
@@ -182,6 +186,8 @@ impl Climate {
             families: random.chance(40),
             replicas: random.between(2, 4) as u8,
             balance: random.chance(50),
+            elastic: false,
+            split_bytes: 0,
         };
         if let Some(faults) = faults {
             climate.faults.clone_from(faults);

@@ -180,6 +180,7 @@ impl World {
                 if event.name == "checkpoint_adopted" {
                     self.summary.checkpoints += 1;
                 }
+                self.summary.splits += u64::from(event.name == "tablet_born");
                 match event.name {
                     "peer_suspected" => return Err(format!("n{node}: {event:?}")),
                     "log_damaged" | "replica_damaged" => self.notice_damage(&format!("n{node}: {event:?}"))?,

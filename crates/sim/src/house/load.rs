@@ -74,6 +74,7 @@ impl World {
         this.attempt += 1;
         let attempt = this.attempt;
         let request = this.request();
+        let sequence = this.sequence;
         if let Some((node, request)) = request {
             self.send(place, node.0 as usize, Packet::Request(ticket(client, sequence), request));
         }
@@ -145,7 +146,8 @@ impl World {
             return;
         }
         let families = vec![("f".into(), Retention::Keep), ("g".into(), Retention::Keep)];
-        self.create_table(SETUP, Area::Hot.table(), families, Partition::Hash { tablets: 2 });
+        let partition = self.cut();
+        self.create_table(SETUP, Area::Hot.table(), families, partition);
         self.agenda.after(300 * MS, Happening::Setup);
     }
 
@@ -178,6 +180,9 @@ impl World {
         }
         let pause = self.random.between(100 * MS, 1500 * MS);
         self.agenda.after(pause, Happening::Operate);
+        if self.climate.elastic && now < self.healed_at && self.elastic.chance(60) {
+            self.ask_for_a_split();
+        }
         if self.climate.balance && now < self.healed_at && self.random.chance(40) {
             let request = self.arrangement();
             return self.step_master(master::Input::Admin(OPERATOR, request));

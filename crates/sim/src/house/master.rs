@@ -121,8 +121,9 @@ impl World {
     /// A master with what a folder has kept.
     fn fresh_master(&mut self) -> Result<Other, String> {
         let balance_after = self.climate.balance.then_some(Duration::from_secs(1));
+        let split_bytes = self.climate.split_bytes;
         let (timing, replicas) = (self.timing.clone(), self.climate.replicas);
-        let options = master::Options { timing, seed: 4711, replicas, min_replicas: 1, balance_after };
+        let options = master::Options { timing, seed: 4711, replicas, min_replicas: 1, balance_after, split_bytes };
         let mut master = Master::new(options);
         if let Some((_, snapshot)) = &self.mastery.snapshot {
             master.restore(snapshot).map_err(|error| format!("the master's snapshot: {error}"))?;

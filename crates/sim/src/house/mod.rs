@@ -15,6 +15,7 @@
 mod check;
 mod client;
 mod coverage;
+mod elastic;
 mod eventual;
 mod faults;
 mod host;
@@ -55,6 +56,8 @@ pub struct Summary {
     pub checkpoints: u64,
     /// Tablets that were dropped.
     pub dropped: u64,
+    /// Tablets that were split.
+    pub splits: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
     /// Which faults met which states.

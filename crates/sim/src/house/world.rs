@@ -9,6 +9,7 @@ use protocol::Timing;
 
 use super::check::Record;
 use super::client::Client;
+use super::elastic::SPLIT_BYTES;
 use super::faults::{Climate, Fault, Weather};
 use super::machine::{Machine, timing};
 use super::master::Mastery;
@@ -62,6 +63,8 @@ pub(super) enum Happening {
 pub(super) struct World {
     pub agenda: Agenda<Happening>,
     pub random: Random,
+    /// Chance of what concerns splits, so that histories without them stay what they were.
+    pub elastic: Random,
     pub climate: Climate,
     pub timing: Timing,
     pub machines: Vec<Machine>,
@@ -102,7 +105,10 @@ impl World {
     pub fn new(seed: u64, verbose: usize, setting: &Setting) -> World {
         let mut random = Random::new(seed);
         let nodes = random.between(3, 6) as usize;
-        let climate = Climate::draw(&mut random, setting.faults.as_ref(), setting.calm);
+        let mut elastic = Random::new(seed ^ 0xe1a5_71c0);
+        let mut climate = Climate::draw(&mut random, setting.faults.as_ref(), setting.calm);
+        climate.elastic = elastic.chance(60);
+        climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };
         let clients = random.between(2, 7) as usize;
         let clients = setting.clients.unwrap_or(clients);
         let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));
@@ -111,6 +117,7 @@ impl World {
         let mut world = World {
             agenda: Agenda::default(),
             random,
+            elastic,
             climate,
             timing: timing(),
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
@@ -233,7 +240,10 @@ impl World {
             Happening::Synced { node, life } if self.lives(node, life) => return self.on_synced(node),
             Happening::Reserve { node, life } if self.lives(node, life) => return self.reserve(node),
             Happening::Work { node, life, effect } if self.lives(node, life) => return self.work(node, *effect),
-            Happening::Commit { life } => self.commit(life),
+            Happening::Commit { life } => {
+                self.commit(life);
+                return self.check_tiling();
+            }
             Happening::Follow { life } => return self.follow(life),
             Happening::Undeceive { life } => return self.undeceive(life),
             Happening::MasterWake { life } => self.wake_master(life),

@@ -109,7 +109,8 @@ fn a_replaced_value_never_returns() {
     let Some(Job::Merge { tablet, inputs, schema, now, .. }) = house.tablet.choose_all(&schema()) else {
         panic!("a merge merges")
     };
-    let job = Job::Merge { tablet, inputs: inputs[1..].to_vec(), oldest: false, schema, now };
+    let bounds = RowRange::default();
+    let job = Job::Merge { tablet, inputs: inputs[1..].to_vec(), oldest: false, schema, now, bounds };
     house.run(Some(job)).unwrap();
     let delete = |version| {
         let (family, qualifier) = (FamilyId(2), Bytes::new());
@@ -523,12 +524,13 @@ impl Story {
 
     /// Of any run of tables, chosen or not.
     fn any_merge(&mut self) -> Option<Job> {
-        let Job::Merge { tablet, inputs, schema, now, .. } = self.house.tablet.choose_all(&schema())? else {
+        let Job::Merge { tablet, inputs, schema, now, bounds, .. } = self.house.tablet.choose_all(&schema())? else {
             panic!("a merge merges")
         };
         let start = self.random.below(inputs.len() as u64) as usize;
         let end = start + 1 + self.random.below((inputs.len() - start) as u64) as usize;
-        Some(Job::Merge { tablet, inputs: inputs[start..end].to_vec(), oldest: start == 0, schema, now })
+        let (inputs, oldest) = (inputs[start..end].to_vec(), start == 0);
+        Some(Job::Merge { tablet, inputs, oldest, schema, now, bounds })
     }
 
     fn run_job(&mut self, job: Option<Job>) {

@@ -1,0 +1,82 @@
+//! What an entry of a group's log can be.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{Command, Configuration, Slice, TabletId};
+
+/// What an entry of a group's log says. An entry without bytes says nothing and has no payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// A write.
+    Write(Command),
+    /// The tablet ends here, and two others go on with its rows.
+    Split(Split),
+}
+
+impl Payload {
+    /// Is it a write? Tells by the first byte.
+    pub fn is_write(form: &[u8]) -> bool {
+        form.first() == Some(&0)
+    }
+}
+
+/// Where a tablet ends and two others begin. It is the last entry of its tablet that may change anything: whoever
+/// applies it makes the two out of what it has, so that no row is copied from node to node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// Keeps the rows before `at`.
+    pub left: TabletId,
+    /// Keeps those from `at` on.
+    pub right: TabletId,
+    /// The first row of the right one.
+    pub at: Bytes,
+    /// The first configuration of both: that of the primary who wrote this, one epoch later. So a child never has an
+    /// epoch in which a replica may be made from nothing.
+    pub configuration: Configuration,
+}
+
+impl Split {
+    /// The parts of a slice, the left one first; `None` if it cannot be cut there.
+    pub fn cut(slice: &Slice, at: &Bytes) -> Option<(Slice, Slice)> {
+        match slice {
+            Slice::Rows { start, end } if at > start && end.as_ref().is_none_or(|end| at < end) => {
+                let left = Slice::Rows { start: start.clone(), end: Some(at.clone()) };
+                Some((left, Slice::Rows { start: at.clone(), end: end.clone() }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A tablet that goes on with rows of another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heir {
+    /// Which.
+    pub tablet: TabletId,
+    /// With which rows.
+    pub slice: Slice,
+    /// Who keeps it, as far as the one knows who says so.
+    pub configuration: Configuration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Invariant I13: what a slice is cut into tiles it.
+    #[test]
+    fn a_slice_is_cut_inside_only() {
+        let key = Bytes::from_static;
+        let slice = Slice::Rows { start: key(b"c"), end: Some(key(b"p")) };
+        let Some((left, right)) = Split::cut(&slice, &key(b"g")) else { panic!("g lies inside") };
+        for row in [&b"b"[..], b"c", b"fz", b"g", b"o", b"p"] {
+            let parts = u32::from(left.covers(row)) + u32::from(right.covers(row));
+            assert_eq!(parts, u32::from(slice.covers(row)), "{row:?}");
+        }
+        for outside in [&b""[..], b"b", b"c", b"p", b"q"] {
+            assert_eq!(Split::cut(&slice, &Bytes::copy_from_slice(outside)), None);
+        }
+        assert_eq!(Split::cut(&Slice::Hash { bucket: 0, of: 1 }, &key(b"g")), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! Tablets that become two while everything else goes on: the operator who asks for it, the client's way to the heirs, and
+//! what must hold.
+
+use model::{AdminRequest, Heir, Partition, Slice, TabletId};
+
+use super::client::{Area, Client, Kind};
+use super::world::{Checked, OPERATOR, World};
+
+/// Bytes at which the master splits a tablet by itself, in histories in which it does.
+pub(super) const SPLIT_BYTES: u64 = 12 << 10;
+
+impl World {
+    /// How the table that is always there is cut.
+    pub(super) fn cut(&mut self) -> Partition {
+        match self.climate.elastic {
+            false => Partition::Hash { tablets: 2 },
+            true if self.elastic.chance(50) => Partition::Range { splits: vec![] },
+            true => Partition::Range { splits: vec![Area::Hot.row(3)] },
+        }
+    }
+
+    /// The operator wants some tablet split, there or anywhere.
+    pub(super) fn ask_for_a_split(&mut self) {
+        let Some(master) = &self.mastery.master else { return };
+        let tablets: Vec<TabletId> = master.state().groups.keys().copied().collect();
+        let Some(&tablet) = self.elastic.pick(&tablets) else { return };
+        let areas = [Area::Hot, Area::Hot, Area::Quiet, Area::Guest];
+        let area = areas[self.elastic.below(4) as usize];
+        let row = area.row(self.elastic.below(area.rows()));
+        let at = self.elastic.chance(70).then_some(row);
+        self.step_master(master::Input::Admin(OPERATOR, AdminRequest::SplitTablet { tablet, at }));
+    }
+
+    /// At every index of the master's log the tablets of a table hold each row once (invariant I13).
+    pub(super) fn check_tiling(&self) -> Checked {
+        let Some(master) = &self.mastery.master else { return Ok(()) };
+        let state = master.state();
+        for schema in state.tables.values() {
+            let areas = [Area::Hot, Area::Quiet, Area::Loose, Area::Guest];
+            for row in areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number))) {
+                let of = state.groups.values().filter(|group| group.tablet.table == schema.table);
+                let holders: Vec<TabletId> =
+                    of.filter(|group| group.tablet.slice.covers(&row)).map(|group| group.tablet.id).collect();
+                if holders.len() != 1 {
+                    return Err(format!("{row:?} of {} is in {holders:?}", schema.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// In the end no split is half done, and no node keeps what has ended.
+    pub(super) fn check_splits_done(&self) -> Checked {
+        let Some(master) = &self.mastery.master else { return Ok(()) };
+        let state = master.state();
+        // A node that is gone for good says nothing any more, and is waited for.
+        let gone = |node: &model::NodeId| self.machines[node.0 as usize].retired;
+        let ended = state.ended.values().all(|ended| ended.nodes.iter().all(gone));
+        let hopeless = self.hopeless();
+        match state.splits.keys().all(|tablet| hopeless.contains(tablet)) && ended {
+            true => Ok(()),
+            false => Err(format!("splits {:?} and ends {:?} are not done", state.splits, state.ended)),
+        }
+    }
+}
+
+impl Client {
+    /// The tablet has heirs: they take its place in the map, and in a scan.
+    pub(super) fn succeed(&mut self, tablet: TabletId, heirs: Vec<Heir>) {
+        let Some(at) = self.tablets.iter().position(|known| known.tablet.id == tablet) else { return };
+        let parent = self.tablets.remove(at);
+        for heir in heirs {
+            self.learn(heir.tablet, &heir.configuration);
+            let mut assignment = parent.clone();
+            assignment.tablet.id = heir.tablet;
+            assignment.tablet.slice = heir.slice;
+            assignment.configuration = heir.configuration;
+            self.tablets.push(assignment);
+        }
+    }
+
+    /// Goes where the rows are now, if the tablet that was asked is not in the map any more and its table is.
+    pub(super) fn find_heirs(&mut self) {
+        let Some(doing) = &mut self.doing else { return };
+        let (Some(table), Some(tablet)) = (doing.table, doing.tablet) else { return };
+        let of = |tablets: &[model::Assignment]| -> Vec<(TabletId, Slice)> {
+            let of = tablets.iter().filter(|known| known.tablet.table == table);
+            of.map(|known| (known.tablet.id, known.tablet.slice.clone())).collect()
+        };
+        let tablets = of(&self.tablets);
+        if tablets.is_empty() || tablets.iter().any(|(known, _)| *known == tablet) {
+            return;
+        }
+        match &mut doing.kind {
+            Kind::Scan { left, .. } => {
+                let Some((_, slice)) = left.pop() else { return };
+                // A late answer of the parent is not one of an heir.
+                self.sequence += 1;
+                left.extend(tablets.into_iter().filter(|(_, heir)| overlap(heir, &slice)));
+                doing.tablet = left.last().map(|(tablet, _)| *tablet);
+            }
+            _ => {
+                let holder = tablets.iter().find(|(_, slice)| slice.covers(&doing.row));
+                doing.tablet = holder.map(|(tablet, _)| *tablet);
+            }
+        }
+    }
+}
+
+fn overlap(a: &Slice, b: &Slice) -> bool {
+    match (a, b) {
+        (Slice::Rows { start, end }, Slice::Rows { start: other, end: other_end }) => {
+            end.as_ref().is_none_or(|end| end > other) && other_end.as_ref().is_none_or(|end| end > start)
+        }
+        _ => a == b,
+    }
+}

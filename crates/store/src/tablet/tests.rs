@@ -1,0 +1,151 @@
+//! Two tablets made of one: they share its files until merges take them apart.
+
+use std::sync::Arc;
+
+use disk::{Disk, MemDisk};
+use model::{Bytes, Change, Family, FamilyId, Partition, ReadOptions, RowRange, Schema, TableId, Timestamp};
+
+use super::*;
+use crate::Keeper;
+
+const PARENT: TabletId = TabletId(7);
+const LEFT: TabletId = TabletId(8);
+const RIGHT: TabletId = TabletId(9);
+
+/// A split copies nothing but what is in memory; each half is whole by itself, also after a restart, and in the end
+/// nothing is left of the shared files.
+#[test]
+fn halves_share_files_until_merges_take_them_apart() {
+    let disk = MemDisk::new();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let mut parent = Tablet::new(PARENT);
+    (0..40).for_each(|row| write(&mut parent, row, "old"));
+    let job = parent.freeze(Bytes::new());
+    parent.install(keeper.run(job.unwrap()).unwrap());
+    (0..40).step_by(2).for_each(|row| write(&mut parent, row, "new"));
+    let (mut left, mut right) = (parent.split(LEFT, below("20")), parent.split(RIGHT, from("20")));
+    assert_eq!((rows(&left), rows(&right)), (expected(0..20), expected(20..40)));
+    assert_eq!(files(&disk), 1);
+    assert!(left.choose_all(&schema()).is_none(), "an unsettled half has no manifest that a merge could change");
+
+    // Later writes go on with the parent's numbers.
+    write(&mut left, 0, "last");
+    assert_eq!(left.applied(), parent.applied().next());
+    for half in [&mut left, &mut right] {
+        let job = half.freeze(Bytes::from_static(b"settled"));
+        half.install(keeper.run(job.unwrap()).unwrap());
+        assert!(!half.is_unsettled());
+    }
+    drop(parent);
+    keeper.run(Job::Drop { tablet: PARENT, date: Timestamp(0) }).unwrap();
+    keeper.sweep().unwrap();
+    assert_eq!(files(&disk), 3, "the shared one and one for each");
+
+    drop((left, right, keeper));
+    disk.kill();
+    let (keeper, mut tablets) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let ((mut left, _), (mut right, note)) =
+        (tablets.sound.remove(&LEFT).unwrap(), tablets.sound.remove(&RIGHT).unwrap());
+    assert_eq!((&note[..], tablets.sound.len()), (&b"settled"[..], 0));
+    left.set_bounds(below("20"));
+    right.set_bounds(from("20"));
+    assert_eq!(rows(&right), expected(20..40));
+    let job = left.choose_all(&schema()).unwrap();
+    left.install(keeper.run(job).unwrap());
+    keeper.sweep().unwrap();
+    assert_eq!(files(&disk), 3, "the right half still needs the shared file");
+    // Not even if the right half is being dropped, until that is on the disk.
+    drop(right);
+    keeper.sweep().unwrap();
+    assert_eq!(files(&disk), 3);
+    keeper.run(Job::Drop { tablet: RIGHT, date: Timestamp(0) }).unwrap();
+    keeper.sweep().unwrap();
+    assert_eq!(files(&disk), 1);
+    assert!(rows(&left).starts_with("00=last 01=old 02=new"), "{}", rows(&left));
+}
+
+/// A shared table of which most is another one's is merged by itself.
+#[test]
+fn a_half_gives_back_the_room_of_the_other() {
+    let disk = MemDisk::new();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let mut parent = Tablet::new(PARENT);
+    let long = "x".repeat(10_000);
+    (0..40).for_each(|row| write(&mut parent, row, &long));
+    let job = parent.freeze(Bytes::new());
+    parent.install(keeper.run(job.unwrap()).unwrap());
+    let mut left = parent.split(LEFT, below("20"));
+    let before = parent.bytes();
+    assert!((before / 3..before * 2 / 3).contains(&left.bytes()), "{} of {before}", left.bytes());
+    let job = left.freeze(Bytes::new());
+    left.install(keeper.run(job.unwrap()).unwrap());
+    let Some(Job::Merge { inputs, .. }) = left.choose(&schema()) else { panic!("one table is half foreign") };
+    assert_eq!(inputs.len(), 1);
+    left.failed(JobKind::Merge);
+    let job = left.choose(&schema());
+    left.install(keeper.run(job.unwrap()).unwrap());
+    assert!(left.choose(&schema()).is_none());
+}
+
+/// The middle halves the bytes, of files and of memory; a single row has none.
+#[test]
+fn the_middle_halves_the_bytes() {
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let mut tablet = Tablet::new(PARENT);
+    assert_eq!(tablet.view().middle(), None);
+    write(&mut tablet, 5, "x");
+    assert_eq!(tablet.view().middle(), None);
+    write(&mut tablet, 6, "x");
+    assert_eq!(tablet.view().middle(), Some(Bytes::from_static(b"06")));
+    let long = "x".repeat(9_000);
+    (10..50).for_each(|row| write(&mut tablet, row, &long));
+    let middle = |tablet: &Tablet| String::from_utf8(tablet.view().middle().unwrap().to_vec()).unwrap();
+    assert_eq!(middle(&tablet), "29");
+    let job = tablet.freeze(Bytes::new());
+    tablet.install(keeper.run(job.unwrap()).unwrap());
+    assert!(("27".."33").contains(&&middle(&tablet)[..]), "{}", middle(&tablet));
+    assert!(&middle(&tablet.split(RIGHT, from("40")))[..] > "42");
+}
+
+fn below(end: &'static str) -> RowRange {
+    RowRange { start: Bytes::new(), end: Some(Bytes::from_static(end.as_bytes())) }
+}
+
+fn from(start: &'static str) -> RowRange {
+    RowRange { start: Bytes::from_static(start.as_bytes()), end: None }
+}
+
+fn write(tablet: &mut Tablet, row: u64, value: &str) {
+    let (lsn, value) = (tablet.applied().next(), Bytes::copy_from_slice(value.as_bytes()));
+    let put = Change::Put { family: FamilyId(1), qualifier: Bytes::new(), timestamp: Timestamp::SERVER, value };
+    tablet.apply(lsn, &Bytes::from(format!("{row:02}")), &[put], Timestamp(lsn.0 as i64));
+}
+
+fn expected(rows: std::ops::Range<u64>) -> String {
+    let row = |row| format!("{row:02}={}", if row % 2 == 0 { "new" } else { "old" });
+    rows.map(row).collect::<Vec<_>>().join(" ")
+}
+
+fn rows(tablet: &Tablet) -> String {
+    let all = RowRange::default();
+    let (rows, _) = tablet.view().scan(&all, &ReadOptions::default(), &schema(), Timestamp(0), 99, usize::MAX).unwrap();
+    let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    rows.iter().map(|row| format!("{}={}", text(&row.key), text(&row.cells[0].value))).collect::<Vec<_>>().join(" ")
+}
+
+fn files(disk: &MemDisk) -> usize {
+    disk.list("tables").unwrap().len()
+}
+
+fn schema() -> Schema {
+    Schema {
+        table: TableId(1),
+        name: "t".into(),
+        version: 1,
+        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: model::Retention::Keep }],
+        next_family: FamilyId(2),
+        partition: Partition::Range { splits: vec![] },
+        replicas: 1,
+        min_replicas: 1,
+    }
+}
