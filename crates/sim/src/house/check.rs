@@ -6,7 +6,7 @@ use bytes::Bytes;
 use disk::Disk;
 use master::Master;
 use model::request::Role;
-use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, RowRange, TableId, TabletId, Timestamp};
+use model::{Configuration, Epoch, FamilyId, Instant, Lsn, NodeId, Payload, RowRange, TableId, TabletId, Timestamp};
 use node::Node;
 
 use super::client::{Area, Observed, Register};
@@ -46,6 +46,8 @@ pub(super) struct Record {
     /// Of which table a tablet is or was.
     table_of: BTreeMap<TabletId, TableId>,
     tables: BTreeSet<TableId>,
+    /// The newest of the master's commands that was taken note of.
+    noted: u64,
 }
 
 impl Record {
@@ -74,6 +76,9 @@ impl Record {
                 if !self.committed.contains_key(&(tablet, entry.lsn)) {
                     let table = self.table_of.get(&tablet).copied().unwrap_or_default();
                     self.prefixes.add(table, tablet, entry)?;
+                    if let Ok(Payload::Split(split)) = postcard::from_bytes(&entry.payload) {
+                        self.table_of.extend([(split.left, table), (split.right, table)]);
+                    }
                 }
                 let first = self.committed.entry((tablet, entry.lsn)).or_insert_with(|| mine.clone());
                 if *first != mine {
@@ -91,6 +96,11 @@ impl Record {
     /// Takes note of what the master has decided.
     pub fn on_decision(&mut self, now: u64, master: &Master) {
         let state = master.state();
+        // A master that starts goes through all that was decided before.
+        if state.applied < self.noted {
+            return;
+        }
+        self.noted = state.applied;
         self.decided = state.groups.iter().map(|(&tablet, group)| (tablet, group.configuration.clone())).collect();
         let tablets: BTreeSet<TabletId> = state.groups.keys().copied().collect();
         for &gone in self.tablets.difference(&tablets) {
