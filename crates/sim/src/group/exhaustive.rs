@@ -371,7 +371,7 @@ fn timing(bounds: &Bounds) -> Timing {
 
 const WELL: &str = "all is well";
 /// What must be met, or the bounds are too narrow to say anything.
-const GOALS: [&'static str; 3] = ["a write is acknowledged", "the master decides", "a later epoch is served"];
+const GOALS: [&str; 3] = ["a write is acknowledged", "the master decides", "a later epoch is served"];
 
 impl Model for Bounds {
     type State = World;
