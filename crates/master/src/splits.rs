@@ -12,7 +12,7 @@
 //!
 //! An intent holds for one epoch of the tablet's group. Only that epoch's primary may write the entry; the primary of any
 //! later one knows from its log whether the entry is in it. So an intent always ends in one of two ways, and the master
-//! never has to guess (decision 0008).
+//! never has to guess (decision 0010).
 
 use bytes::Bytes;
 use model::{
