@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Whoever in the master has something to tell pushes an [`Effect::Event`]; only what a command itself decides is
-//! described here ([`decided`]), so that no failure can come between a decision and its record.
+//! described here (`decided`), so that no failure can come between a decision and its record.
 
 use model::event::{Event, EventPage, EventQuery, Noted, Source};
 use model::{AdminReply, Configuration, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
