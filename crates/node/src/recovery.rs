@@ -47,7 +47,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     let mut states = BTreeMap::new();
     for (tablet, found) in recovered.tablets {
         let Some(state) = &found.state else {
-            if let Some(doubt) = &found.doubt {
+            if let Some(doubt) = found.doubt.as_ref().filter(|_| tablet != NODE_ITSELF) {
                 notes.push(format!("tablet {tablet} is lost here: {}", doubt.why));
                 node.lost.insert(tablet, Lost::new(doubt.why.clone(), Epoch(0)));
             }
