@@ -11,7 +11,7 @@ use super::check;
 use super::client::client_of;
 use super::coverage::State;
 use super::net::Packet;
-use super::world::{CLIENTS, Checked, Happening, MASTER, World, short};
+use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, World, short};
 use crate::agenda::{MS, SECOND, US};
 
 impl World {
@@ -261,7 +261,8 @@ impl World {
         }
         process.syncing = process.to_log.len();
         process.to_log.clear();
-        let slow = self.random.chance(self.climate.slow_sync);
+        // In the end nobody is slow any more: then all must be steady.
+        let slow = self.random.chance(self.climate.slow_sync) && self.agenda.now() < self.later(LAST_READS);
         let delay = if slow { self.random.below(SECOND) } else { self.random.between(200 * US, 2 * MS) };
         let delay = delay + self.slowness(node, false);
         self.agenda.after(delay, Happening::Synced { node, life });
