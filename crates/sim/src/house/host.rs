@@ -348,7 +348,9 @@ fn is_eio(error: &store::Error) -> bool {
 
 /// A file is not there.
 fn is_missing(error: &store::Error) -> bool {
-    matches!(error, store::Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+    // Pieces of a checkpoint may still arrive when the replica that was learning has been dropped.
+    matches!(error, store::Error::Io { file, source, .. }
+        if source.kind() == ErrorKind::NotFound && !file.starts_with("incoming/"))
 }
 
 /// Bytes came back changed, be they those that say which version they have.
