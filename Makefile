@@ -5,7 +5,7 @@
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
 #   make chaos        real processes, hurt for minutes (CHAOS_MINUTES=3 SEED=…), and figures (KILLS=5 PAUSES=3 HANGS=3)
-#   make model        every interleaving of small groups, and that deliberate faults are found so (STEPS=20000000)
+#   make model        every interleaving of small groups, and that deliberate faults are found so (STEPS=40000000)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make lint         formatting, clippy, docs, licences
@@ -18,7 +18,7 @@ SEEDS ?= 0..4000
 HOURS ?= 10
 ARGS ?=
 NAMES ?=
-STEPS ?= 20000000
+STEPS ?= 40000000
 CHAOS_MINUTES ?= 3
 SEED ?= $(shell date +%s)
 KILLS ?= 5
