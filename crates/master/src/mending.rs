@@ -74,9 +74,15 @@ impl Master {
         if !configuration.has(node) {
             return None;
         }
-        let serves = report.role == Role::Primary && report.epoch == configuration.epoch;
+        if report.epoch != configuration.epoch {
+            // What it does in this epoch it has not said yet. It may read by the leases of an older one, or be the
+            // primary of this one since: who comes after its removal would know nothing of that (invariant I9).
+            return None;
+        }
         let next = match configuration.primary == node {
-            true if serves => return Some(Remedy::HandOver(FromMaster::HandOver(tablet, configuration.epoch, heir))),
+            true if report.role == Role::Primary => {
+                return Some(Remedy::HandOver(FromMaster::HandOver(tablet, configuration.epoch, heir)));
+            }
             // It has said that it answers nothing any more.
             true => configuration.succeeded_by(heir),
             // The primary is to go on: if it cannot, the others will say so.

@@ -369,6 +369,36 @@ fn a_damaged_primary_is_asked_to_hand_over() {
     assert_eq!((world.configuration(tablet), world.learner(tablet)), (after, Some(primary)));
 }
 
+/// Whoever has not heard of this epoch may read by the leases of an older one, or lead this one since: its damage is
+/// dealt with once it says what it does now (I9).
+#[test]
+fn a_damaged_member_stays_until_it_knows_the_epoch() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (first, second) = (old.primary, old.secondaries[0]);
+    let handed = old.handed_to(second);
+    world.step(Input::FromNode(first, propose(tablet, handed.clone())));
+    let well = |node: NodeId, role| heartbeat(node.0, vec![ReplicaReport { epoch: Epoch(2), ..report(tablet, role) }]);
+
+    // The old primary, as it was before it handed over.
+    world.step(well(second, Role::Primary));
+    world.step(heartbeat(first.0, vec![damaged(tablet, 1, Role::Primary)]));
+    world.beat(&[first, second], 2_000);
+    assert_eq!(world.configuration(tablet), handed, "it may still read");
+
+    // The new primary, as it was before it heard that it is.
+    world.step(well(first, Role::Secondary));
+    world.step(heartbeat(second.0, vec![damaged(tablet, 1, Role::Secondary)]));
+    world.beat(&[first, second], 2_000);
+    assert_eq!(world.configuration(tablet), handed, "it may lead by now");
+
+    world.step(well(second, Role::Primary));
+    world.step(heartbeat(first.0, vec![damaged(tablet, 2, Role::Secondary)]));
+    world.beat(&[first, second], 1_000);
+    assert_eq!(world.configuration(tablet), handed.without(first));
+}
+
 /// Damaged data is better than none.
 #[test]
 fn the_last_copy_is_never_taken_away() {
