@@ -268,11 +268,6 @@ impl State {
         State { planted, ..self }
     }
 
-    /// Was the tablet ever made, as far as this state knows?
-    pub fn has_made(&self, tablet: TabletId) -> bool {
-        tablet <= self.last_tablet
-    }
-
     /// The table of that name.
     pub fn table(&self, name: &str) -> Option<&Schema> {
         self.tables.values().find(|schema| schema.name == name)

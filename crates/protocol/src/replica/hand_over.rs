@@ -104,14 +104,14 @@ impl Replica {
     /// Our disk has more than before: that may be the entry that is watched, and from now on the secondaries are
     /// expected to have it too.
     pub(super) fn pace_own_disk(&mut self, now: Instant) {
-        let (durable, last, bound) = (self.durable, self.tail.last(), self.timing.slow);
-        let Some(primary) = self.primary() else { return };
-        primary.pace.reached(now, durable, bound);
+        let (durable, last, timing) = (self.durable, self.tail.last(), &self.timing);
+        let Part::Primary(primary) = &mut self.part else { return };
+        primary.pace.reached(now, durable, timing.slow);
         if durable < last {
-            primary.pace.watch(now, last);
+            primary.pace.watch(now, last, timing);
         }
         for peer in primary.peers.values_mut().filter(|peer| peer.acked < durable) {
-            peer.pace.watch(now, durable);
+            peer.pace.watch(now, durable, timing);
         }
     }
 }

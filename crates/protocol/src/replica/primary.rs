@@ -282,10 +282,10 @@ impl Replica {
             return;
         }
         let (lsn, bytes) = (self.tail.last().next(), payload.len());
-        if let Some(primary) = self.primary() {
+        if let Part::Primary(primary) = &mut self.part {
             primary.waiting.insert(lsn, ticket);
             primary.waiting_bytes += bytes;
-            primary.pace.watch(now, lsn);
+            primary.pace.watch(now, lsn, &self.timing);
         }
         self.order(payload, out);
     }
