@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Consistency, Freshness, Mutation, ReadOptions, RequestId};
+use model::{Consistency, Freshness, Mutation, ReadOptions, Refusal, RequestId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -54,6 +54,9 @@ impl Journey {
     /// After a failed attempt: how long to pause before the next, or the error that the caller gets.
     pub(crate) fn after(&mut self, client: &Client, asked: Option<Route>, error: Error) -> Result<Duration, Error> {
         let next = self.course.after(asked, &error, &mut client.inner.routing.write());
+        if matches!(error, Error::Refused(Refusal::WrongEpoch { .. } | Refusal::Moved { .. })) {
+            client.inner.redirects.fetch_add(1, Ordering::Relaxed);
+        }
         let pause = match next {
             Next::Never => return Err(error),
             Next::AtOnce => Duration::ZERO,

@@ -31,7 +31,7 @@ mod sequence;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +98,8 @@ struct Inner {
     random: Mutex<Random>,
     /// Counts eventual reads; begins anywhere, so that many young clients do not all ask the same replica.
     turns: AtomicUsize,
+    /// Attempts that went to where a tablet was before.
+    redirects: AtomicU64,
 }
 
 /// A follower of events hears at least this often, if only that there is nothing new.
@@ -134,6 +136,7 @@ impl Client {
             sequences: Sequences::new(ClientId(sequence::chance())),
             random: Mutex::new(Random::new(sequence::chance())),
             turns: AtomicUsize::new(sequence::chance() as u16 as usize),
+            redirects: AtomicU64::new(0),
         };
         Client { inner: Arc::new(inner) }
     }
@@ -314,6 +317,12 @@ impl Client {
             self.inner.endpoint.as_deref() == Some(address) || routing.addresses().any(|known| &**known == address)
         };
         self.inner.channels.keep(needed);
+    }
+
+    /// How many attempts of all clones went to where a tablet was before, and were sent on by its node's refusal:
+    /// its group was reconfigured, or it was split.
+    pub fn redirects(&self) -> u64 {
+        self.inner.redirects.load(Ordering::Relaxed)
     }
 
     fn pause(&self, course: &mut routing::Course) -> Duration {

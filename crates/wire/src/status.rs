@@ -35,7 +35,14 @@ pub fn to_failure(refusal: &Refusal) -> v1::Failure {
         message.truncate(message.floor_char_boundary(LONGEST));
         message.push('…');
     }
-    let exact = postcard::to_allocvec(refusal).expect("a refusal is plain data");
+    let form = |refusal: &Refusal| postcard::to_allocvec(refusal).expect("a refusal is plain data");
+    let exact = match (form(refusal), refusal) {
+        // The heirs' borders are as long as row keys may be. Whoever hears of no heirs asks the master for them.
+        (long, &Refusal::Moved { tablet, .. }) if long.len() > LONGEST => {
+            form(&Refusal::Moved { tablet, heirs: Vec::new() })
+        }
+        (exact, _) => exact,
+    };
     let details = if exact.len() <= LONGEST {
         let refusal = v1::Refusal { exact: exact.into() };
         vec![Any { type_url: String::from(TYPE_URL), value: refusal.encode_to_vec() }]
@@ -123,7 +130,7 @@ pub fn hint(refusal: &Refusal) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Configuration, NodeId, TabletId};
+    use model::{Configuration, Epoch, Heir, NodeId, Slice, TabletId};
 
     fn all() -> Vec<Refusal> {
         let current = Configuration::first(NodeId(1), [NodeId(2), NodeId(3)]);
@@ -133,6 +140,7 @@ mod tests {
             Refusal::NotReady(TabletId(2)),
             Refusal::TooOld { tablet: TabletId(3), lag: Some(std::time::Duration::from_millis(5)) },
             Refusal::Unknown(TabletId(3)),
+            moved(),
             Refusal::TooFewReplicas { have: 1, need: 2 },
             Refusal::DiskFull(NodeId(4)),
             Refusal::Overloaded,
@@ -145,6 +153,18 @@ mod tests {
         ]
     }
 
+    /// Two heirs with any bytes for a border, one of them open to the right.
+    fn moved() -> Refusal {
+        let border = || bytes::Bytes::from_static(b"m\xff\0");
+        let heir = |id, start, end, epoch| Heir {
+            tablet: TabletId(id),
+            slice: Slice::Rows { start, end },
+            configuration: Configuration { epoch: Epoch(epoch), ..Configuration::first(NodeId(2), [NodeId(1)]) },
+        };
+        let heirs = vec![heir(8, bytes::Bytes::new(), Some(border()), 4), heir(9, border(), None, 7)];
+        Refusal::Moved { tablet: TabletId(7), heirs }
+    }
+
     /// The client library gets the typed refusal back, from a call and from a pipeline.
     #[test]
     fn a_refusal_survives_the_way() {
@@ -154,6 +174,17 @@ mod tests {
             assert_eq!(from_failure(&to_failure(&refusal)).unwrap(), refusal);
             assert!(status.message().starts_with(&refusal.to_string()));
         }
+    }
+
+    /// Borders may be as long as row keys: then the client learns that the tablet has ended, and asks who goes on.
+    #[test]
+    fn a_long_border_is_left_out() {
+        let end = bytes::Bytes::from(vec![0xff; model::limits::ROW_KEY]);
+        let slice = Slice::Rows { start: bytes::Bytes::new(), end: Some(end) };
+        let heir = Heir { tablet: TabletId(8), slice, configuration: Configuration::first(NodeId(1), []) };
+        let status = to_status(&Refusal::Moved { tablet: TabletId(7), heirs: vec![heir] });
+        assert_eq!(from_status(&status), Some(Refusal::Moved { tablet: TabletId(7), heirs: vec![] }));
+        assert!(status.message().len() + status.details().len() < 8 * LONGEST);
     }
 
     /// Headers are bounded by the peer: whatever a caller sent must not come back at full length.

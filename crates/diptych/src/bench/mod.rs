@@ -84,6 +84,7 @@ async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Fa
     let under_way = args.clients as usize * depth;
     let pipeline = client.pipeline(LOADING.max(under_way));
     load(&pipeline, args, &table).await?;
+    let redirects = client.redirects();
     let run = Arc::new(Run {
         client: client.clone(),
         pipeline,
@@ -120,7 +121,7 @@ async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Fa
         }
     }
     bar.finish_and_clear();
-    Ok(Report::new(all, begun.elapsed()))
+    Ok(Report::new(all, begun.elapsed(), client.redirects() - redirects))
 }
 
 /// Writes all rows once.

@@ -79,15 +79,17 @@ pub struct Report {
     pub errors: u64,
     /// The first failure.
     pub first_error: Option<client::Error>,
+    /// Attempts that were sent on to where a tablet is now.
+    redirects: u64,
 }
 
 impl Report {
-    /// Of a run that took so long.
-    pub fn new(recorder: Recorder, took: Duration) -> Report {
+    /// Of a run that took so long, in which so many attempts were sent on.
+    pub fn new(recorder: Recorder, took: Duration, redirects: u64) -> Report {
         let mut all = Latencies::default();
         recorder.kinds.values().for_each(|latencies| all.add(latencies));
         let Recorder { kinds, errors, first_error } = recorder;
-        Report { all, kinds, seconds: took.as_secs_f64(), errors, first_error }
+        Report { all, kinds, seconds: took.as_secs_f64(), errors, first_error, redirects }
     }
 
     fn per_second(&self, operations: u64) -> f64 {
@@ -108,6 +110,7 @@ impl Report {
             "seconds": self.seconds,
             "operations": self.all.0.len(),
             "errors": self.errors,
+            "redirects": self.redirects,
             "per_second": self.per_second(self.all.0.len()),
             "latency": self.all.to_json(),
             "kinds": self.kinds.iter().map(|(kind, latencies)| (kind.to_string(), latencies.to_json())).collect::<serde_json::Map<_, _>>(),
@@ -154,7 +157,7 @@ mod tests {
         two.note("update", Duration::from_secs(3600), None);
         two.note("update", Duration::from_millis(1), Some(client::Error::Protocol("x".into())));
         one.add(two);
-        let report = Report::new(one, Duration::from_secs(2));
+        let report = Report::new(one, Duration::from_secs(2), 0);
         assert_eq!((report.all.0.len(), report.errors), (101, 1));
         assert_eq!(report.per_second(101), 50.5);
         assert!(report.kinds["read"].0.value_at_quantile(0.5).abs_diff(50_000) < 100);
