@@ -16,7 +16,41 @@ fn rows_tables_and_the_cluster_over_http() {
     scans(&cluster);
     refusals(&cluster);
     the_cluster(&cluster);
+    tablets(&cluster);
     health(&cluster);
+}
+
+/// What can be done with tablets by the command line can be done over HTTP.
+fn tablets(cluster: &Cluster) {
+    let table = br#"{"name": "ranges", "families": ["f"], "partition": {"range": ["m"]}}"#;
+    assert_eq!(cluster.rest("POST", "/v1/tables", table).0, 201);
+    for row in ["a", "b", "c", "d"] {
+        let cell = format!("/v1/tables/ranges/rows/{row}/f:q");
+        until("a write is taken", || cluster.http("PUT", &cell, b"1").0 == 200);
+    }
+    let first = || cluster.rest("GET", "/v1/tables/ranges", b"").1["tablets"][0].clone();
+    let name = |value: &Value| String::from(value.as_str().expect("a name"));
+    let tablet = name(&first()["tablet"]);
+    let (status, split) = cluster.rest("POST", &format!("/v1/tablets/{tablet}/split"), b"");
+    assert_eq!((status, &split["at"]), (200, &json!("c")), "{split}");
+    let (status, why) = cluster.rest("POST", &format!("/v1/tablets/{tablet}/split"), br#"{"at": "b"}"#);
+    assert_eq!(status, 400, "it is no more: {why}");
+    let (tablet, primary) = (name(&first()["tablet"]), name(&first()["primary"]));
+    let secondary = name(&first()["secondaries"][0]);
+    let wish = json!({"to": secondary}).to_string();
+    let leads = || {
+        cluster.rest("POST", &format!("/v1/tablets/{tablet}/transfer"), wish.as_bytes());
+        first()["primary"] == json!(secondary)
+    };
+    until("the secondary leads", leads);
+    let to = ["n1", "n2", "n3", "n4"].into_iter().find(|node| ![&primary, &secondary].iter().any(|kept| kept == node));
+    let wish = json!({"from": primary, "to": to}).to_string();
+    let moves = || cluster.rest("POST", &format!("/v1/tablets/{tablet}/move"), wish.as_bytes()).0 == 200;
+    until("the move is decided", moves);
+    until("the copy has moved", || first()["secondaries"] == json!([to]));
+    assert_eq!(cluster.rest("POST", "/v1/tablets/t999/split", b"").0, 400);
+    assert_eq!(cluster.rest("GET", &format!("/v1/tablets/{tablet}/split"), b"").0, 405);
+    assert_eq!(cluster.rest("DELETE", "/v1/tables/ranges", b"").0, 200);
 }
 
 fn tables(cluster: &Cluster) {

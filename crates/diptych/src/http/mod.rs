@@ -14,6 +14,7 @@ mod problem;
 mod resource;
 mod rows;
 mod tables;
+mod tablets;
 
 use std::sync::Arc;
 
@@ -98,6 +99,7 @@ impl Resource {
             Resource::Cluster => "cluster",
             Resource::Events => "events",
             Resource::Process(..) | Resource::Drain(..) => "nodes",
+            Resource::Tablet(..) => "tablets",
         }
     }
 
@@ -115,7 +117,7 @@ impl Resource {
             Resource::Tables => &[Method::GET, Method::POST],
             Resource::Table(_) | Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
-            Resource::Cput(..) | Resource::Process(..) | Resource::Drain(..) => &[Method::POST],
+            Resource::Cput(..) | Resource::Process(..) | Resource::Drain(..) | Resource::Tablet(..) => &[Method::POST],
         }
     }
 
@@ -186,6 +188,10 @@ impl Site {
                 rows::get_cell(self.client()?, &table, row, column, &query).await
             }
             (Resource::Drain(node, drain), _) => tables::drain(self.client()?, node, drain).await,
+            (Resource::Tablet(tablet, action), _) => {
+                let (body, _room) = self.read(body, 64 << 10).await?;
+                tablets::act(self.client()?, tablet, action, &body).await
+            }
             (Resource::Process(node, action), _) => tables::control(self.gateway()?, node, action).await,
         }
     }
@@ -321,6 +327,7 @@ mod tests {
                 ("{qualifier}", "q"),
                 ("{node}", "n1"),
                 ("{action}", "kill"),
+                ("{tablet}", "t1"),
             ]
             .iter()
             .fold(path.clone(), |path, (name, value)| path.replace(name, value));
@@ -339,6 +346,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 14, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 17, "a resource without a description, or the other way round");
     }
 }

@@ -10,6 +10,7 @@ use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Rol
 
 use super::problem::Problem;
 use super::tables;
+use crate::cli::cluster::load;
 use crate::cli::{events, show};
 
 const STYLE: &str = "
@@ -82,7 +83,7 @@ fn page(status: &ClusterStatus, events: &[Event]) -> String {
     if status.tablets.is_empty() {
         body += "<p>No tables yet. Make one: <code>diptych table create users --family name</code></p>";
     } else {
-        body += "<div><table><tr><th>table<th>tablet<th>rows<th>epoch<th>primary<th>secondaries<th class=n>committed<th class=n>size</tr>";
+        body += "<div><table><tr><th>table<th>tablet<th>rows<th>epoch<th>primary<th>secondaries<th class=n>committed<th class=n>size<th class=n>load/s</tr>";
         status.tablets.iter().for_each(|tablet| body += &tablet_line(tablet));
         body += "</table></div>";
     }
@@ -143,7 +144,7 @@ fn tablet_line(tablet: &TabletStatus) -> String {
     let mut secondaries: Vec<String> = configuration.secondaries.iter().map(ToString::to_string).collect();
     secondaries.extend(assignment.learner.map(|node| format!("{node} learns")));
     format!(
-        "<tr><td>{}<td>{}<td><code>{}</code><td>{}<td>{}{}<td{}>{}<td class=n>{}<td class=n>{}</tr>",
+        "<tr><td>{}<td>{}<td><code>{}</code><td>{}<td>{}{}<td{}>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
         Text(&assignment.schema.name),
         assignment.tablet.id,
         Text(&assignment.tablet.slice),
@@ -154,6 +155,7 @@ fn tablet_line(tablet: &TabletStatus) -> String {
         if secondaries.is_empty() { String::from("none") } else { secondaries.join(", ") },
         primary.map_or(String::from("?"), |report| show::count(report.committed.0)),
         primary.map_or(String::from("?"), |report| show::size(report.bytes)),
+        show::count(load(tablet)),
     )
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use client::NodeAction;
-use model::{ColumnFilter, Consistency, NodeId, ReadOptions, RowRange, Timestamp, limits};
+use model::{ColumnFilter, Consistency, NodeId, ReadOptions, RowRange, TabletId, Timestamp, limits};
 
 use super::problem::Problem;
 use crate::cli::parse;
@@ -40,6 +40,19 @@ pub enum Resource {
     Process(NodeId, NodeAction),
     /// Empty a node, or let it be filled again.
     Drain(NodeId, bool),
+    /// A tablet, with which something shall be done.
+    Tablet(TabletId, TabletAction),
+}
+
+/// What can be done with a tablet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TabletAction {
+    /// Another node shall keep it instead of one that does.
+    Move,
+    /// A secondary shall be primary.
+    Transfer,
+    /// It shall become two.
+    Split,
 }
 
 /// A column by name.
@@ -77,6 +90,10 @@ impl Resource {
                 let node = parse::node(&text(node)?).map_err(Problem::invalid)?;
                 Resource::Drain(node, action == "drain")
             }
+            ["v1", "tablets", tablet, action] => {
+                let tablet = parse::tablet(&text(tablet)?).map_err(Problem::invalid)?;
+                Resource::Tablet(tablet, tablet_action(action)?)
+            }
             ["v1", "nodes", node, action] => {
                 let node = parse::process(&text(node)?).map_err(Problem::invalid)?.0;
                 Resource::Process(node, node_action(action)?)
@@ -100,6 +117,18 @@ fn node_action(name: &str) -> Result<NodeAction, Problem> {
         _ => Err(Problem::not_found(
             format!("{name:?} cannot be done to a node"),
             "There are suspend, resume, kill, restart, drain and undrain.",
+        )),
+    }
+}
+
+fn tablet_action(name: &str) -> Result<TabletAction, Problem> {
+    match name {
+        "move" => Ok(TabletAction::Move),
+        "transfer" => Ok(TabletAction::Transfer),
+        "split" => Ok(TabletAction::Split),
+        _ => Err(Problem::not_found(
+            format!("{name:?} cannot be done with a tablet"),
+            "There are move, transfer and split.",
         )),
     }
 }
@@ -274,6 +303,7 @@ mod tests {
         assert_eq!(parsed("/v1/tables/users/rows/alice/name:first"), cell(b"alice", "name", b"first"));
         assert_eq!(parsed("/v1/nodes/n2/suspend"), Resource::Process(NodeId(2), NodeAction::Suspend));
         assert_eq!(parsed("/v1/nodes/n2/drain"), Resource::Drain(NodeId(2), true));
+        assert_eq!(parsed("/v1/tablets/t7/split"), Resource::Tablet(TabletId(7), TabletAction::Split));
         assert_eq!(parsed("/v1/nodes/2/restart"), Resource::Process(NodeId(2), NodeAction::Restart));
     }
 
@@ -305,11 +335,12 @@ mod tests {
             "/v1/tables/users/rows/a/:x",
             "/v1/tables/users/rows/a/%ff:x",
             "/v1/nodes/x/kill",
+            "/v1/tablets/7x/split",
         ] {
             let problem = Resource::parse(path).expect_err(path);
             assert_eq!(problem.status.as_u16(), 400, "{path}");
         }
-        for path in ["/v2", "/v1/tables/users/rows/a/b:c/d", "/v1/nodes/n1/explode", "//"] {
+        for path in ["/v2", "/v1/tables/users/rows/a/b:c/d", "/v1/nodes/n1/explode", "/v1/tablets/t1/x", "//"] {
             assert_eq!(Resource::parse(path).expect_err(path).status.as_u16(), 404, "{path}");
         }
     }
