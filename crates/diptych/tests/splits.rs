@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use common::load::{Load, ROWS, TABLE};
 use common::{Cluster, until};
+use futures_util::StreamExt;
 use rustix::process::Signal;
 
 /// "Range tablets split … through the group's own log, under load and under faults, with no failed request beyond a
@@ -62,4 +63,67 @@ async fn a_table_that_grows_is_split() {
     let keys: Vec<&str> = found.lines().filter(|line| line.contains("row ")).collect();
     assert_eq!(keys.len(), 400, "each row once");
     println!("400 rows of 1 kB are in {} tablets", tablets());
+}
+
+/// A scan that goes on while tablets are split finds every row that was there before and after, once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_across_a_split_finds_each_row_once() {
+    let cluster = Cluster::start();
+    cluster.ok(&["table", "create", "big", "--family", "f", "--partition", "range"]);
+    let file = cluster.scratch().join("rows.csv");
+    let rows = (0..600).map(|row| format!("row {row:04},{}\n", "x".repeat(200))).collect::<String>();
+    std::fs::write(&file, format!("key,f:q\n{rows}")).expect("a file");
+    cluster.ok(&["import", "big", &file.display().to_string(), "--key", "key"]);
+    let client = client::Client::connect(&cluster.grpc, client::Options::default()).expect("an endpoint");
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let scans = tokio::spawn(scan_until(client.clone(), std::sync::Arc::clone(&over)));
+    let tablet_of = |row: &str| String::from(cluster.tablet("big", row)["tablet"].as_str().expect("it has a name"));
+    // Without a key the middle is found, also in tablets of a few kB that share their only file.
+    for row in ["row 0000", "row 0599", "row 0100", "row 0000", "row 0599"] {
+        let said = cluster.json(&["tablet", "split", &tablet_of(row)]);
+        println!("{said}");
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    let scans = scans.await.expect("every scan finds all");
+    let tablets = cluster.json(&["tablet", "list", "big"])["tablets"].as_array().map(Vec::len);
+    assert_eq!(tablets, Some(6));
+    println!("{scans} scans while one tablet became six, {} redirects", client.redirects());
+}
+
+/// Scans the table again and again; how often.
+async fn scan_until(client: client::Client, over: std::sync::Arc<std::sync::atomic::AtomicBool>) -> usize {
+    let expected: Vec<String> = (0..600).map(|row| format!("row {row:04}")).collect();
+    let mut scans = 0;
+    loop {
+        let last = over.load(std::sync::atomic::Ordering::Relaxed);
+        let mut rows = client.scan("big", model::RowRange::default(), model::ReadOptions::default(), None);
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().await {
+            let row = row.expect("no scan fails");
+            found.push(String::from_utf8(row.key.to_vec()).expect("text"));
+        }
+        assert_eq!(found, expected, "scan {scans}");
+        scans += 1;
+        if last {
+            return scans;
+        }
+    }
+}
+
+/// A tablet that is asked of much is split between the rows that are asked for, though it is tiny.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_tablet_is_split() {
+    let cluster = Cluster::with(&["--split-load", "40"], |_| {});
+    cluster.ok(TABLE);
+    let load = Load::start(&cluster.grpc, 5);
+    load.until_written(&ROWS, 0);
+    let tablets = || cluster.json(&["tablet", "list", "load"])["tablets"].as_array().expect("a list").clone();
+    until("tablets are split because they are busy", || tablets().len() >= 4);
+    let load_of = |tablet: &serde_json::Value| {
+        let replicas = tablet["replicas"].as_array().expect("a list").clone();
+        replicas.iter().filter_map(|replica| replica["load"].as_u64()).sum::<u64>()
+    };
+    println!("requests per second: {:?}", tablets().iter().map(load_of).collect::<Vec<_>>());
+    assert_eq!(load.failures(), "{}");
+    load.judge().await;
 }

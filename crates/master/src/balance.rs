@@ -1,4 +1,7 @@
-//! Evens out what the nodes carry: bytes, numbers of tablets, and whose primaries they are.
+//! Evens out what the nodes carry: bytes, numbers of tablets, whose primaries they are, and what is asked of them.
+//!
+//! Requests count only if one node serves more than twice as many as another, and 500 per second more: then a primary's
+//! place goes there, or a copy that can get it. Who leads a busy tablet is not changed for the sake of bytes or numbers.
 //!
 //! One tablet or two at a time, only where it helps by much more than it costs, and not while copies are missing: the
 //! cluster has other worries then (design notes, 6.14).
@@ -17,6 +20,8 @@ const TABLET_WEIGHT: u64 = 1 << 20;
 const MOVES: usize = 2;
 /// Primaries that are asked to hand over in one round.
 const HAND_OVERS: usize = 8;
+/// Requests per second that are no reason to do anything.
+const LEAST_LOAD: u64 = 500;
 /// With more than this part of all tablets short of copies, nothing is evened out.
 const MOST_SHORT: usize = 20;
 
@@ -29,14 +34,21 @@ impl Master {
         if self.lacking.len() * MOST_SHORT > self.state.groups.len() || self.state.nodes.len() < 2 {
             return;
         }
+        let served = self.served(now);
         let settled = |tablet: TabletId| self.settled.get(&tablet).is_none_or(|&since| now.since(since) >= pause);
         let under_way = self.state.groups.values().filter(|group| group.learner.is_some()).count();
-        let choice = if under_way < MOVES { self.choose_move(now, &settled) } else { None };
+        if let Some((tablet, heir)) = self.choose_relief(now, &served, &settled) {
+            self.order_hand_over(now, tablet, heir, out);
+            return;
+        }
+        let by_load = || self.choose_move_by_load(now, &served, &settled);
+        let by_bytes = || self.choose_move(now, &settled);
+        let choice = if under_way < MOVES { by_load().or_else(by_bytes) } else { None };
         if let Some(command) = choice {
             self.propose_move(now, command, out);
             return;
         }
-        for (tablet, heir) in self.choose_hand_overs(now, &settled) {
+        for (tablet, heir) in self.choose_hand_overs(now, &served, &settled) {
             self.order_hand_over(now, tablet, heir, out);
         }
     }
@@ -59,7 +71,10 @@ impl Master {
             return None;
         }
         let fits = |&(&tablet, group): &(&TabletId, &Group)| {
+            // Who leads a busy tablet was chosen by its load.
+            let busy = group.configuration.primary == from && self.load(tablet, from) >= LEAST_LOAD;
             group.configuration.has(from)
+                && !busy
                 && !group.configuration.has(to)
                 && group.learner.is_none()
                 && group.leaving.is_none()
@@ -78,7 +93,13 @@ impl Master {
     }
 
     /// Primaries' places that go to nodes that lead fewer tablets.
-    fn choose_hand_overs(&self, now: Instant, settled: &dyn Fn(TabletId) -> bool) -> Vec<(TabletId, NodeId)> {
+    fn choose_hand_overs(
+        &self,
+        now: Instant,
+        served: &BTreeMap<NodeId, u64>,
+        settled: &dyn Fn(TabletId) -> bool,
+    ) -> Vec<(TabletId, NodeId)> {
+        let idlest = served.values().copied().min().unwrap_or(0);
         let mut load = Load::of(&self.state, self.state.nodes.keys().copied().filter(|&node| self.is_able(now, node)));
         let mut chosen = Vec::new();
         for (&tablet, group) in &self.state.groups {
@@ -92,6 +113,7 @@ impl Master {
             }
             if let Some(heir) = self.heir(now, tablet, group, &load)
                 && load.primaries_of(primary) > load.primaries_of(heir) + 1
+                && !is_clear(served.get(&heir).copied().unwrap_or(0) + self.load(tablet, primary), idlest)
             {
                 load.hand_over(primary, heir);
                 chosen.push((tablet, heir));
@@ -100,8 +122,86 @@ impl Master {
         chosen
     }
 
+    /// A primary's place that goes from the node that serves most requests to one that serves far fewer.
+    fn choose_relief(
+        &self,
+        now: Instant,
+        served: &BTreeMap<NodeId, u64>,
+        settled: &dyn Fn(TabletId) -> bool,
+    ) -> Option<(TabletId, NodeId)> {
+        let (&from, &most) = served.iter().max_by_key(|(node, sum)| (**sum, core::cmp::Reverse(**node)))?;
+        let mut best = None;
+        for (&tablet, group) in self.led_by(from) {
+            let load = self.load(tablet, from);
+            let free = group.learner.is_none() && group.leaving.is_none() && settled(tablet);
+            if load == 0 || !free || !self.is_unasked(now, tablet) {
+                continue;
+            }
+            for heir in self.heirs(now, tablet, group) {
+                let Some(&least) = served.get(&heir).filter(|&&least| is_clear(most, least)) else { continue };
+                if load * 2 <= most - least {
+                    best = best.max(Some((load, core::cmp::Reverse(least), tablet, heir)));
+                }
+            }
+        }
+        best.map(|(_, _, tablet, heir)| (tablet, heir))
+    }
+
+    /// A busy tablet whose primary has nobody to hand over to that serves less: a secondary's copy goes to the node that
+    /// serves least, which may lead it then.
+    fn choose_move_by_load(
+        &self,
+        now: Instant,
+        served: &BTreeMap<NodeId, u64>,
+        settled: &dyn Fn(TabletId) -> bool,
+    ) -> Option<Command> {
+        let (&from, &most) = served.iter().max_by_key(|(node, sum)| (**sum, core::cmp::Reverse(**node)))?;
+        let (&to, &least) = served.iter().min_by_key(|(node, sum)| (**sum, **node))?;
+        if !is_clear(most, least) {
+            return None;
+        }
+        let fits = |(tablet, group): &(&TabletId, &Group)| {
+            let load = self.load(**tablet, from);
+            load > 0
+                && load * 2 <= most - least
+                && !group.configuration.has(to)
+                && group.learner.is_none()
+                && group.leaving.is_none()
+                && group.configuration.members().all(|node| self.is_alive(now, node))
+                && settled(**tablet)
+                && self.is_unasked(now, **tablet)
+                && !self.is_resting(now, **tablet, to)
+        };
+        let busiest = self.led_by(from).filter(fits);
+        let (&tablet, group) = busiest.max_by_key(|(tablet, _)| (self.load(**tablet, from), **tablet))?;
+        let secondaries = group.configuration.secondaries.iter().copied();
+        let leaving = secondaries.max_by_key(|node| (served.get(node).copied().unwrap_or(u64::MAX), *node))?;
+        Some(Command::Move { tablet, epoch: group.configuration.epoch, from: leaving, to })
+    }
+
+    fn led_by(&self, node: NodeId) -> impl Iterator<Item = (&TabletId, &Group)> {
+        self.state.groups.iter().filter(move |(_, group)| group.configuration.primary == node)
+    }
+
+    /// Requests per second that each node serves which may lead tablets.
+    fn served(&self, now: Instant) -> BTreeMap<NodeId, u64> {
+        let able = self.heard.iter().filter(|(node, _)| self.is_able(now, **node));
+        able.map(|(&node, heard)| (node, heard.replicas.values().map(|report| report.load).sum())).collect()
+    }
+
+    /// Requests per second of the tablet that the node serves.
+    fn load(&self, tablet: TabletId, node: NodeId) -> u64 {
+        let report = self.heard.get(&node).and_then(|heard| heard.replicas.get(&tablet));
+        report.map_or(0, |report| report.load)
+    }
+
     fn weight(&self, tablet: TabletId) -> u64 {
         let reports = self.heard.values().filter_map(|heard| heard.replicas.get(&tablet));
         TABLET_WEIGHT + reports.map(|report| report.bytes).max().unwrap_or(0)
     }
+}
+
+/// Does the one serve so many more requests that something should be done about it?
+fn is_clear(most: u64, least: u64) -> bool {
+    most > least * 2 + LEAST_LOAD
 }

@@ -30,6 +30,8 @@ pub struct Options {
     pub balance_after: Option<Duration>,
     /// A tablet of a range with more bytes is split; 0 is never.
     pub split_bytes: u64,
+    /// A tablet of a range that serves more requests per second is split; 0 is never.
+    pub split_load: u64,
 }
 
 /// A command on its way through consensus, with a number by which its proposer knows it again.
@@ -423,7 +425,7 @@ impl Master {
                 self.carry_moves_on(now, out);
                 self.empty_draining(now, out);
                 self.even_out(now, out);
-                self.split_the_large(now, out);
+                self.split_the_laden(now, out);
             }
             Some(_) => {}
         }

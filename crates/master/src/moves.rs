@@ -53,14 +53,18 @@ impl Master {
     /// The secondary that should take over from the primary: alive, steady, not being emptied, with the fewest tablets
     /// to lead.
     pub(crate) fn heir(&self, now: Instant, tablet: TabletId, group: &Group, load: &Load) -> Option<NodeId> {
-        let fit = |node: &&NodeId| {
-            let draining = self.state.nodes.get(*node).is_none_or(|known| known.draining);
-            let steady = self.heard.get(*node).and_then(|heard| heard.replicas.get(&tablet));
+        self.heirs(now, tablet, group).min_by_key(|&node| (load.primaries_of(node), node))
+    }
+
+    /// The secondaries that could.
+    pub(crate) fn heirs(&self, now: Instant, tablet: TabletId, group: &Group) -> impl Iterator<Item = NodeId> {
+        let fit = move |node: &NodeId| {
+            let draining = self.state.nodes.get(node).is_none_or(|known| known.draining);
+            let steady = self.heard.get(node).and_then(|heard| heard.replicas.get(&tablet));
             let steady = steady.is_some_and(|report| report.steady && report.epoch == group.configuration.epoch);
-            self.is_alive(now, **node) && !draining && steady && !self.is_resting(now, tablet, **node)
+            self.is_alive(now, *node) && !draining && steady && !self.is_resting(now, tablet, *node)
         };
-        let fit = group.configuration.secondaries.iter().filter(fit).filter(|&&node| group.leaving != Some(node));
-        fit.copied().min_by_key(|&node| (load.primaries_of(node), node))
+        group.configuration.secondaries.iter().copied().filter(fit).filter(|&node| group.leaving != Some(node))
     }
 
     /// Has the node said that it follows the group's present configuration?

@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 use model::{
-    AdminReply, Epoch, Instant, Lineage, Lsn, NodeId, Refusal, Slice, Split, TableId, Tablet, TabletId, Ticket,
+    AdminReply, Epoch, Instant, Lineage, Lsn, NodeId, Refusal, Slice, Split, SplitAt, TableId, Tablet, TabletId, Ticket,
 };
 use protocol::FromMaster;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::api::Effect;
-use crate::machine::Master;
+use crate::machine::{Master, Options};
 use crate::state::{Changed, Command, Group, State};
 
 /// Splits that may be under way at a time, unless an operator asks for more.
@@ -41,8 +41,8 @@ pub struct Intent {
     pub left: TabletId,
     /// The other one.
     pub right: TabletId,
-    /// Where; `None` leaves it to the primary.
-    pub at: Option<Bytes>,
+    /// Where.
+    pub at: SplitAt,
 }
 
 /// A tablet that was split: nodes may still keep it, and must learn that its last entry is decided.
@@ -63,8 +63,22 @@ pub struct Ended {
 pub(crate) struct Splitting {
     /// Operators who wait for a split.
     waiting: BTreeMap<TabletId, (Ticket, Instant)>,
-    /// When a tablet was last asked to be split.
-    asked: BTreeMap<TabletId, Instant>,
+    /// Tablets that were asked to be split, because they are laden.
+    asked: BTreeMap<TabletId, Asked>,
+}
+
+/// When a tablet was last asked to be split, and how often before.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    times: u32,
+}
+
+impl Asked {
+    /// May it be asked again? A single hot or large row cannot be divided, today nor in a minute: the pauses grow.
+    fn is_over(self, now: Instant) -> bool {
+        now.since(self.at) >= TRY_AGAIN * 2u32.pow(self.times.min(6))
+    }
 }
 
 impl State {
@@ -73,14 +87,9 @@ impl State {
         self.splits.values().any(|intent| intent.left == tablet || intent.right == tablet)
     }
 
-    pub(crate) fn intend_split(
-        &mut self,
-        tablet: TabletId,
-        epoch: Epoch,
-        at: Option<Bytes>,
-    ) -> Result<Changed, Refusal> {
+    pub(crate) fn intend_split(&mut self, tablet: TabletId, epoch: Epoch, at: SplitAt) -> Result<Changed, Refusal> {
         let group = self.groups.get(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
-        check_split(&group.tablet.slice, at.as_ref())?;
+        check_split(&group.tablet.slice, &at)?;
         if self.splits.contains_key(&tablet) {
             return Err(Refusal::Exists(format!("a split of tablet {tablet}")));
         }
@@ -140,7 +149,8 @@ impl Master {
     pub(crate) fn split_tablet(&self, tablet: TabletId, at: Option<Bytes>) -> Result<Command, Refusal> {
         let unknown = || Refusal::Invalid(format!("there is no tablet {tablet}; `diptych tablet list` shows them"));
         let group = self.state.groups.get(&tablet).ok_or_else(unknown)?;
-        check_split(&group.tablet.slice, at.as_ref())?;
+        let at = at.map_or(SplitAt::HalfTheBytes, SplitAt::Row);
+        check_split(&group.tablet.slice, &at)?;
         Ok(Command::Split { tablet, epoch: group.configuration.epoch, at })
     }
 
@@ -220,6 +230,7 @@ impl Master {
     /// A split was carried out.
     pub(crate) fn tell_divided(&mut self, tablet: TabletId, split: Split, out: &mut Vec<Effect>) {
         self.forget_tablet(tablet);
+        self.splitting.asked.remove(&tablet);
         let nodes = self.state.ended.get(&tablet).map(|ended| ended.nodes.clone()).unwrap_or_default();
         for node in nodes {
             self.assign(node, &[split.left, split.right], out);
@@ -261,37 +272,43 @@ impl Master {
         }
     }
 
-    /// Splits tablets that have grown large: a few at a time, and none while many groups lack replicas, when every
-    /// new group would be one more to repair.
-    pub(crate) fn split_the_large(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    /// Splits tablets that have grown large, or that get more requests than one node should serve: a few at a time, and
+    /// none while many groups lack replicas, when every new group would be one more to repair.
+    pub(crate) fn split_the_laden(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let lacking = self.lacking.len() * 20 > self.state.groups.len();
         let most = MOST_SPLITS.saturating_sub(self.state.splits.len());
-        if lacking || most == 0 || self.options.split_bytes == 0 {
+        let Options { split_bytes, split_load, .. } = self.options;
+        if lacking || most == 0 || (split_bytes == 0 && split_load == 0) {
             return;
         }
-        let large = |(tablet, group): (&TabletId, &Group)| {
-            let report = self.heard.get(&group.configuration.primary)?.replicas.get(tablet)?;
-            let due = report.bytes > self.options.split_bytes
-                && report.steady
+        let laden = |(&tablet, group): (&TabletId, &Group)| {
+            let report = self.heard.get(&group.configuration.primary)?.replicas.get(&tablet)?;
+            let at = match report {
+                report if split_bytes > 0 && report.bytes > split_bytes => SplitAt::HalfTheBytes,
+                report if split_load > 0 && report.load > split_load => SplitAt::HalfTheLoad,
+                _ => return None,
+            };
+            let due = report.steady
                 && report.epoch == group.configuration.epoch
                 && matches!(group.tablet.slice, Slice::Rows { .. })
-                && !self.state.splits.contains_key(tablet)
-                && self.splitting.asked.get(tablet).is_none_or(|&asked| now.since(asked) >= TRY_AGAIN);
-            due.then_some((*tablet, report.epoch))
+                && !self.state.splits.contains_key(&tablet)
+                && self.splitting.asked.get(&tablet).is_none_or(|asked| asked.is_over(now));
+            due.then_some((tablet, report.epoch, at))
         };
-        let due: Vec<(TabletId, Epoch)> = self.state.groups.iter().filter_map(large).take(most).collect();
-        for (tablet, epoch) in due {
-            self.splitting.asked.insert(tablet, now);
-            self.propose(Command::Split { tablet, epoch, at: None }, out);
+        let due: Vec<(TabletId, Epoch, SplitAt)> = self.state.groups.iter().filter_map(laden).take(most).collect();
+        for (tablet, epoch, at) in due {
+            let times = self.splitting.asked.get(&tablet).map_or(0, |asked| asked.times + 1);
+            self.splitting.asked.insert(tablet, Asked { at: now, times });
+            self.propose(Command::Split { tablet, epoch, at }, out);
         }
     }
 }
 
-fn check_split(slice: &Slice, at: Option<&Bytes>) -> Result<(), Refusal> {
+fn check_split(slice: &Slice, at: &SplitAt) -> Result<(), Refusal> {
     let why = match (slice, at) {
         (Slice::Hash { .. }, _) => "a table that is cut by hash keeps its number of tablets".to_owned(),
-        (Slice::Rows { .. }, None) => return Ok(()),
-        (Slice::Rows { .. }, Some(at)) => {
+        (Slice::Rows { .. }, SplitAt::HalfTheBytes | SplitAt::HalfTheLoad) => return Ok(()),
+        (Slice::Rows { .. }, SplitAt::Row(at)) => {
             model::limits::check_row_key(at).map_err(Refusal::Invalid)?;
             match Split::cut(slice, at) {
                 Some(_) => return Ok(()),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::event::{Noted, Source};
 use model::{
     Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, NodeId, Partition,
-    Refusal, Retention, Schema, Split, TableId, Tablet, TabletId, limits,
+    Refusal, Retention, Schema, Split, SplitAt, TableId, Tablet, TabletId, limits,
 };
 use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
@@ -125,8 +125,8 @@ pub enum Command {
         tablet: TabletId,
         /// As of which epoch this was decided.
         epoch: Epoch,
-        /// Where; `None` leaves it to the primary.
-        at: Option<Bytes>,
+        /// Where.
+        at: SplitAt,
     },
     /// The tablet has ended, and its heirs go on.
     Divide {
@@ -245,7 +245,7 @@ pub struct State {
 }
 
 impl State {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {

@@ -49,6 +49,17 @@ impl Split {
     }
 }
 
+/// Where a tablet is to be cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SplitAt {
+    /// Here: an operator says so.
+    Row(Bytes),
+    /// Where about half of its bytes lie on each side; its primary looks where that is.
+    HalfTheBytes,
+    /// Where about half of its requests go to each side; its primary has seen where that is.
+    HalfTheLoad,
+}
+
 /// A tablet that goes on with rows of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heir {

@@ -345,6 +345,8 @@ pub struct ReplicaReport {
     pub bytes: u64,
     /// What that it had written cannot be read any more, if so: it must not be relied on.
     pub damaged: Option<String>,
+    /// Requests per second that it has served lately, in two digits.
+    pub load: u64,
 }
 
 /// What a replica does in its group.

@@ -11,6 +11,7 @@ use store::log::{Kind, Record};
 use crate::api::{Effect, Event};
 use crate::hosted::Hosted;
 use crate::machine::{NODE_ITSELF, Node, state_record};
+use crate::splits::Wish;
 
 impl Node {
     pub(crate) fn on_master_message(&mut self, now: Instant, message: FromMaster, out: &mut Vec<Effect>) {
@@ -39,7 +40,7 @@ impl Node {
                 });
             }
             FromMaster::Split { tablet, epoch, left, right, at } => {
-                self.on_split_wish(now, tablet, epoch, left, right, at, out);
+                self.on_split_wish(now, tablet, Wish { epoch, left, right }, at, out);
             }
             FromMaster::Ended(tablets) => self.on_ended(now, tablets, out),
             FromMaster::Release(tablets) => {

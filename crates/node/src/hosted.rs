@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::completions::{Completion, Completions, Seen};
 use crate::lanes::Lanes;
+use crate::load::Load;
 use crate::read::{Read, What};
 use crate::splits::{Ending, Origin, bounds};
 
@@ -84,6 +85,8 @@ pub(crate) struct Hosted {
     pub first: Configuration,
     /// Whether it is becoming two.
     pub ending: Ending,
+    /// How much is asked of it here.
+    pub load: Load,
 }
 
 impl Hosted {
@@ -117,6 +120,7 @@ impl Hosted {
             origin: None,
             first: assignment.configuration.clone(),
             ending: Ending::default(),
+            load: Load::new(assignment.tablet.id),
         }
     }
 

@@ -27,6 +27,7 @@ mod garbage;
 mod hosted;
 mod identity;
 mod lanes;
+mod load;
 mod machine;
 mod quarantine;
 mod recovery;

@@ -22,6 +22,7 @@ use crate::lanes::Write;
 use crate::quarantine::{Lost, Tally};
 use crate::read::Found;
 use crate::scrub::Scrubbing;
+use crate::splits::Wish;
 
 /// The log keeps the node's own state, its cluster's id, under this number.
 pub(crate) const NODE_ITSELF: TabletId = TabletId(0);
@@ -89,6 +90,8 @@ pub(crate) enum Reading {
     Eventual { ticket: Ticket, tablet: TabletId, schema: Arc<Schema>, seen: Seen },
     /// A write waits for its condition to be judged.
     Condition { tablet: TabletId, epoch: Epoch, write: Write },
+    /// The tablet is to be split in its middle.
+    Middle { tablet: TabletId, wish: Wish },
 }
 
 /// What a job under way is for.
@@ -243,6 +246,7 @@ impl Node {
             steady: hosted.replica.is_steady(now),
             bytes: hosted.rows.bytes(),
             damaged: hosted.damage.clone(),
+            load: hosted.load.per_second(now),
         };
         self.hosted.iter().map(report).chain(self.lost_reports()).collect()
     }
@@ -419,6 +423,10 @@ impl Node {
                     }
                     self.advance_lane(now, tablet, &row, out);
                 }
+            }
+            Some(Reading::Middle { tablet, wish }) => {
+                self.notice(tablet, &found, out);
+                self.on_middle(now, tablet, wish, found, out);
             }
             None => {}
         }

@@ -72,6 +72,7 @@ impl Lost {
             steady: false,
             bytes: 0,
             damaged: Some(self.why.clone()),
+            load: 0,
         }
     }
 
@@ -150,7 +151,7 @@ impl Node {
         if let Some(why) = self.hosted.get(&tablet).and_then(|hosted| hosted.damage.clone()) {
             self.set_aside(tablet, why, Refusal::NotReady(tablet), out);
         }
-        let busy = self.is_busy(tablet);
+        let busy = self.is_busy(tablet) || self.has_unsettled_heirs(tablet);
         let Some(lost) = self.lost.get_mut(&tablet).filter(|lost| !lost.gone && !busy) else { return };
         lost.gone = true;
         let what = format!("its files go, because {}", lost.why);

@@ -22,7 +22,12 @@ pub struct Read {
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Row(Bytes),
-    Rows { range: RowRange, rows: u32 },
+    Rows {
+        range: RowRange,
+        rows: u32,
+    },
+    /// Where the tablet's bytes are halved.
+    Middle,
 }
 
 /// What a read has found.
@@ -32,6 +37,8 @@ pub enum Found {
     Row(Option<Row>),
     /// A page of rows, and where the next one begins.
     Rows(Vec<Row>, Option<Bytes>),
+    /// The first row of the second half of a tablet's bytes, if it has two rows.
+    Middle(Option<Bytes>),
 }
 
 impl Read {
@@ -43,6 +50,7 @@ impl Read {
                 .view
                 .scan(range, &self.options, &self.schema, self.now, *rows, PAGE_BYTES)
                 .map(|(rows, resume)| Found::Rows(rows, resume)),
+            What::Middle => self.view.middle(&self.schema, self.now).map(Found::Middle),
         }
     }
 
@@ -51,6 +59,7 @@ impl Read {
         match &self.what {
             What::Row(key) => self.view.touches_files(key),
             What::Rows { rows, .. } => self.view.has_files() || *rows > 100,
+            What::Middle => true,
         }
     }
 }

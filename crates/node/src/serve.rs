@@ -44,6 +44,7 @@ impl Node {
         }
         if let Some(read) = Eventual::of(&operation) {
             self.ask_master |= epoch > hosted.replica.epoch();
+            self.note_load(now, tablet, &operation);
             if let Err(refusal) = self.read_eventually(now, ticket, tablet, wall, read, out) {
                 out.push(Effect::Refuse(ticket, refusal));
             }
@@ -59,6 +60,7 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::WrongEpoch { tablet, current }));
             return;
         }
+        self.note_load(now, tablet, &operation);
         let outcome = match operation {
             Operation::Write { request, mutation } => self.write(now, ticket, tablet, wall, request, mutation, out),
             Operation::Get { row, options } => {
@@ -70,6 +72,16 @@ impl Node {
         };
         if let Err(refusal) = outcome {
             out.push(Effect::Refuse(ticket, refusal));
+        }
+    }
+
+    fn note_load(&mut self, now: Instant, tablet: TabletId, operation: &Operation) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        match operation {
+            Operation::Write { mutation: Mutation { row, .. }, .. } | Operation::Get { row, .. } => {
+                hosted.load.note(now, row);
+            }
+            Operation::Scan { range, .. } => hosted.load.note(now, &within(&hosted.tablet.slice, range).start),
         }
     }
 
@@ -152,7 +164,7 @@ impl Node {
         let row = write.mutation.row.clone();
         let present = match found {
             Ok(Found::Row(row)) => row.and_then(|row| row.cells.into_iter().next()),
-            Ok(Found::Rows(..)) => None,
+            Ok(Found::Rows(..) | Found::Middle(_)) => None,
             Err(error) => {
                 hosted.lanes.judged(&row, false);
                 out.push(Effect::Refuse(write.ticket, self.refusal_of(tablet, &error)));
@@ -271,6 +283,8 @@ pub(crate) fn found_to_effect(
     Ok(match found? {
         Found::Row(row) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
         Found::Rows(rows, resume) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
+        // Nobody outside asks for it.
+        Found::Middle(_) => Effect::Reply(ticket, Reply::Row(None, schema, from)),
     })
 }
 

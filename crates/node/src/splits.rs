@@ -15,15 +15,18 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Epoch, Heir, Instant, Lineage, Lsn, Payload, Refusal, RowRange, Slice, Split, Tablet, TabletId,
+    Assignment, Epoch, Heir, Instant, Lineage, Lsn, Payload, ReadOptions, Refusal, RowRange, Slice, Split, SplitAt,
+    Tablet, TabletId,
 };
 use protocol::ToMaster;
 use protocol::replica::Input as GroupInput;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use crate::api::{Effect, Event};
 use crate::hosted::Hosted;
-use crate::machine::Node;
+use crate::machine::{Node, Reading};
+use crate::read::{Found, Read, What};
 
 /// Where a tablet comes from that was not made empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +37,21 @@ pub(crate) struct Origin {
     pub lsn: Lsn,
 }
 
+/// What the master wants of a tablet's primary: that it ends in these two, in this epoch or never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub epoch: Epoch,
+    pub left: TabletId,
+    pub right: TabletId,
+}
+
 /// How far a tablet is on its way to become two.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     /// This primary has written the entry, which is not committed yet: no new write may come after it.
     closing: bool,
+    /// Its middle is being looked for.
+    looking: bool,
     /// The newest left heir that this primary has said no to: a late copy of that wish must not be fulfilled.
     refused: TabletId,
     /// The entry is applied.
@@ -104,51 +117,94 @@ impl Hosted {
 
 impl Node {
     /// The master wants the tablet split.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn on_split_wish(
         &mut self,
         now: Instant,
         tablet: TabletId,
-        epoch: Epoch,
-        left: TabletId,
-        right: TabletId,
-        at: Option<Bytes>,
+        wish: Wish,
+        at: SplitAt,
         out: &mut Vec<Effect>,
     ) {
-        let room = self.check_disks(tablet).is_ok();
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         if hosted.ending.has_ended() {
             self.report_ended(tablet, out);
             return;
         }
-        if !hosted.replica.may_write(now) || hosted.ending.closing || hosted.replica.epoch() < epoch {
+        let busy = hosted.ending.closing || hosted.ending.looking;
+        if !hosted.replica.may_write(now) || busy || hosted.replica.epoch() < wish.epoch {
             return; // The master says it again with every heartbeat.
         }
-        let late = hosted.replica.epoch() > epoch || left <= hosted.ending.refused;
-        let key = at.or_else(|| hosted.rows.view().middle());
-        let refusal = if late {
+        let late = hosted.replica.epoch() > wish.epoch || wish.left <= hosted.ending.refused;
+        if late {
             // Whatever the primary of that epoch has written is applied here by now, and the split was not in it.
-            Some("its group was reconfigured meanwhile; try again")
+            self.refuse_split(tablet, wish, "its group was reconfigured meanwhile; try again", out);
         } else if hosted.damage.is_some() {
-            Some("something of it is damaged")
-        } else if key.as_ref().is_none_or(|key| Split::cut(hosted.slice(), key).is_none()) {
-            Some("no row key divides it: it has fewer than two rows")
+            self.refuse_split(tablet, wish, "something of it is damaged", out);
         } else {
-            None
+            match at {
+                SplitAt::Row(row) => self.split_at(now, tablet, wish, Some(row), out),
+                SplitAt::HalfTheBytes => self.look_for_the_middle(now, tablet, wish, out),
+                SplitAt::HalfTheLoad => match hosted.load.middle(hosted.slice()) {
+                    Some(row) => self.split_at(now, tablet, wish, Some(row), out),
+                    None => self.refuse_split(tablet, wish, "no row key divides what is asked of it", out),
+                },
+            }
+        }
+    }
+
+    /// Where the middle is may be in files: somebody else reads them.
+    fn look_for_the_middle(&mut self, now: Instant, tablet: TabletId, wish: Wish, out: &mut Vec<Effect>) {
+        let date = self.date(now);
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        hosted.ending.looking = true;
+        let (view, schema) = (hosted.rows.view(), Arc::clone(&hosted.schema));
+        let read = Read { view, schema, now: date, options: ReadOptions::default(), what: What::Middle };
+        let id = self.draw_id();
+        self.reads.insert(id, Reading::Middle { tablet, wish });
+        out.push(Effect::Read(id, read));
+    }
+
+    /// Here it is.
+    pub(crate) fn on_middle(
+        &mut self,
+        now: Instant,
+        tablet: TabletId,
+        wish: Wish,
+        found: Result<Found, store::Error>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        hosted.ending.looking = false;
+        // If it cannot be read now, or the group has gone on meanwhile, the master's next word finds that so.
+        if let (Ok(Found::Middle(at)), true) = (found, hosted.replica.epoch() == wish.epoch) {
+            self.split_at(now, tablet, wish, at, out);
+        }
+    }
+
+    fn split_at(&mut self, now: Instant, tablet: TabletId, wish: Wish, at: Option<Bytes>, out: &mut Vec<Effect>) {
+        let room = self.check_disks(tablet).is_ok();
+        let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| hosted.may_write(now)) else { return };
+        let Some(at) = at.filter(|at| Split::cut(hosted.slice(), at).is_some()) else {
+            self.refuse_split(tablet, wish, "no row key divides it: it has fewer than two rows", out);
+            return;
         };
-        if let Some(why) = refusal {
-            hosted.ending.refused = hosted.ending.refused.max(left);
-            out.push(Effect::Report(ToMaster::Undivided { tablet, left, why: why.into() }));
+        if !room {
             return;
         }
-        let Some(at) = key.filter(|_| room) else { return };
         hosted.ending.closing = true;
         let refusal = Refusal::NotReady(tablet);
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
         let configuration = hosted.replica.configuration().next();
-        let split = Payload::Split(Split { left, right, at, configuration });
+        let split = Payload::Split(Split { left: wish.left, right: wish.right, at, configuration });
         let payload = postcard::to_allocvec(&split).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Order(Bytes::from(payload)), out);
+    }
+
+    /// Says no, for ever: the master may give the numbers up.
+    fn refuse_split(&mut self, tablet: TabletId, wish: Wish, why: &str, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        hosted.ending.refused = hosted.ending.refused.max(wish.left);
+        out.push(Effect::Report(ToMaster::Undivided { tablet, left: wish.left, why: why.into() }));
     }
 
     /// The tablet has ended here: its heirs begin.
@@ -207,7 +263,8 @@ impl Node {
     pub(crate) fn on_ended(&mut self, now: Instant, tablets: Vec<(TabletId, Lsn, TabletId)>, out: &mut Vec<Effect>) {
         for (tablet, lsn, left) in tablets {
             let Some(hosted) = self.hosted.get(&tablet) else {
-                if !self.dropping.contains(&tablet) {
+                self.forget_lost(tablet, out);
+                if !self.dropping.contains(&tablet) && !self.lost.contains_key(&tablet) {
                     out.push(Effect::Report(ToMaster::Buried(tablet)));
                 }
                 continue;
@@ -250,6 +307,12 @@ impl Node {
         if [split.left, split.right].iter().all(settled) {
             self.on_forget(tablet, out);
         }
+    }
+
+    /// Would an heir be lost in a crash without what is left of the tablet?
+    pub(crate) fn has_unsettled_heirs(&self, tablet: TabletId) -> bool {
+        let from = |hosted: &Hosted| hosted.origin.is_some_and(|origin| origin.parent == tablet);
+        self.hosted.values().any(|hosted| from(hosted) && hosted.rows.is_unsettled())
     }
 
     /// An heir has files of its own now.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::fmt;
 use model::event::Noted;
 use model::request::ReplicaReport;
-use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, Split, TabletId};
+use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, Split, SplitAt, TabletId};
 use serde::{Deserialize, Serialize};
 
 use crate::Why;
@@ -246,8 +246,8 @@ pub enum FromMaster {
         left: TabletId,
         /// The other one.
         right: TabletId,
-        /// The first row of the right one; `None` leaves it to the primary.
-        at: Option<Bytes>,
+        /// Where.
+        at: SplitAt,
     },
     /// These tablets have ended at that entry of their logs, which names this left heir: whoever holds it may apply
     /// it, and whoever does not holds nothing of worth.

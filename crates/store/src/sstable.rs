@@ -192,8 +192,10 @@ impl Table {
         outside && self.broken.is_none() && self.bytes_within(bounds) <= blocks / 4 * 3
     }
 
-    /// Appends a row of each block within `bounds`, with what the block weighs.
+    /// Appends a row of each block within `bounds`, with what the block weighs, and the first row of all.
     pub(crate) fn weigh(&self, bounds: &RowRange, weights: &mut Vec<(Bytes, u64)>) {
+        let first = key::row_of(&self.properties.first).map(key::unescape);
+        weights.extend(first.filter(|row| bounds.covers(row)).map(|row| (row, 0)));
         for (last, place) in self.blocks_within(bounds) {
             let row = key::row_of(last).map(key::unescape).filter(|row| bounds.covers(row));
             weights.extend(row.map(|row| (row, u64::from(place.len))));

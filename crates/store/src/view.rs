@@ -15,6 +15,9 @@ use crate::memtable::Memtable;
 use crate::merge::{Fate, Merge, Sieve};
 use crate::sstable::{Table, filter};
 
+/// Bytes up to which a tablet is read to find its middle.
+const SMALL: u64 = 1 << 20;
+
 /// The tables of a tablet at one time.
 #[derive(Debug)]
 pub(crate) struct Version {
@@ -129,23 +132,44 @@ impl View {
         self.version.tables.iter().find_map(|table| table.damage())
     }
 
-    /// The first row of about the second half of the bytes, if there is more than one row. Reads no file: tables tell
-    /// it by their indexes.
-    pub fn middle(&self) -> Option<Bytes> {
+    /// The first row of about the second half of the bytes, if there is more than one row. A small tablet is read, so
+    /// that the answer is exact; of a larger one the tables' indexes tell it, and no file is read.
+    pub fn middle(&self, schema: &Schema, now: Timestamp) -> Result<Option<Bytes>, Error> {
+        let weights = match self.is_small() {
+            true => {
+                let (all, options) = (RowRange::default(), ReadOptions::default());
+                let (rows, _) = self.scan(&all, &options, schema, now, u32::MAX, usize::MAX)?;
+                rows.into_iter().map(|row| (row.key.clone(), row.weight() as u64)).collect()
+            }
+            false => self.estimates(),
+        };
+        let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
+        let mut before = 0;
+        let at = weights.iter().position(|(_, weight)| {
+            let there = before * 2 + weight >= all;
+            before += weight;
+            there
+        });
+        let (Some(at), Some((first, _))) = (at, weights.first()) else { return Ok(None) };
+        // Both halves have a row of their own.
+        let first = first.max(&self.bounds.start);
+        Ok(weights[at..].iter().find(|(row, _)| row > first).map(|(row, _)| row.clone()))
+    }
+
+    /// Is it cheaper to read it than to be wrong about where it is large?
+    fn is_small(&self) -> bool {
+        let memory: usize = self.frozen.iter().chain([&self.live]).map(|memtable| memtable.weight()).sum();
+        let tables: u64 = self.version.tables.iter().map(|table| table.bytes_within(&self.bounds)).sum();
+        memory as u64 + tables <= SMALL
+    }
+
+    /// Rows in order, and about how many bytes lie before each, from the one before on.
+    fn estimates(&self) -> Vec<(Bytes, u64)> {
         let mut weights: Vec<(Bytes, u64)> = Vec::new();
         self.version.tables.iter().for_each(|table| table.weigh(&self.bounds, &mut weights));
         self.frozen.iter().chain([&self.live]).for_each(|memtable| memtable.weigh(&self.bounds, &mut weights));
         weights.sort();
-        let half = weights.iter().map(|(_, weight)| weight).sum::<u64>() / 2;
-        let mut before = 0;
-        let at = weights.iter().position(|(_, weight)| {
-            before += weight;
-            before >= half.max(1)
-        })?;
-        // Both halves have a row of their own.
-        let first = weights.first().map(|(row, _)| row)?.clone().max(self.bounds.start.clone());
-        let later = weights[at..].iter().find(|(row, _)| *row > first);
-        later.map(|(row, _)| row.clone())
+        weights
     }
 
     /// What the files hold.

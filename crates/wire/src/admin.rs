@@ -536,6 +536,7 @@ fn replica_to_proto((node, report): (NodeId, ReplicaReport)) -> v1::tablet_statu
         committed: report.committed.0,
         steady: report.steady,
         bytes: report.bytes,
+        load: report.load,
         damaged: report.damaged.clone(),
     }
 }
@@ -558,6 +559,7 @@ fn replica_from_proto(message: v1::tablet_status::Replica) -> Result<(NodeId, Re
         committed: Lsn(message.committed),
         steady: message.steady,
         bytes: message.bytes,
+        load: message.load,
         damaged: message.damaged,
     };
     Ok((NodeId(message.node), report))

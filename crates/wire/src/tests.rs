@@ -237,6 +237,18 @@ fn a_new_table_comes_out_as_it_went_in() {
 }
 
 #[test]
+fn a_split_comes_out_as_it_went_in() {
+    for at in [None, Some(Bytes::from_static(b"m\xff\0"))] {
+        let message = sent(v1::SplitTabletRequest { tablet: 7, at: at.clone() });
+        assert_eq!(AdminRequest::from(message), AdminRequest::SplitTablet { tablet: TabletId(7), at });
+    }
+    let configuration = Configuration { epoch: Epoch(5), ..Configuration::first(NodeId(2), [NodeId(3), NodeId(1)]) };
+    let split = model::Split { left: TabletId(8), right: TabletId(9), at: Bytes::from_static(b"\xff"), configuration };
+    assert_eq!(model::Split::try_from(sent(v1::SplitTabletResponse::from(split.clone()))), Ok(split));
+    assert!(model::Split::try_from(v1::SplitTabletResponse::default()).is_err(), "without a configuration");
+}
+
+#[test]
 fn a_bad_table_is_invalid() {
     let split = |splits: &[&'static [u8]]| Partition::Range {
         splits: splits.iter().map(|&split| Bytes::from_static(split)).collect(),
@@ -287,6 +299,7 @@ fn the_status_comes_out_as_it_went_in() {
         committed: Lsn(8),
         steady: true,
         bytes: 7,
+        load: 1_200,
         damaged: Some("tables/00000001.sst".into()),
     };
     let replicas = || {

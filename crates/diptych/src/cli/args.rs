@@ -122,6 +122,9 @@ pub struct Up {
     /// A tablet of a range table with more bytes is split; 0 is never
     #[arg(long, default_value = "512MiB", value_parser = parse::bytes, value_name = "BYTES")]
     pub split_bytes: u64,
+    /// A tablet of a range table that serves more requests per second is split; 0 is never
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub split_load: u64,
     /// Where to serve HTTP; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub http: SocketAddr,
@@ -207,6 +210,9 @@ pub struct MasterRun {
     /// A tablet of a range table with more bytes is split; 0 is never
     #[arg(long, default_value = "512MiB", value_parser = parse::bytes, value_name = "BYTES")]
     pub split_bytes: u64,
+    /// A tablet of a range table that serves more requests per second is split; 0 is never
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub split_load: u64,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends

@@ -156,9 +156,13 @@ async fn split(client: &Client, tablet: TabletId, at: Option<Bytes>, out: &mut O
         AdminReply::Split(split) => split,
         other => return Err(client::Error::Protocol(format!("asked for a split, got {other:?}")).into()),
     };
+    let text = format!("split {tablet} at {}: {} and {}", printable(&split.at), split.left, split.right);
+    Ok(out.say(split_to_json(tablet, &split), text)?)
+}
+
+pub fn split_to_json(tablet: TabletId, split: &model::Split) -> Value {
     let (left, right, at) = (split.left.to_string(), split.right.to_string(), printable(&split.at).to_string());
-    let text = format!("split {tablet} at {at}: {left} and {right}");
-    Ok(out.say(json!({"tablet": tablet.to_string(), "at": at, "left": left, "right": right}), text)?)
+    json!({"tablet": tablet.to_string(), "at": at, "left": left, "right": right})
 }
 
 pub async fn fetch(client: &Client) -> Result<ClusterStatus, Failure> {
@@ -226,10 +230,16 @@ fn tablets_table(tablets: Vec<&TabletStatus>, out: &mut Output) -> Result<(), Fa
             followers.join(", "),
             primary.map_or_else(|| String::from("?"), |report| show::count(report.committed.0)),
             primary.map_or_else(|| String::from("?"), |report| show::size(report.bytes)),
+            show::count(load(tablet)),
         ]
     };
-    let names = ["tablet", "table", "rows", "epoch", "primary", "secondaries", "committed#", "size#"];
+    let names = ["tablet", "table", "rows", "epoch", "primary", "secondaries", "committed#", "size#", "load/s#"];
     Ok(out.table(&names, tablets.into_iter().map(row).collect())?)
+}
+
+/// Requests per second that the replicas of a tablet have served lately.
+pub fn load(tablet: &TabletStatus) -> u64 {
+    tablet.replicas.iter().map(|(_, report)| report.load).sum()
 }
 
 fn report(tablet: &TabletStatus, node: NodeId) -> Option<&ReplicaReport> {
@@ -290,6 +300,7 @@ pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
             "lag": lag.get(node),
             "steady": report.steady,
             "bytes": report.bytes,
+            "load": report.load,
             "damaged": report.damaged,
         })
     };

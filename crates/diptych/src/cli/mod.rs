@@ -208,6 +208,7 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         min_replicas,
         balance_after,
         split_bytes,
+        split_load,
         ..
     } = args;
     let founding = founding(id, initial, join)?;
@@ -223,6 +224,7 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         min_replicas,
         balance_after,
         split_bytes,
+        split_load,
         timing,
     };
     let runtime = server_runtime()?;

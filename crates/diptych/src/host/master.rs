@@ -91,6 +91,7 @@ impl Running {
             min_replicas: args.min_replicas,
             balance_after: args.balance_after,
             split_bytes: args.split_bytes,
+            split_load: args.split_load,
         };
         Running::on(disk, u64::from(args.id), address, args.founding.clone(), options, health)
             .await
@@ -508,7 +509,15 @@ mod tests {
 
     async fn running(disk: &MemDisk) -> Running {
         let timing = Timing::default();
-        let options = Options { timing, seed: 7, replicas: 2, min_replicas: 1, balance_after: None, split_bytes: 0 };
+        let options = Options {
+            timing,
+            seed: 7,
+            replicas: 2,
+            min_replicas: 1,
+            balance_after: None,
+            split_bytes: 0,
+            split_load: 0,
+        };
         let (address, founding) = (String::from("127.0.0.1:1"), Founding::Alone);
         let running = Running::on(Arc::new(disk.clone()), 1, address, founding, options, Health::default());
         let running = running.await.unwrap();

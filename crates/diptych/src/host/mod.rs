@@ -78,6 +78,8 @@ pub struct MasterArgs {
     pub balance_after: Option<Duration>,
     /// A tablet of a range with more bytes is split; 0 is never.
     pub split_bytes: u64,
+    /// A tablet of a range that serves more requests per second is split; 0 is never.
+    pub split_load: u64,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
 }

@@ -132,6 +132,7 @@ struct Supervisor {
     program: PathBuf,
     replicas: u8,
     split_bytes: u64,
+    split_load: u64,
     log_format: LogFormat,
     /// The masters first.
     processes: Vec<Process>,
@@ -162,6 +163,7 @@ impl Supervisor {
             program: std::env::current_exe().unwrap_or_default(),
             replicas: args.replicas,
             split_bytes: args.split_bytes,
+            split_load: args.split_load,
             log_format: args.log.log_format,
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
             grpc: String::new(),
@@ -304,6 +306,7 @@ impl Supervisor {
             Some(number) => {
                 flag("--replicas", self.replicas.to_string());
                 flag("--split-bytes", self.split_bytes.to_string());
+                flag("--split-load", self.split_load.to_string());
                 flag("--id", number.to_string());
                 if masters.len() > 1 {
                     let all: Vec<String> = masters.iter().map(|(id, address)| format!("{id}={address}")).collect();

@@ -5,6 +5,7 @@ use core::time::Duration;
 use model::request::{NewTable, Role};
 use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention};
 
+mod balance;
 mod events;
 
 /// The first leader names the cluster, by a command like any other.
@@ -567,7 +568,15 @@ impl World {
 }
 
 fn options() -> Options {
-    Options { timing: Timing::default(), seed: 77, replicas: 2, min_replicas: 1, balance_after: None, split_bytes: 0 }
+    Options {
+        timing: Timing::default(),
+        seed: 77,
+        replicas: 2,
+        min_replicas: 1,
+        balance_after: None,
+        split_bytes: 0,
+        split_load: 0,
+    }
 }
 
 fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {
@@ -596,6 +605,7 @@ fn report(tablet: TabletId, role: Role) -> ReplicaReport {
         committed: Lsn(0),
         steady: true,
         bytes: 0,
+        load: 0,
         damaged: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Tablets that become two, on one node.
 
 use super::*;
+use model::SplitAt;
 
 const LEFT: TabletId = TabletId(8);
 const RIGHT: TabletId = TabletId(9);
@@ -106,6 +107,47 @@ fn a_refused_wish_is_never_fulfilled() {
     assert!(matches!(&world.reports[3..], [ToMaster::Divided { .. }, ..]), "{:?}", world.reports);
 }
 
+/// A tablet that has ended and turns out to be damaged stays, like one that is well, until its heirs have files of their own.
+#[test]
+fn a_damaged_tablet_is_kept_for_its_heirs() {
+    for settled in [false, true] {
+        let mut world = World::range();
+        ["a", "z"].iter().for_each(|row| _ = world.put(row, "info", "note", row).unwrap());
+        world.flush();
+        world.hold_jobs = !settled;
+        world.wish(1, Some("m"));
+        let error = store::Error::Corrupt { file: "tables/1.sst".into(), offset: 0, what: "rotten".into() };
+        world.node.quarantine(TABLET, &error, &mut Vec::new());
+        let elsewhere = Configuration { epoch: Epoch(3), primary: NodeId(2), secondaries: vec![] };
+        world.hold_jobs = true;
+        world.assign(elsewhere.clone());
+        assert!(
+            world.damage().is_some() && world.node.applied(TABLET).is_none(),
+            "it is nothing in its group any more"
+        );
+        assert_eq!(world.node.dropping.contains(&TABLET), settled);
+        world.reports.clear();
+        world.ended(LEFT);
+        assert_eq!(world.reports, [], "something is left of it");
+        assert_eq!(world.node.dropping.contains(&TABLET), settled);
+    }
+}
+
+/// A tablet that is lost here and has ended elsewhere is of no use: nobody waits for it to be learned anew.
+#[test]
+fn a_lost_tablet_that_has_ended_goes() {
+    let mut world = World::range();
+    ["a", "z"].iter().for_each(|row| _ = world.put(row, "info", "note", row).unwrap());
+    world.flush();
+    assert!(world.disk.flip("manifest/7", 30, 4));
+    world.restart();
+    assert!(world.damage().is_some() && world.node.applied(TABLET).is_none());
+    world.ended(LEFT);
+    assert_eq!((world.damage(), world.node.dropping.contains(&TABLET)), (None, false), "its files have gone");
+    world.ended(LEFT);
+    assert!(world.reports.contains(&ToMaster::Buried(TABLET)), "{:?}", world.reports);
+}
+
 /// Whoever lags holds the entry and does not know that it is committed: the master says so.
 #[test]
 fn a_lagging_replica_applies_the_split_when_the_master_says_so() {
@@ -183,7 +225,7 @@ impl World {
 }
 
 fn wish(epoch: u32, left: TabletId, at: Option<&str>) -> FromMaster {
-    let at = at.map(|at| Bytes::copy_from_slice(at.as_bytes()));
+    let at = at.map_or(SplitAt::HalfTheBytes, |at| SplitAt::Row(Bytes::copy_from_slice(at.as_bytes())));
     FromMaster::Split { tablet: TABLET, epoch: Epoch(epoch), left, right: TabletId(left.0 + 1), at }
 }
 

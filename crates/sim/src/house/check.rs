@@ -37,6 +37,8 @@ pub(super) struct Record {
     /// When the master decided that there is such a family in the table that is always there.
     families: BTreeMap<FamilyId, u64>,
     tablets: BTreeSet<TabletId>,
+    /// When the master first had a tablet, or the wish that it should be.
+    appeared: BTreeMap<TabletId, u64>,
     /// What the master has decided last of each group.
     pub decided: BTreeMap<TabletId, Configuration>,
     /// When the master decided that there is no such tablet any more: nobody is promised anything of it from then on.
@@ -106,6 +108,9 @@ impl Record {
         for &gone in self.tablets.difference(&tablets) {
             self.dropped.entry(gone).or_insert(now);
         }
+        for &tablet in tablets.iter().chain(state.splits.values().map(|intent| &intent.left)) {
+            self.appeared.entry(tablet).or_insert(now);
+        }
         self.tablets = tablets;
         let tables: BTreeSet<TableId> = state.tables.keys().copied().collect();
         for &gone in self.tables.difference(&tables) {
@@ -120,6 +125,13 @@ impl Record {
         for family in state.table(Area::Hot.table()).iter().flat_map(|schema| &schema.families) {
             self.families.entry(family.id).or_insert(now);
         }
+    }
+
+    /// Has the tablet been there, or not been there any more, for less than what ends and begins anew may take? Busy
+    /// tablets are split as long as there are clients.
+    pub fn is_in_motion(&self, now: u64, tablet: TabletId) -> bool {
+        let times = [self.appeared.get(&tablet), self.dropped.get(&tablet)];
+        times.into_iter().flatten().any(|&at| now < at + 3 * SECOND)
     }
 
     /// Takes note of what a client did or saw. A value never moves from one family to another: what went with a
@@ -244,8 +256,10 @@ impl World {
             return Err("the table was never made".into());
         }
         let master = self.mastery.master.as_ref().ok_or("the master is down")?;
-        let hopeless = self.hopeless();
-        for (tablet, group) in master.state().groups.iter().filter(|(tablet, _)| !hopeless.contains(tablet)) {
+        let (hopeless, now) = (self.hopeless(), self.agenda.now());
+        let moves = |tablet: &TabletId| self.record.is_in_motion(now, *tablet);
+        let settled = |(tablet, _): &(&TabletId, _)| !hopeless.contains(tablet) && !moves(tablet);
+        for (tablet, group) in master.state().groups.iter().filter(settled) {
             let state = format!("{:?} learner {:?}\n{}", group.configuration, group.learner, self.reports(*tablet));
             if group.configuration.size() != usize::from(self.climate.replicas) {
                 return Err(format!("{tablet} has not become whole: {state}"));
@@ -281,6 +295,7 @@ impl World {
                 .copied()
                 .filter(|tablet| !master.state().groups.contains_key(tablet))
                 .chain(on_disk.filter(|tablet| !hosted.contains(tablet)))
+                .filter(|tablet| !moves(tablet))
                 .collect();
             if !left.is_empty() {
                 return Err(format!("{} still has something of {left:?}", process.node.id()));

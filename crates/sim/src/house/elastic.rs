@@ -8,6 +8,8 @@ use super::world::{Checked, OPERATOR, World};
 
 /// Bytes at which the master splits a tablet by itself, in histories in which it does.
 pub(super) const SPLIT_BYTES: u64 = 12 << 10;
+/// Requests per second at which it does.
+pub(super) const SPLIT_LOAD: u64 = 10;
 
 impl World {
     /// How the table that is always there is cut.
@@ -55,9 +57,11 @@ impl World {
         let state = master.state();
         // A node that is gone for good says nothing any more, and is waited for.
         let gone = |node: &model::NodeId| self.machines[node.0 as usize].retired;
-        let ended = state.ended.values().all(|ended| ended.nodes.iter().all(gone));
-        let hopeless = self.hopeless();
-        match state.splits.keys().all(|tablet| hopeless.contains(tablet)) && ended {
+        let (hopeless, now) = (self.hopeless(), self.agenda.now());
+        let moves = |tablet: TabletId| self.record.is_in_motion(now, tablet);
+        let ended = state.ended.iter().all(|(&tablet, ended)| moves(tablet) || ended.nodes.iter().all(gone));
+        let wished = state.splits.iter().all(|(tablet, intent)| moves(intent.left) || hopeless.contains(tablet));
+        match wished && ended {
             true => Ok(()),
             false => Err(format!("splits {:?} and ends {:?} are not done", state.splits, state.ended)),
         }

@@ -165,6 +165,8 @@ pub(super) struct Climate {
     pub elastic: bool,
     /// The master splits a tablet with more bytes; 0 is never.
     pub split_bytes: u64,
+    /// The master splits a tablet that serves more requests per second; 0 is never.
+    pub split_load: u64,
 }
 
 impl Climate {
@@ -188,6 +190,7 @@ impl Climate {
             balance: random.chance(50),
             elastic: false,
             split_bytes: 0,
+            split_load: 0,
         };
         if let Some(faults) = faults {
             climate.faults.clone_from(faults);

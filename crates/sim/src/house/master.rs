@@ -18,6 +18,7 @@ use model::{Instant, Refusal};
 use protocol::Core;
 
 use super::client::client_of;
+use super::faults::Climate;
 use super::net::Packet;
 use super::world::{CLIENTS, Checked, Happening, MASTER, OPERATOR, SETUP, World};
 use crate::agenda::{MS, US};
@@ -121,9 +122,10 @@ impl World {
     /// A master with what a folder has kept.
     fn fresh_master(&mut self) -> Result<Other, String> {
         let balance_after = self.climate.balance.then_some(Duration::from_secs(1));
-        let split_bytes = self.climate.split_bytes;
+        let Climate { split_bytes, split_load, .. } = self.climate;
         let (timing, replicas) = (self.timing.clone(), self.climate.replicas);
-        let options = master::Options { timing, seed: 4711, replicas, min_replicas: 1, balance_after, split_bytes };
+        let (seed, min_replicas) = (4711, 1);
+        let options = master::Options { timing, seed, replicas, min_replicas, balance_after, split_bytes, split_load };
         let mut master = Master::new(options);
         if let Some((_, snapshot)) = &self.mastery.snapshot {
             master.restore(snapshot).map_err(|error| format!("the master's snapshot: {error}"))?;

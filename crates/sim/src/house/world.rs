@@ -9,7 +9,7 @@ use protocol::Timing;
 
 use super::check::Record;
 use super::client::Client;
-use super::elastic::SPLIT_BYTES;
+use super::elastic::{SPLIT_BYTES, SPLIT_LOAD};
 use super::faults::{Climate, Fault, Weather};
 use super::machine::{Machine, timing};
 use super::master::Mastery;
@@ -109,6 +109,8 @@ impl World {
         let mut climate = Climate::draw(&mut random, setting.faults.as_ref(), setting.calm);
         climate.elastic = elastic.chance(60);
         climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };
+        // A chance of its own: other seeds live as they always did.
+        climate.split_load = if Random::new(seed ^ 0x10ad).chance(30) { SPLIT_LOAD } else { 0 };
         let clients = random.between(2, 7) as usize;
         let clients = setting.clients.unwrap_or(clients);
         let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));

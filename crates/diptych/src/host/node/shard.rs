@@ -326,6 +326,7 @@ fn publish(node: &Node, now: Instant) {
         gauge!("diptych_tablets", "role" => name, "state" => "unsteady").set(count(role, false));
     }
     gauge!("diptych_tablet_bytes").set(reports.iter().map(|report| report.bytes).sum::<u64>() as f64);
+    gauge!("diptych_tablet_requests_per_second").set(reports.iter().map(|report| report.load).sum::<u64>() as f64);
     // A replica that has heard no primary yet counts as not there.
     let secondaries = node.replicas().filter(|replica| replica.role() == Role::Secondary);
     let lag = secondaries.filter_map(|replica| replica.lag(now)).max().unwrap_or_default();
