@@ -47,9 +47,12 @@ impl Master {
         }
         // First those that take no writes any more, then those with the fewest copies, of these the small ones.
         lacking.sort_unstable();
+        let mut load = (!lacking.is_empty()).then(|| Load::of(&self.state, self.state.nodes.keys().copied()));
         for (.., bytes, tablet, since) in lacking {
-            if let Some(learner) = self.choose_learner(now, tablet, since, bytes, &learning) {
+            let Some(load) = &mut load else { break };
+            if let Some(learner) = self.choose_learner(now, tablet, since, bytes, &learning, load) {
                 *learning.entry(learner).or_default() += 1;
+                load.count(learner);
                 let epoch = self.state.groups[&tablet].configuration.epoch;
                 commands.push(Command::Learn { tablet, epoch, learner: Some(learner) });
             }
@@ -75,6 +78,7 @@ impl Master {
         lacking_since: Instant,
         bytes: u64,
         learning: &BTreeMap<NodeId, usize>,
+        load: &Load,
     ) -> Option<NodeId> {
         let group = self.state.groups.get(&tablet)?;
         let most = if bytes < SMALL { SMALL_CLONES_PER_NODE } else { CLONES_PER_NODE };
@@ -99,7 +103,7 @@ impl Master {
         let returning = has(false).or_else(|| has(true));
         returning.or_else(|| {
             let overdue = now.since(lacking_since) >= self.options.timing.replace_after;
-            overdue.then(|| Load::of(&self.state, able).least()).flatten()
+            overdue.then(|| load.least_of(|node| able.contains(&node))).flatten()
         })
     }
 }

@@ -7,7 +7,7 @@ use model::{AdminReply, ClusterId, Incarnation, Instant, NodeId, Refusal, Tablet
 use protocol::notes::Notes;
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{Effect, Input};
 use crate::events::{Reader, decided};
@@ -47,10 +47,14 @@ struct Envelope {
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) at: Instant,
+    /// Its life.
+    pub(crate) life: Incarnation,
     /// By its own clock.
     pub(crate) sent: Instant,
     pub(crate) disk_full: bool,
     pub(crate) replicas: BTreeMap<TabletId, ReplicaReport>,
+    /// Up to this command, all that it reports is as it was decided, and it was told nothing.
+    pub(crate) agrees: Option<u64>,
 }
 
 /// A master.
@@ -76,6 +80,8 @@ pub struct Master {
     pub(crate) slow: BTreeMap<(TabletId, NodeId), (u32, Instant)>,
     pub(crate) splitting: Splitting,
     pub(crate) next_tick: Instant,
+    /// What it looked at when it last looked at everything, and when that was.
+    pub(crate) looked: (u64, BTreeSet<NodeId>, Instant),
     /// When it was last stepped; the date as the host said it last, and when that was.
     pub(crate) stepped: Instant,
     pub(crate) date: (Instant, Timestamp),
@@ -102,6 +108,7 @@ impl Master {
             slow: BTreeMap::new(),
             splitting: Splitting::default(),
             next_tick: Instant::ZERO,
+            looked: (0, BTreeSet::new(), Instant::ZERO),
             stepped: Instant::ZERO,
             date: (Instant::ZERO, Timestamp::default()),
             notes: Notes::default(),
@@ -285,14 +292,16 @@ impl Master {
                     self.assign(node, &[tablet], out);
                 }
             }
-            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, replicas, sent } => {
+            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, base, replicas, gone, sent } => {
                 let why = self.unwelcome(node, cluster, disk);
                 if let Some(why) = why.or_else(|| self.impostor(now, node, incarnation, &address)) {
                     out.push(Effect::Send(node, FromMaster::Unwelcome(why, incarnation)));
                     return;
                 }
-                let replicas = replicas.into_iter().map(|report| (report.tablet, report)).collect();
-                self.heard.insert(node, Heard { at: now, sent, disk_full, replicas });
+                if !self.hear(now, node, incarnation, sent, disk_full, base, replicas, &gone) {
+                    out.push(Effect::Send(node, FromMaster::SayAll(sent)));
+                    return;
+                }
                 let known = self.state.nodes.get(&node);
                 if known.is_some_and(|known| known.address == address && known.incarnation == incarnation) {
                     self.welcome(node, out);
@@ -306,6 +315,45 @@ impl Master {
             ToMaster::Undivided { tablet, left, why } => self.on_undivided(tablet, left, why, out),
             ToMaster::Buried(tablet) => self.on_buried(node, tablet, out),
         }
+    }
+
+    /// Takes the report in. No, if it builds on one that was not heard here.
+    #[allow(clippy::too_many_arguments)]
+    fn hear(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        life: Incarnation,
+        sent: Instant,
+        disk_full: bool,
+        base: Option<Instant>,
+        replicas: Vec<ReplicaReport>,
+        gone: &[TabletId],
+    ) -> bool {
+        let known = self.heard.remove(&node).filter(|heard| heard.life == life);
+        let mut heard = match (base, known) {
+            // An older one that comes late shows that the node lives, and nothing else.
+            (_, Some(heard)) if sent < heard.sent => {
+                self.heard.insert(node, heard);
+                return true;
+            }
+            (Some(base), Some(heard)) if base <= heard.sent => heard,
+            (Some(_), known) => {
+                self.heard.extend(known.map(|heard| (node, heard)));
+                return false;
+            }
+            (None, _) => Heard { at: now, life, sent, disk_full, replicas: BTreeMap::new(), agrees: None },
+        };
+        if !(replicas.is_empty() && gone.is_empty()) {
+            heard.agrees = None;
+        }
+        gone.iter().for_each(|tablet| {
+            heard.replicas.remove(tablet);
+        });
+        heard.replicas.extend(replicas.into_iter().map(|report| (report.tablet, report)));
+        (heard.at, heard.sent, heard.disk_full) = (now, sent, disk_full);
+        self.heard.insert(node, heard);
+        true
     }
 
     /// Why the node may not join, if so.
@@ -354,8 +402,10 @@ impl Master {
     }
 
     /// Compares what the node reports with what was decided, and sends what it does not know.
-    fn answer_reports(&self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
-        let Some(heard) = self.heard.get(&node) else { return };
+    fn answer_reports(&mut self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
+        let applied = Some(self.state.applied);
+        let Some(heard) = self.heard.get(&node).filter(|heard| heard.agrees != applied) else { return };
+        let before = out.len();
         let mut news = Vec::new();
         for (&tablet, group) in &self.state.groups {
             let wanted = group.configuration.has(node) || group.learner == Some(node);
@@ -384,6 +434,26 @@ impl Master {
         if !release.is_empty() {
             out.push(Effect::Send(node, FromMaster::Release(release)));
         }
+        // What is spare may be released later, when its group is complete.
+        let waits = heard.replicas.values().any(|report| report.role == Role::Spare);
+        if out.len() == before && !waits {
+            self.heard.get_mut(&node).into_iter().for_each(|heard| heard.agrees = applied);
+        }
+    }
+
+    /// Is it time to look at all groups? At once if something was decided or a node came or fell silent; otherwise the
+    /// less often the more groups there are.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let timing = &self.options.timing;
+        let many = u32::try_from(self.state.groups.len() / 500).unwrap_or(u32::MAX);
+        let period = timing.beacon.saturating_mul(many).min(timing.session);
+        let alive: BTreeSet<NodeId> = self.heard.keys().copied().filter(|&node| self.is_alive(now, node)).collect();
+        let (applied, then, at) = &self.looked;
+        let due = *applied != self.state.applied || *then != alive || now.since(*at) >= period;
+        if due {
+            self.looked = (self.state.applied, alive, now);
+        }
+        due
     }
 
     /// Is the replica of no use any more? Only if its group is complete without it and lives.
@@ -420,12 +490,14 @@ impl Master {
             }
             // A new leader first hears who lives.
             Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => {
-                self.mend(now, out);
-                self.heal(now, out);
-                self.carry_moves_on(now, out);
-                self.empty_draining(now, out);
-                self.even_out(now, out);
-                self.split_the_laden(now, out);
+                if self.is_due(now) {
+                    self.mend(now, out);
+                    self.heal(now, out);
+                    self.carry_moves_on(now, out);
+                    self.empty_draining(now, out);
+                    self.even_out(now, out);
+                    self.split_the_laden(now, out);
+                }
             }
             Some(_) => {}
         }

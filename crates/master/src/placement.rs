@@ -34,11 +34,6 @@ impl Load {
         self.replicas.len()
     }
 
-    /// The node with the fewest replicas.
-    pub fn least(&self) -> Option<NodeId> {
-        self.replicas.iter().min_by_key(|&(node, count)| (count, node)).map(|(&node, _)| node)
-    }
-
     /// The node with the fewest replicas of those that are `free`.
     pub fn least_of(&self, free: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let free = self.replicas.iter().filter(|(node, _)| free(**node));

@@ -43,6 +43,7 @@ impl Node {
                 self.on_split_wish(now, tablet, Wish { epoch, left, right }, at, out);
             }
             FromMaster::Ended(tablets) => self.on_ended(now, tablets, out),
+            FromMaster::SayAll(sent) => self.ask_master |= self.reporting.on_lost(sent),
             FromMaster::Release(tablets) => {
                 for (tablet, epoch) in tablets {
                     let spare = |replica: &Replica| replica.role() == Role::Spare && replica.epoch() == epoch;
@@ -90,6 +91,7 @@ impl Node {
             return; // From a former life, whose clock was another.
         }
         self.session = self.session.max(Some(sent));
+        self.reporting.on_answer(sent);
         let alone = self.hosted.iter().filter(|(_, hosted)| hosted.replica.is_alone());
         let alone: Vec<TabletId> = alone.map(|(&tablet, _)| tablet).collect();
         for tablet in alone {
@@ -155,6 +157,7 @@ impl Node {
             return;
         }
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
+        self.part_from_all(tablet);
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));
         let mut effects = Vec::new();
         hosted.replica.retire(&mut effects);

@@ -89,6 +89,7 @@ impl Node {
         read: Eventual,
         out: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
+        self.catch_up_with_leases(now, tablet, out);
         let hosted = self.hosted.get(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         if !matches!(hosted.replica.role(), Role::Primary | Role::Secondary) {
             return Err(Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() });

@@ -87,6 +87,11 @@ pub(crate) struct Hosted {
     pub ending: Ending,
     /// How much is asked of it here.
     pub load: Load,
+    /// As primary: whom beacons go to. As anything else: whose.
+    pub told: Vec<NodeId>,
+    pub followed: NodeId,
+    /// When the last beacon came that the replica has heard of.
+    pub heard: Instant,
 }
 
 impl Hosted {
@@ -121,6 +126,9 @@ impl Hosted {
             first: assignment.configuration.clone(),
             ending: Ending::default(),
             load: Load::new(assignment.tablet.id),
+            told: Vec::new(),
+            followed: NodeId(0),
+            heard: Instant::ZERO,
         }
     }
 

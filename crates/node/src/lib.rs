@@ -31,10 +31,12 @@ mod load;
 mod machine;
 mod quarantine;
 mod recovery;
+mod report;
 mod scrub;
 mod serve;
 mod splits;
 mod stage;
+mod standing;
 mod upkeep;
 
 pub use api::{Effect, Event, Input};

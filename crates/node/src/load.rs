@@ -73,6 +73,11 @@ impl Load {
         two_digits(rate / WINDOW.as_secs())
     }
 
+    /// Will it say nothing but zero until something is asked of it?
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.windows(now) > 1 && self.per_second(now) == 0
+    }
+
     /// The first row of the part that gets the other half of the requests, if each part gets a fifth of them or more.
     pub fn middle(&self, slice: &Slice) -> Option<Bytes> {
         let mut keys: Vec<&Bytes> = self.before.iter().chain(&self.keys).collect();

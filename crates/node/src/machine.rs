@@ -1,7 +1,6 @@
 //! The node itself: who gets which input, and what its tablets' effects become.
 
 use bytes::Bytes;
-use model::request::ReplicaReport;
 use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket, Timestamp};
 use protocol::notes::Notes;
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
@@ -21,8 +20,10 @@ use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
 use crate::quarantine::{Lost, Tally};
 use crate::read::Found;
+use crate::report::Reporting;
 use crate::scrub::Scrubbing;
 use crate::splits::Wish;
+use crate::standing::{Heard, Told};
 
 /// The log keeps the node's own state, its cluster's id, under this number.
 pub(crate) const NODE_ITSELF: TabletId = TabletId(0);
@@ -148,6 +149,16 @@ pub struct Node {
     /// Nodes whose disks are full, as they say.
     pub(crate) full_peers: BTreeSet<NodeId>,
     pub(crate) log_bytes: u64,
+    /// What the primaries here have told each peer, and what each peer's have told us.
+    pub(crate) told: BTreeMap<NodeId, Told>,
+    pub(crate) heard: BTreeMap<NodeId, Heard>,
+    /// Tablets that are led here and that every beacon names.
+    pub(crate) aloud: BTreeSet<TabletId>,
+    /// Tablets whose replicas were stepped since they were last looked at.
+    pub(crate) stirred: BTreeSet<TabletId>,
+    /// When the process went on after it was stopped for the last time.
+    pub(crate) woken: Instant,
+    pub(crate) reporting: Reporting,
     /// The last stamp of every peer, which goes back to it.
     pub(crate) stamps: BTreeMap<NodeId, Stamp>,
     /// The date as the host said it last, and when that was.
@@ -194,6 +205,12 @@ impl Node {
             room: true,
             full_peers: BTreeSet::new(),
             log_bytes: 0,
+            told: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            aloud: BTreeSet::new(),
+            stirred: BTreeSet::new(),
+            woken: Instant::ZERO,
+            reporting: Reporting::default(),
             stamps: BTreeMap::new(),
             date: (now, date),
             notes: Notes::default(),
@@ -233,24 +250,6 @@ impl Node {
         self.hosted.get(&tablet).map(|hosted| hosted.completions.to_bytes())
     }
 
-    /// What the node reports of its replicas.
-    pub fn reports(&self, now: Instant) -> Vec<ReplicaReport> {
-        let report = |(&tablet, hosted): (&TabletId, &Hosted)| ReplicaReport {
-            tablet,
-            epoch: hosted.replica.epoch(),
-            schema: hosted.schema.version,
-            learner: hosted.replica.learner(),
-            role: hosted.replica.role(),
-            durable: hosted.replica.durable(),
-            committed: hosted.replica.committed(),
-            steady: hosted.replica.is_steady(now),
-            bytes: hosted.rows.bytes(),
-            damaged: hosted.damage.clone(),
-            load: hosted.load.per_second(now),
-        };
-        self.hosted.iter().map(report).chain(self.lost_reports()).collect()
-    }
-
     /// Bytes of the log, as last heard of the host.
     pub fn log_bytes(&self) -> u64 {
         self.log_bytes
@@ -277,10 +276,13 @@ impl Node {
 
     pub(crate) fn step_replica(&mut self, now: Instant, tablet: TabletId, input: GroupInput, out: &mut Vec<Effect>) {
         let mut effects = Vec::new();
+        if self.touched.insert(tablet) {
+            self.stirred.insert(tablet);
+            self.catch_up_with_leases(now, tablet, out);
+        }
         if let Some(hosted) = self.hosted.get_mut(&tablet) {
             hosted.replica.step(now, input, &mut effects);
             self.deadlines.note(tablet, hosted.replica.deadline());
-            self.touched.insert(tablet);
         }
         self.carry_out(now, tablet, effects, out);
     }
@@ -434,10 +436,12 @@ impl Node {
 
     fn on_node_message(&mut self, now: Instant, from: NodeId, message: NodeMessage, out: &mut Vec<Effect>) {
         match message {
-            NodeMessage::Beacon { sent, heard, groups } => self.on_beacon(now, from, sent, heard, groups, out),
-            NodeMessage::BeaconAck { sent, groups, disk_full, stamp } => {
+            NodeMessage::Beacon { life, sent, base, heard, firm, groups, gone } => {
+                self.on_beacon(now, from, life, sent, base, heard, firm, groups, &gone, out);
+            }
+            NodeMessage::BeaconAck { life, sent, known, groups, without, stamp, disk_full } => {
                 self.stamps.insert(from, stamp);
-                self.on_beacon_ack(now, from, sent, groups, disk_full, out);
+                self.on_beacon_ack(now, from, life, sent, known, groups, without, disk_full, out);
             }
             NodeMessage::Group(tablet, GroupMessage::Offer { epoch, attempt, upto, note, files }) => {
                 let current = self.hosted.get(&tablet).is_some_and(|hosted| hosted.replica.epoch() == epoch);
@@ -486,18 +490,21 @@ impl Node {
     }
 
     fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.wake_if_silent(now, out);
         for tablet in self.deadlines.take_due(now) {
+            self.catch_up_with_leases(now, tablet, out);
             let deadline = self.hosted.get(&tablet).and_then(|hosted| hosted.replica.deadline());
-            match deadline.is_some_and(|deadline| deadline <= now) {
-                true => self.step_replica(now, tablet, GroupInput::Tick, out),
-                false => self.deadlines.note(tablet, deadline),
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.step_replica(now, tablet, GroupInput::Tick, out);
+            } else if !self.is_parked(tablet) {
+                self.deadlines.note(tablet, deadline);
             }
         }
         if now >= self.next_beacon {
             self.send_beacons(now, out);
-            self.on_catch_up_tick(now, out);
         }
         if now >= self.reported + self.options.timing.heartbeat {
+            self.on_catch_up_tick(now, out);
             self.report(now, out);
             self.settle(now, out);
             let waits = |tablet| self.to_drop.iter().any(|(_, other)| *other == tablet);
@@ -511,21 +518,6 @@ impl Node {
         self.empty_trash_if_due(now, out);
     }
 
-    fn report(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.ask_master = false;
-        self.reported = now;
-        out.push(Effect::Report(ToMaster::Heartbeat {
-            cluster: self.cluster,
-            disk: self.disk,
-            incarnation: self.incarnation,
-            address: self.options.address.clone(),
-            disk_full: self.disk_full(),
-            replicas: self.reports(now),
-            sent: now,
-        }));
-        self.report_all_ended(out);
-    }
-
     /// After a stop of the whole process nobody else is to blame for the silence.
     fn notice_gap(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if now.since(self.stepped) > self.options.timing.grace / 2 {
@@ -533,6 +525,7 @@ impl Node {
             for tablet in tablets {
                 self.step_replica(now, tablet, GroupInput::Gap, out);
             }
+            self.forget_grants(now);
             self.ask_master = true;
         }
         self.stepped = now;
@@ -578,6 +571,7 @@ impl Core for Node {
         let replicas = self.deadlines.earliest();
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
         let scrub = self.scrubbing.deadline().filter(|_| !self.options.upkeep.scrub_every.is_zero());
-        [replicas, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)].into_iter().flatten().min()
+        let silence = self.silence_deadline();
+        [replicas, silence, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)].into_iter().flatten().min()
     }
 }

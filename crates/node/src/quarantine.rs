@@ -95,6 +95,7 @@ impl Node {
         let role = hosted.replica.role();
         let alone = hosted.is_alone();
         hosted.damage = Some(error.to_string());
+        self.reporting.stir(tablet);
         let what = match alone {
             true => format!("{error}; this is the only copy: what can be read is served, the rest is refused"),
             false => format!("{error}; it was {role:?}, and is to learn the tablet anew from the others"),
@@ -133,6 +134,7 @@ impl Node {
     /// Ceases to be anything in the group; whoever waits is refused. The files stay.
     fn set_aside(&mut self, tablet: TabletId, why: String, refusal: Refusal, out: &mut Vec<Effect>) {
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
+        self.part_from_all(tablet);
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
         let mut effects = Vec::new();
         hosted.replica.retire(&mut effects);

@@ -106,6 +106,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
         hosted.saw_version(version.unwrap_or_default());
         born.extend(heirs.into_iter().map(|heir| (heir.id(), heir)));
         node.deadlines.note(tablet, hosted.replica.deadline());
+        node.reporting.stir(tablet);
         node.hosted.insert(tablet, hosted);
     }
     // Tables without a replica's state are what a crash left of a tablet that was dropped.

@@ -77,6 +77,9 @@ impl Node {
 
     fn note_load(&mut self, now: Instant, tablet: TabletId, operation: &Operation) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        if hosted.load.is_idle(now) {
+            self.reporting.stir(tablet);
+        }
         match operation {
             Operation::Write { mutation: Mutation { row, .. }, .. } | Operation::Get { row, .. } => {
                 hosted.load.note(now, row);
@@ -219,7 +222,7 @@ impl Node {
         let what = what(hosted)?;
         let options = resolve_options(&hosted.schema, options)?;
         let epoch = hosted.replica.epoch();
-        if !hosted.replica.may_read(now) {
+        if !hosted.replica.may_read(now) && !self.may_read(tablet, now) {
             return Err(match hosted.replica.role() {
                 Role::Primary => Refusal::NotReady(tablet),
                 _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
@@ -249,7 +252,7 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let hosted = self.hosted.get(&tablet);
-        let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && hosted.replica.may_read(now));
+        let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && self.may_read(tablet, now));
         if let Some(refusal) = self.moved(tablet) {
             out.push(Effect::Refuse(ticket, refusal));
             return;

@@ -28,7 +28,7 @@ impl Node {
     /// What it is about now; a tablet may be about several things.
     pub fn stages(&self, now: Instant) -> impl Iterator<Item = Stage> {
         let groups = self.hosted.values().flat_map(move |hosted| {
-            let stage = hosted.replica.stage(now);
+            let stage = self.group_stage(hosted, now);
             let alone = stage == GroupStage::Serving && hosted.replica.configuration().size() == 1;
             let arriving = stage == GroupStage::Learning && hosted.receiving.is_some();
             let more = [alone.then_some(Stage::Alone), arriving.then_some(Stage::Receiving)];

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::{Effect, FlushOptions, Hands, Input, Node, Options, Upkeep, open};
 
 mod eventual;
+mod resting;
 
 const ME: NodeId = NodeId(1);
 const TABLET: TabletId = TabletId(7);
@@ -299,6 +300,8 @@ struct World {
     reports: Vec<ToMaster>,
     /// Jobs stay where they are.
     hold_jobs: bool,
+    /// Beacons that were sent to it.
+    beacons: u64,
 }
 
 impl World {
@@ -320,6 +323,7 @@ impl World {
             slice: Slice::Hash { bucket: 0, of: 1 },
             reports: Vec::new(),
             hold_jobs: false,
+            beacons: 0,
         };
         world.welcome();
         world

@@ -74,7 +74,10 @@ impl Node {
             | Working::Merge { tablet }
             | Working::Fetch { tablet, .. }
             | Working::Scrub { tablet }
-            | Working::Adopt { tablet, .. } => self.notice(*tablet, &result, out),
+            | Working::Adopt { tablet, .. } => {
+                self.reporting.stir(*tablet);
+                self.notice(*tablet, &result, out);
+            }
         }
         match (working, result) {
             (Working::Flush { tablet }, Ok(done)) => {

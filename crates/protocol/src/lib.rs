@@ -23,7 +23,7 @@ pub mod replica;
 pub mod timing;
 pub mod why;
 
-pub use message::{Entry, FileInfo, FromMaster, GroupMessage, NodeMessage, Stamp, ToMaster};
+pub use message::{Entry, FileInfo, FromMaster, GroupMessage, Line, NodeMessage, Stamp, ToMaster};
 pub use mutant::{Mutant, Planted};
 pub use replica::Replica;
 pub use timing::Timing;

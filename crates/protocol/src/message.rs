@@ -132,26 +132,55 @@ pub struct Stamp(pub Incarnation, pub Instant);
 pub enum NodeMessage {
     /// Between replicas of a tablet.
     Group(TabletId, GroupMessage),
-    /// Primaries of the sender ask the receiver for leases, all in one message (PacificA, 2.3).
+    /// Primaries of the sender ask the receiver for leases, all in one message (PacificA, 2.3). Of groups that rest
+    /// nothing is said again: what the receiver was told of them up to `base` still holds, and it is asked for them too.
     Beacon {
+        /// The sender's life.
+        life: Incarnation,
         /// When, by the sender's clock; comes back in the answer.
         sent: Instant,
+        /// The beacon on which this one builds: the receiver has answered it. `None` says everything anew.
+        base: Option<Instant>,
         /// The newest stamp that the receiver has sent; comes back so that it knows how old what it hears may be.
         heard: Option<Stamp>,
-        /// The tablets, with their configurations and committed points, and whether the sender has all leases.
-        groups: Vec<(TabletId, Epoch, Lsn, bool)>,
+        /// The sender has leases of everybody with whom it has groups that rest.
+        firm: bool,
+        /// Tablets of which there is something to say.
+        groups: Vec<Line>,
+        /// Tablets in which the sender does not ask the receiver any more.
+        gone: Vec<TabletId>,
     },
-    /// The receiver follows the sender in these groups and will not replace it for the grace period.
+    /// The receiver follows the sender and will not replace it for the grace period, in these groups and in all those of
+    /// which it was told before, but for some.
     BeaconAck {
+        /// The life that sent the beacon.
+        life: Incarnation,
         /// From the beacon.
         sent: Instant,
-        /// The groups for which it is granted.
+        /// Whether it has taken in the beacon; if not, it lacks what the beacon builds on, and grants nothing.
+        known: bool,
+        /// The groups that the beacon named and for which it is granted.
         groups: Vec<(TabletId, Epoch)>,
+        /// All groups of which it was told, now or before, that do not stand by the sender.
+        without: Vec<TabletId>,
         /// When this was sent, by its sender's clock.
         stamp: Stamp,
         /// The receiver's disk is full: send it no new writes.
         disk_full: bool,
     },
+}
+
+/// What a beacon says of a tablet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Which.
+    pub tablet: TabletId,
+    /// The configuration of which the sender is the primary.
+    pub epoch: Epoch,
+    /// All up to here is committed.
+    pub committed: Lsn,
+    /// The sender has the leases of all its members.
+    pub leased: bool,
 }
 
 /// What a node says to the master.
@@ -169,8 +198,12 @@ pub enum ToMaster {
         address: String,
         /// Its disk is full.
         disk_full: bool,
-        /// One a replica.
+        /// The heartbeat on which this one builds: the master has answered it. `None` says everything anew.
+        base: Option<Instant>,
+        /// The replicas of which there is news since then.
         replicas: Vec<ReplicaReport>,
+        /// Those that are not here any more.
+        gone: Vec<TabletId>,
         /// When, by the node's clock; comes back in the answer.
         sent: Instant,
     },
@@ -252,4 +285,6 @@ pub enum FromMaster {
     /// These tablets have ended at that entry of their logs, which names this left heir: whoever holds it may apply
     /// it, and whoever does not holds nothing of worth.
     Ended(Vec<(TabletId, Lsn, TabletId)>),
+    /// The heartbeat that was sent at this time builds on one that this master does not know: say everything.
+    SayAll(Instant),
 }

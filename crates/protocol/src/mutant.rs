@@ -83,6 +83,7 @@ mutants! {
         TrimBeyondFlush: "the log loses entries that are in no table yet",
         RemoveOnOldRelease: "a node removes a replica that was spare, though its group needs it again",
         ListenWhileAdopting: "a learner takes entries while a checkpoint replaces its rows",
+        StandWhatever: "a node grants leases for all that rest, also for replicas that have given their primary up",
     }
     Master {
         AnyEpoch: "a configuration is accepted whatever it succeeds",

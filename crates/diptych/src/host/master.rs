@@ -532,6 +532,8 @@ mod tests {
             incarnation: Incarnation(1),
             address: format!("127.0.0.1:{node}"),
             disk_full: false,
+            base: None,
+            gone: Vec::new(),
             replicas: Vec::new(),
             sent: model::Instant::ZERO,
         }
@@ -595,6 +597,8 @@ mod tests {
             incarnation,
             address,
             disk_full: false,
+            base: None,
+            gone: Vec::new(),
             replicas,
             sent: model::Instant::ZERO,
         });

@@ -320,8 +320,8 @@ fn weight(message: &NodeMessage) -> usize {
             NodeMessage::Group(_, GroupMessage::Chunk { bytes, .. }) => bytes.len(),
             NodeMessage::Group(_, GroupMessage::Offer { note, files, .. }) => note.len() + files.len() * OVERHEAD,
             NodeMessage::Group(..) => 0,
-            NodeMessage::Beacon { groups, .. } => groups.len() * OVERHEAD,
-            NodeMessage::BeaconAck { groups, .. } => groups.len() * OVERHEAD,
+            NodeMessage::Beacon { groups, gone, .. } => (groups.len() + gone.len()) * OVERHEAD,
+            NodeMessage::BeaconAck { groups, without, .. } => (groups.len() + without.len()) * OVERHEAD,
         }
 }
 

@@ -230,6 +230,8 @@ fn beat(node: NodeId, tablets: &[TabletId], load: u64) -> Input {
         incarnation: model::Incarnation(1),
         address: node.to_string(),
         disk_full: false,
+        base: None,
+        gone: vec![],
         replicas: tablets.iter().map(report).collect(),
     };
     Input::FromNode(node, heartbeat)

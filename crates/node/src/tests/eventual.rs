@@ -1,7 +1,7 @@
 //! Eventual reads: who answers, and how old the answer may be.
 
 use model::{Command, Consistency, Freshness, Lsn};
-use protocol::{Entry, GroupMessage, NodeMessage, Stamp};
+use protocol::{Entry, GroupMessage, Line, NodeMessage, Stamp};
 use std::time::Duration;
 
 use super::*;
@@ -86,9 +86,10 @@ fn a_primary_without_leases_says_since_when() {
     let group = |message| Input::FromNode(OTHER, NodeMessage::Group(TABLET, message));
     world.step(group(GroupMessage::Prepared { epoch: Epoch(1), upto: Lsn(1) }));
     assert_eq!(world.eventual(None), Ok((None, None)), "it has never had a lease");
-    let groups = vec![(TABLET, Epoch(1))];
-    let stamp = Stamp(model::Incarnation(1), at(0));
-    world.step(Input::FromNode(OTHER, NodeMessage::BeaconAck { sent: at(0), groups, disk_full: false, stamp }));
+    let (life, groups, without) = (model::Incarnation(1), vec![(TABLET, Epoch(1))], vec![]);
+    let (sent, stamp) = (at(0), Stamp(life, at(0)));
+    let ack = NodeMessage::BeaconAck { life, sent, known: true, groups, without, stamp, disk_full: false };
+    world.step(Input::FromNode(OTHER, ack));
     assert_eq!(world.eventual(None), Ok((None, Some(0))));
     world.now = at(2_000);
     assert_eq!(world.eventual(None), Ok((None, Some(1_500))), "the lease of 500 ms was the last that it knew");
@@ -136,8 +137,11 @@ impl World {
     /// A beacon of the primary, and the stamp of the answer.
     fn beacon(&mut self, committed: u64, heard: Option<Stamp>, leased: bool) -> Stamp {
         self.sent.clear();
-        let groups = vec![(TABLET, Epoch(1), Lsn(committed), leased)];
-        self.step(Input::FromNode(OTHER, NodeMessage::Beacon { sent: Instant::ZERO, heard, groups }));
+        self.beacons += 1;
+        let (life, sent, base) = (model::Incarnation(1), Instant(self.beacons), None);
+        let groups = vec![Line { tablet: TABLET, epoch: Epoch(1), committed: Lsn(committed), leased }];
+        let beacon = NodeMessage::Beacon { life, sent, base, heard, firm: true, groups, gone: vec![] };
+        self.step(Input::FromNode(OTHER, beacon));
         let stamps = self.sent.iter().filter_map(|(_, message)| match message {
             NodeMessage::BeaconAck { stamp, .. } => Some(*stamp),
             _ => None,

@@ -55,11 +55,18 @@ impl Follower {
         }
     }
 
-    /// The primary has spoken.
-    pub fn hear(&mut self, now: Instant) {
-        self.heard = now;
-        self.inquired = None;
-        self.heard_elsewhere = false;
+    /// The primary has spoken; we may be told so later than of something else that it said since.
+    pub fn hear(&mut self, at: Instant) {
+        if at >= self.heard {
+            self.heard = at;
+            self.inquired = None;
+            self.heard_elsewhere = false;
+        }
+    }
+
+    /// Is nothing asked of anybody?
+    pub fn rests(&self) -> bool {
+        self.asked.is_none() && self.inquired.is_none() && !self.heard_elsewhere && self.succession == Succession::No
     }
 
     /// When the secondary gives the primary up.
@@ -108,10 +115,15 @@ impl Follower {
 }
 
 impl Replica {
-    /// Only of the primary whom we obey.
-    pub(super) fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
+    pub(super) fn obeys(&self, from: NodeId, epoch: Epoch) -> bool {
         let given_up = epoch <= self.abandoned && !self.mutant(Mutant::AbandonedIgnored);
         let obeyed = epoch == self.configuration.epoch && !given_up && from == self.configuration.primary;
+        obeyed && matches!(self.part, Part::Follower(_))
+    }
+
+    /// Only of the primary whom we obey.
+    pub(super) fn follows(&mut self, from: NodeId, epoch: Epoch) -> Option<&mut Follower> {
+        let obeyed = self.obeys(from, epoch);
         match &mut self.part {
             Part::Follower(follower) if obeyed => Some(follower),
             _ => None,

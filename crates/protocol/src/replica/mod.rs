@@ -301,9 +301,16 @@ impl Replica {
     /// disk, which has taken over its predecessor's entries, and whose leases have not lapsed (PacificA, 2.3). A
     /// primary alone has nobody to ask for a lease: it needs a live session with the master.
     pub fn may_read(&self, now: Instant) -> bool {
+        self.may_read_with(now, |_| None)
+    }
+
+    /// The same, by somebody who knows of later leases than this replica was told: of each node, when the beacon went
+    /// out by which it granted the last one in this epoch.
+    pub fn may_read_with(&self, now: Instant, granted: impl Fn(NodeId) -> Option<Instant>) -> bool {
         match &self.part {
             Part::Primary(primary) => {
-                let leased = |node: &NodeId| primary.leased(*node, now, self);
+                let later = |node| granted(node).is_some_and(|sent| now < sent + self.timing.lease);
+                let leased = |node: &NodeId| primary.leased(*node, now, self) || later(*node);
                 let voters = primary.voters(self);
                 self.serves(primary)
                     && !primary.has_resigned()
@@ -344,6 +351,32 @@ impl Replica {
             Part::Primary(_) => self.may_read(now),
             Part::Follower(follower) => now.since(follower.heard()) < self.timing.grace,
             Part::Returning(_) | Part::Spare => false,
+        }
+    }
+
+    /// Does it lack nothing but the next lease? A member all of whose entries are committed, who has asked for nothing
+    /// and whom nobody owes an answer. Its deadline is then the silence of its peers, and nothing else.
+    pub fn rests(&self) -> bool {
+        let settled = self.synced >= self.saved && self.durable == self.tail.last();
+        match &self.part {
+            Part::Primary(primary) => settled && self.committed == self.tail.last() && primary.rests(self),
+            Part::Follower(follower) => {
+                settled && follower.rests() && self.configuration.has(self.me) && self.abandoned < self.epoch()
+            }
+            Part::Returning(_) | Part::Spare => false,
+        }
+    }
+
+    /// Would it grant this primary another lease, and has it all that the primary has committed?
+    pub fn stands_by(&self, primary: NodeId, epoch: Epoch, committed: Lsn) -> bool {
+        self.obeys(primary, epoch) && self.synced >= self.saved && self.committed >= committed
+    }
+
+    /// Primary: when the beacon went out by which the node granted us its last lease.
+    pub fn granted_by(&self, node: NodeId) -> Option<Instant> {
+        match &self.part {
+            Part::Primary(primary) => primary.peers.get(&node).and_then(|peer| peer.granted()),
+            _ => None,
         }
     }
 

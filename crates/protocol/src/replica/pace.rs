@@ -43,6 +43,11 @@ impl Pace {
         }
     }
 
+    /// Is no entry watched?
+    pub fn rests(&self) -> bool {
+        self.watched.is_none()
+    }
+
     /// Beyond the bound for longer than patience lasts?
     pub fn is_slow(&self, now: Instant, timing: &Timing) -> bool {
         self.deadline(timing).is_some_and(|deadline| now >= deadline)

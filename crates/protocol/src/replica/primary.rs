@@ -87,6 +87,14 @@ impl Peer {
         }
     }
 
+    pub(super) fn granted(&self) -> Option<Instant> {
+        self.granted
+    }
+
+    fn rests(&self, last: Lsn) -> bool {
+        self.acked == last && self.since.is_none() && self.fetching.is_none() && self.pace.rests()
+    }
+
     fn rewind(&mut self, now: Instant, to: Lsn) {
         self.sent = to;
         self.base = to;
@@ -145,6 +153,17 @@ impl Primary {
 
     pub fn acknowledged(&self) -> impl Iterator<Item = (NodeId, Lsn)> + '_ {
         self.peers.iter().map(|(&node, peer)| (node, peer.acked))
+    }
+
+    /// Is nothing asked for, nothing under way, and every peer a secondary that has all we have?
+    pub fn rests(&self, replica: &Replica) -> bool {
+        let last = replica.tail.last();
+        self.proposal.is_none()
+            && self.hand_over == HandOver::No
+            && self.pace.rests()
+            && replica.learner.is_none()
+            && !self.peers.is_empty()
+            && self.peers.values().all(|peer| peer.rests(last))
     }
 
     pub fn slowest(&self) -> Option<Lsn> {

@@ -1,6 +1,6 @@
 //! Where a replica stands in the protocol, for checkers and for whoever looks on.
 
-use model::Instant;
+use model::{Instant, NodeId};
 
 use super::{Part, Replica};
 
@@ -30,14 +30,15 @@ pub enum Stage {
 }
 
 impl Replica {
-    /// What it is about now.
-    pub fn stage(&self, now: Instant) -> Stage {
+    /// What it is about now, by somebody who knows of these later leases ([`Replica::may_read_with`]).
+    pub fn stage_with(&self, now: Instant, granted: impl Fn(NodeId) -> Option<Instant>) -> Stage {
         match &self.part {
             Part::Primary(primary) if !self.serves(primary) => Stage::Reconciling,
             Part::Primary(primary) if primary.proposes() => Stage::Proposing,
             Part::Primary(primary) => {
                 let half = self.timing.lease / 2;
-                let fresh = |node| primary.leased(node, now + half, self);
+                let later = |node| granted(node).is_some_and(|sent| now + half < sent + self.timing.lease);
+                let fresh = |node| primary.leased(node, now + half, self) || later(node);
                 let all = primary.voters(self).into_iter().all(fresh);
                 if all { Stage::Serving } else { Stage::Lapsing }
             }

@@ -207,10 +207,9 @@ pub(super) fn one_reader<'a>(
     others: impl Iterator<Item = (&'a Node, Instant)> + Clone,
 ) -> Checked {
     let (node, now) = stepped;
-    for mine in node.replicas().filter(|replica| replica.may_read(now)) {
+    for mine in node.replicas().filter(|replica| node.may_read(replica.tablet(), now)) {
         for (other, now) in others.clone() {
-            let mut its = other.replicas().filter(|replica| replica.tablet() == mine.tablet());
-            if its.any(|replica| replica.may_read(now)) {
+            if other.may_read(mine.tablet(), now) {
                 return Err(format!("{} and {} may read {} at once", node.id(), other.id(), mine.tablet()));
             }
         }

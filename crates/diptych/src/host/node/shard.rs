@@ -329,7 +329,7 @@ fn publish(node: &Node, now: Instant) {
     gauge!("diptych_tablet_requests_per_second").set(reports.iter().map(|report| report.load).sum::<u64>() as f64);
     // A replica that has heard no primary yet counts as not there.
     let secondaries = node.replicas().filter(|replica| replica.role() == Role::Secondary);
-    let lag = secondaries.filter_map(|replica| replica.lag(now)).max().unwrap_or_default();
+    let lag = secondaries.filter_map(|replica| node.lag(replica.tablet(), now)).max().unwrap_or_default();
     gauge!("diptych_replication_lag_seconds").set(lag.as_secs_f64());
     let tally = node.tally();
     counter!("diptych_checksum_failures_total", "layer" => "table").absolute(tally.tables);
