@@ -53,8 +53,10 @@ pub(crate) struct Heard {
     pub(crate) sent: Instant,
     pub(crate) disk_full: bool,
     pub(crate) replicas: BTreeMap<TabletId, ReplicaReport>,
-    /// Up to this command, all that it reports is as it was decided, and it was told nothing.
-    pub(crate) agrees: Option<u64>,
+    /// Tablets of which it may not know what was decided.
+    pub(crate) doubtful: BTreeSet<TabletId>,
+    /// When all tablets were taken for doubtful.
+    pub(crate) whole: Option<Instant>,
 }
 
 /// A master.
@@ -177,6 +179,7 @@ impl Master {
         if self.leading.is_none() {
             return;
         }
+        changed.iter().for_each(|changed| self.doubt(changed));
         match changed {
             Ok(changed) => self.tell(now, ticket, changed, out),
             Err(refusal) => match ticket {
@@ -342,11 +345,12 @@ impl Master {
                 self.heard.extend(known.map(|heard| (node, heard)));
                 return false;
             }
-            (None, _) => Heard { at: now, life, sent, disk_full, replicas: BTreeMap::new(), agrees: None },
+            (None, _) => {
+                let (replicas, doubtful) = (BTreeMap::new(), BTreeSet::new());
+                Heard { at: now, life, sent, disk_full, replicas, doubtful, whole: None }
+            }
         };
-        if !(replicas.is_empty() && gone.is_empty()) {
-            heard.agrees = None;
-        }
+        heard.doubtful.extend(replicas.iter().map(|report| report.tablet).chain(gone.iter().copied()));
         gone.iter().for_each(|tablet| {
             heard.replicas.remove(tablet);
         });
@@ -401,55 +405,81 @@ impl Master {
         })
     }
 
-    /// Compares what the node reports with what was decided, and sends what it does not know.
+    /// Compares what the node reports with what was decided, and sends what it does not know. What agreed is not looked at
+    /// again before the node or the group changes, but once a session, for whatever else may change.
     fn answer_reports(&mut self, now: Instant, node: NodeId, out: &mut Vec<Effect>) {
-        let applied = Some(self.state.applied);
-        let Some(heard) = self.heard.get(&node).filter(|heard| heard.agrees != applied) else { return };
-        let before = out.len();
-        let mut news = Vec::new();
-        for (&tablet, group) in &self.state.groups {
-            let wanted = group.configuration.has(node) || group.learner == Some(node);
-            let schema = self.state.tables.get(&group.tablet.table).map_or(0, |schema| schema.version);
-            let knows = match heard.replicas.get(&tablet) {
-                Some(report) => {
-                    report.epoch == group.configuration.epoch
-                        && report.schema == schema
-                        && report.learner == group.learner
+        let session = self.options.timing.session;
+        let Some(heard) = self.heard.get_mut(&node) else { return };
+        if heard.whole.is_none_or(|whole| now.since(whole) >= session) {
+            heard.whole = Some(now);
+            heard.doubtful.extend(self.state.groups.keys().chain(heard.replicas.keys()));
+        }
+        let doubtful = core::mem::take(&mut heard.doubtful);
+        let (mut news, mut forget, mut release, mut waits) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        for tablet in doubtful {
+            let report = self.report(node, tablet);
+            if let Some(group) = self.state.groups.get(&tablet) {
+                let wanted = group.configuration.has(node) || group.learner == Some(node);
+                let schema = self.state.tables.get(&group.tablet.table).map_or(0, |schema| schema.version);
+                let knows = report.map_or(!wanted, |report| {
+                    let configured = report.epoch == group.configuration.epoch && report.learner == group.learner;
+                    configured && report.schema == schema
+                });
+                if !knows {
+                    news.push(tablet);
+                    waits.insert(tablet);
                 }
-                None => !wanted,
-            };
-            if !knows {
-                news.push(tablet);
+            }
+            let Some(report) = report else { continue };
+            // One that this master has not heard of yet is not gone.
+            if self.state.is_gone(tablet) && !self.is_between(tablet) {
+                forget.push(tablet);
+                waits.insert(tablet);
+            }
+            if report.role == Role::Spare {
+                waits.insert(tablet);
+                if self.is_spare(now, node, report) {
+                    release.push((tablet, report.epoch));
+                }
             }
         }
         self.assign(node, &news, out);
-        // One that this master has not heard of yet is not gone.
-        let gone = |tablet: &&TabletId| self.state.is_gone(**tablet) && !self.is_between(**tablet);
-        let forget: Vec<TabletId> = heard.replicas.keys().filter(gone).copied().collect();
         if !forget.is_empty() {
             out.push(Effect::Send(node, FromMaster::Forget(forget)));
         }
-        let spare = heard.replicas.values().filter(|report| self.is_spare(now, node, report));
-        let release: Vec<_> = spare.map(|report| (report.tablet, report.epoch)).collect();
         if !release.is_empty() {
             out.push(Effect::Send(node, FromMaster::Release(release)));
         }
-        // What is spare may be released later, when its group is complete.
-        let waits = heard.replicas.values().any(|report| report.role == Role::Spare);
-        if out.len() == before && !waits {
-            self.heard.get_mut(&node).into_iter().for_each(|heard| heard.agrees = applied);
+        if let Some(heard) = self.heard.get_mut(&node) {
+            heard.doubtful.extend(waits);
         }
     }
 
-    /// Is it time to look at all groups? At once if something was decided or a node came or fell silent; otherwise the
-    /// less often the more groups there are.
+    /// Nobody may know of this decision.
+    fn doubt(&mut self, changed: &Changed) {
+        let tablets: Vec<TabletId> = match changed {
+            Changed::Group(tablet, _) | Changed::Intent(tablet) | Changed::Undivided(tablet, _) => vec![*tablet],
+            Changed::Divided(tablet, split) => vec![*tablet, split.left, split.right],
+            Changed::Dropped(_, tablets) => tablets.iter().map(|(tablet, _)| *tablet).collect(),
+            Changed::Table(schema, _) => {
+                let its = self.state.groups.values().filter(|group| group.tablet.table == schema.table);
+                its.map(|group| group.tablet.id).collect()
+            }
+            Changed::Nothing | Changed::Node(_) | Changed::Events(..) | Changed::Planned(_) => return,
+        };
+        self.heard.values_mut().for_each(|heard| heard.doubtful.extend(&tablets));
+    }
+
+    /// Is it time to look at all groups? At once if a node came or fell silent; otherwise the less often the more groups
+    /// there are, and the oftener if something was decided.
     fn is_due(&mut self, now: Instant) -> bool {
         let timing = &self.options.timing;
         let many = u32::try_from(self.state.groups.len() / 500).unwrap_or(u32::MAX);
         let period = timing.beacon.saturating_mul(many).min(timing.session);
         let alive: BTreeSet<NodeId> = self.heard.keys().copied().filter(|&node| self.is_alive(now, node)).collect();
         let (applied, then, at) = &self.looked;
-        let due = *applied != self.state.applied || *then != alive || now.since(*at) >= period;
+        let patience = if *applied == self.state.applied { period } else { period / 8 };
+        let due = *then != alive || now.since(*at) >= patience;
         if due {
             self.looked = (self.state.applied, alive, now);
         }
