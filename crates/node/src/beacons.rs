@@ -329,7 +329,8 @@ impl Node {
             told.alarmed = true;
             tablets.extend(told.tablets());
         }
-        for heard in self.heard.values_mut().filter(|heard| heard.alarm(patience(&timing)).is_some_and(|at| now >= at)) {
+        for heard in self.heard.values_mut().filter(|heard| heard.alarm(patience(&timing)).is_some_and(|at| now >= at))
+        {
             heard.alarmed = true;
             tablets.extend(heard.tablets());
         }

@@ -572,6 +572,9 @@ impl Core for Node {
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
         let scrub = self.scrubbing.deadline().filter(|_| !self.options.upkeep.scrub_every.is_zero());
         let silence = self.silence_deadline();
-        [replicas, silence, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)].into_iter().flatten().min()
+        [replicas, silence, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -52,7 +52,7 @@ impl Node {
         let sound = |tablet: &TabletId| {
             self.hosted.get(tablet).is_some_and(|hosted| hosted.damage.is_none()) && !self.adopting.contains(tablet)
         };
-        let at = self.scrubbing.at.filter(|(tablet, _)| sound(tablet));
+        let at = self.scrubbing.at.filter(|(tablet, place)| *place != Place::END && sound(tablet));
         let after = self.scrubbing.at.map(|(tablet, _)| tablet);
         let next =
             || self.hosted.keys().copied().find(|tablet| after.is_none_or(|after| *tablet > after) && sound(tablet));

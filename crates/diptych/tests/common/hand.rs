@@ -200,6 +200,17 @@ impl Hand {
         first["primary"].as_str().map(String::from)
     }
 
+    /// How many tablets the node keeps as a member, and how many of them it leads.
+    pub fn kept(&self, node: &str) -> (usize, usize) {
+        let tablets = self.tablets().unwrap_or_default();
+        let leads = |tablet: &&Value| tablet["primary"] == node;
+        let follows = |tablet: &&Value| {
+            tablet["secondaries"].as_array().is_some_and(|members| members.iter().any(|member| member == node))
+        };
+        let led = tablets.iter().filter(leads).count();
+        (tablets.iter().filter(follows).count() + led, led)
+    }
+
     /// Has every tablet three members that lack nothing? Otherwise, what is missing.
     pub fn whole(&self) -> Result<(), String> {
         for tablet in self.tablets()? {

@@ -49,7 +49,11 @@ impl World {
                 world.at(ms);
             }
             let (sent, base, named, _) = world.beacon_sent();
-            assert_eq!((base.is_none(), named.is_empty()), (ms == 0, ms == 250), "named until it was told that all is well");
+            assert_eq!(
+                (base.is_none(), named.is_empty()),
+                (ms == 0, ms == 250),
+                "named until it was told that all is well"
+            );
             world.ack(sent, true, &named, &[]);
         }
         world
