@@ -45,6 +45,8 @@ pub(super) struct Record {
     pub dropped: BTreeMap<TabletId, u64>,
     /// Likewise of tables.
     pub gone: BTreeMap<TableId, u64>,
+    /// Since when a tablet is on its way from one node to another.
+    moving: BTreeMap<TabletId, u64>,
     /// Of which table a tablet is or was.
     table_of: BTreeMap<TabletId, TableId>,
     tables: BTreeSet<TableId>,
@@ -103,6 +105,10 @@ impl Record {
             return;
         }
         self.noted = state.applied;
+        self.moving.retain(|tablet, _| state.groups.get(tablet).is_some_and(|group| group.leaving.is_some()));
+        for (&tablet, _) in state.groups.iter().filter(|(_, group)| group.leaving.is_some()) {
+            self.moving.entry(tablet).or_insert(now);
+        }
         self.decided = state.groups.iter().map(|(&tablet, group)| (tablet, group.configuration.clone())).collect();
         let tablets: BTreeSet<TabletId> = state.groups.keys().copied().collect();
         for &gone in self.tablets.difference(&tablets) {
@@ -127,10 +133,10 @@ impl Record {
         }
     }
 
-    /// Has the tablet been there, or not been there any more, for less than what ends and begins anew may take? Busy
-    /// tablets are split as long as there are clients.
+    /// Has the tablet been there, or not been there any more, or on its way to another node, for less than what ends and
+    /// begins anew may take? Busy tablets are split and moved as long as there are clients.
     pub fn is_in_motion(&self, now: u64, tablet: TabletId) -> bool {
-        let times = [self.appeared.get(&tablet), self.dropped.get(&tablet)];
+        let times = [self.appeared.get(&tablet), self.dropped.get(&tablet), self.moving.get(&tablet)];
         times.into_iter().flatten().any(|&at| now < at + 3 * SECOND)
     }
 
