@@ -84,15 +84,52 @@ impl Error {
         matches!(self, Error::Full { .. })
     }
 
+    /// Whether the disk refused to read what is there. That may pass, or a part of the disk is gone for good.
+    pub fn is_unreadable(&self) -> bool {
+        let absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+        matches!(self, Error::Io { what: "read", source, .. } if !absent(source))
+    }
+
     /// Whether bytes came back changed.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::Corrupt { .. })
     }
 }
 
+/// How often a read is tried that a disk refuses, before what it was to bring is given up. Only where nobody comes back
+/// later to try again: at the start.
+const TRIES: usize = 3;
+
+/// Reads again if the disk refuses.
+pub(crate) fn again_if_unreadable<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..TRIES {
+        match read() {
+            Err(error) if error.is_unreadable() => {}
+            done => return done,
+        }
+    }
+    read()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A part of the disk that is gone is as good as changed; a file that is not there is another matter.
+    #[test]
+    fn what_cannot_be_read_is_told_apart_from_what_is_not_there() {
+        let read = |code| Error::io("tables/1", "read", io::Error::from_raw_os_error(code));
+        assert!(read(5).is_unreadable() && !read(5).is_corrupt());
+        assert!(!read(2).is_unreadable());
+        assert!(!Error::io("tables/1", "write", io::Error::from_raw_os_error(5)).is_unreadable());
+        let mut tries = 0;
+        let passes = again_if_unreadable(|| {
+            tries += 1;
+            if tries < 3 { Err(read(5)) } else { Ok(()) }
+        });
+        assert!(passes.is_ok());
+        assert!(again_if_unreadable(|| Err::<(), _>(read(5))).is_err());
+    }
 
     #[test]
     fn no_space_is_told_apart_from_failure() {

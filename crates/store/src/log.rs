@@ -19,6 +19,7 @@
 //!
 //! Never knows what a body means, nor what is committed beyond what it is told.
 
+mod check;
 mod format;
 mod index;
 mod reader;
@@ -38,6 +39,7 @@ use self::index::Index;
 use self::reader::Segment;
 use crate::Error;
 
+pub use self::check::Checked;
 pub use self::reader::LogReader;
 
 /// One record of one tablet.
@@ -303,6 +305,13 @@ impl Log {
     pub fn trim(&mut self, floors: &BTreeMap<TabletId, Lsn>) -> Result<u64, Error> {
         self.alive()?;
         self.floors.clone_from(floors);
+        if self.index.read().is_condemned(self.current.number) {
+            // So that it can go too. If there is no room for another one, the next call tries again.
+            match self.turn(0) {
+                Err(error) if !error.is_full() => return Err(error),
+                _ => {}
+            }
+        }
         let oldest_needed = self.index.read().oldest_needed(floors).unwrap_or(self.current.number);
         let mut freed = 0;
         loop {

@@ -21,7 +21,7 @@ use disk::Disk;
 use model::{Bytes, Lsn, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::{Error, again_if_unreadable};
 use crate::sstable::block;
 use crate::trash;
 
@@ -101,11 +101,11 @@ impl Manifest {
                 disk.remove(&path).map_err(|source| Error::io(path, "remove", source))?;
             } else if let Ok(number) = name.parse() {
                 let tablet = TabletId(number);
-                match Manifest::read_one(&*disk, tablet) {
+                match again_if_unreadable(|| Manifest::read_one(&*disk, tablet)) {
                     Ok(state) => {
                         tablets.insert(tablet, state);
                     }
-                    Err(error) if error.is_corrupt() => {
+                    Err(error) if error.is_corrupt() || error.is_unreadable() => {
                         damaged.insert(tablet, error.to_string());
                     }
                     Err(error) => return Err(error),

@@ -16,6 +16,8 @@ pub struct Index {
     tablets: BTreeMap<TabletId, Shelf>,
     /// Without gap, and never empty once the log is open.
     segments: BTreeMap<u32, Arc<Segment>>,
+    /// The newest segment of which something is damaged.
+    condemned: Option<u32>,
 }
 
 /// One tablet's part of the log. Its entries are `before + 1 ..= before + places.len()`.
@@ -173,6 +175,26 @@ impl Index {
 
     pub fn add(&mut self, segment: Arc<Segment>) {
         self.segments.insert(segment.number, segment);
+    }
+
+    pub fn segments_from(&self, number: u32) -> impl Iterator<Item = Arc<Segment>> + '_ {
+        self.segments.range(number..).map(|(_, segment)| segment.clone())
+    }
+
+    pub fn has_entry_from(&self, place: Place) -> bool {
+        let within = |at: &Place| at.segment == place.segment && *at >= place;
+        self.tablets.values().any(|shelf| {
+            let from = shelf.places.partition_point(|at| *at < place);
+            shelf.places.get(from).is_some_and(within)
+        })
+    }
+
+    pub fn condemn(&mut self, number: u32) {
+        self.condemned = self.condemned.max(Some(number));
+    }
+
+    pub fn is_condemned(&self, number: u32) -> bool {
+        self.condemned == Some(number)
     }
 
     pub fn oldest(&self) -> Arc<Segment> {

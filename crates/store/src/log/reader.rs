@@ -1,5 +1,6 @@
 //! Reading the log back: for catch-up while the writer goes on, and at recovery.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,9 +25,31 @@ pub struct LogReader {
     index: Arc<RwLock<Index>>,
 }
 
+impl fmt::Debug for LogReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogReader({} bytes)", self.index.read().bytes())
+    }
+}
+
 impl LogReader {
     pub(super) fn new(index: Arc<RwLock<Index>>) -> LogReader {
         LogReader { index }
+    }
+
+    pub(super) fn index(&self) -> &RwLock<Index> {
+        &self.index
+    }
+
+    /// The first segment in use from this number on, and the one after it.
+    pub(super) fn segment_from(&self, number: u32) -> Option<(Arc<Segment>, Option<Arc<Segment>>)> {
+        let index = self.index.read();
+        let mut segments = index.segments_from(number);
+        segments.next().map(|first| (first, segments.next()))
+    }
+
+    /// Is there an entry at this place or behind it in its segment, as far as is known?
+    pub(super) fn has_entry_from(&self, place: Place) -> bool {
+        self.index.read().has_entry_from(place)
     }
 
     /// Oldest entry that is held.

@@ -638,6 +638,51 @@ fn disk_with(files: &BTreeMap<String, Vec<u8>>) -> MemDisk {
     disk
 }
 
+/// What is read again while the log is in use: every byte of a record, in all segments, and nothing behind the end.
+#[test]
+fn a_check_meets_every_changed_byte() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open_with(&disk, 512);
+    for lsn in 1..=12 {
+        let body = Bytes::from(vec![lsn as u8; 40]);
+        let (tablet, lsn) = (TabletId(1 + lsn % 2), Lsn(lsn.div_ceil(2)));
+        log.append(&[Record { tablet, lsn, epoch: Epoch(1), committed: Lsn::ZERO, kind: Kind::Command, body }])
+            .unwrap();
+        log.sync().unwrap();
+    }
+    let reader = log.reader();
+    let check = || {
+        let (mut at, mut bytes) = (Checked::default(), 0);
+        loop {
+            let (read, next) = reader.check(at, 100)?;
+            bytes += read;
+            match next {
+                Some(next) => at = next,
+                None => return Ok::<u64, Error>(bytes),
+            }
+        }
+    };
+    let whole = check().unwrap();
+    let segments: Vec<String> = disk.list("log").unwrap().into_iter().map(|name| format!("log/{name}")).collect();
+    let used = segments.iter().map(|name| disk.open(name).unwrap().len().unwrap()).sum::<u64>();
+    assert!(segments.len() > 2 && whole > used / 2, "{whole} of {used} bytes in {} segments", segments.len());
+    let mut met = 0;
+    for name in &segments {
+        for offset in 0..disk.open(name).unwrap().len().unwrap() {
+            assert!(disk.flip(name, offset, 1));
+            match check() {
+                Err(error) => {
+                    assert!(error.is_corrupt() && error.to_string().contains("log/"), "{error}");
+                    met += 1;
+                }
+                Ok(bytes) => assert_eq!(bytes, whole, "{name} at {offset}"),
+            }
+            assert!(disk.flip(name, offset, 1));
+        }
+    }
+    assert_eq!(met, whole, "the bytes that were written, and no others");
+}
+
 fn open(disk: &MemDisk) -> (Log, Recovered) {
     try_open(disk).unwrap()
 }
