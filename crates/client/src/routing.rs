@@ -284,7 +284,7 @@ mod tests {
             table: TableId(1),
             name: "t".into(),
             version: 1,
-            families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep }],
+            families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep, loosened: false }],
             next_family: FamilyId(2),
             partition: partition.clone(),
             replicas: 3,

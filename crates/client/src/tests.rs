@@ -304,7 +304,7 @@ fn schema(partition: Partition) -> Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
-        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep }],
+        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep, loosened: false }],
         next_family: FamilyId(2),
         partition,
         replicas: 2,

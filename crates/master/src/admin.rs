@@ -32,10 +32,15 @@ impl Master {
                 return;
             }
             AdminRequest::Transfer { tablet, to } => {
-                out.extend(match self.transfer(now, tablet, to) {
-                    Ok((order, words)) => vec![order, Effect::Reply(ticket, AdminReply::Done(words))],
-                    Err(refusal) => vec![Effect::Refuse(ticket, refusal)],
-                });
+                self.pass_on(ticket, self.transfer(now, tablet, to), out);
+                return;
+            }
+            AdminRequest::CheckTablet(tablet) => {
+                self.pass_on(ticket, self.check_tablet(now, tablet), out);
+                return;
+            }
+            AdminRequest::ScrubNode(node) => {
+                self.pass_on(ticket, self.scrub_node(now, node), out);
                 return;
             }
             AdminRequest::DrainNode { node, drain } => self.check_node(node).map(|()| Command::Drain { node, drain }),
@@ -66,6 +71,14 @@ impl Master {
             }
             Err(refusal) => out.push(Effect::Refuse(ticket, refusal)),
         }
+    }
+
+    /// An order to a node, and words for who asked.
+    fn pass_on(&self, ticket: Ticket, order: Result<(Effect, String), Refusal>, out: &mut Vec<Effect>) {
+        out.extend(match order {
+            Ok((order, words)) => vec![order, Effect::Reply(ticket, AdminReply::Done(words))],
+            Err(refusal) => vec![Effect::Refuse(ticket, refusal)],
+        });
     }
 
     fn check_table(&self, name: &str) -> Result<(), Refusal> {
@@ -128,6 +141,7 @@ impl Master {
                 heard_ms_ago: heard.map(|heard| now.since(heard.at).as_millis() as u64),
                 disk_full: heard.is_some_and(|heard| heard.disk_full),
                 draining: known.draining,
+                scrub: heard.map(|heard| heard.scrub).unwrap_or_default(),
             }
         };
         let tablet = |&tablet: &TabletId| {

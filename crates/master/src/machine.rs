@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use core::time::Duration;
-use model::request::{ReplicaReport, Role};
+use model::request::{ReplicaReport, Role, ScrubReport};
 use model::{AdminReply, ClusterId, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
 use protocol::notes::Notes;
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
@@ -52,6 +52,7 @@ pub(crate) struct Heard {
     /// By its own clock.
     pub(crate) sent: Instant,
     pub(crate) disk_full: bool,
+    pub(crate) scrub: ScrubReport,
     pub(crate) replicas: BTreeMap<TabletId, ReplicaReport>,
     /// Tablets of which it may not know what was decided.
     pub(crate) doubtful: BTreeSet<TabletId>,
@@ -295,7 +296,18 @@ impl Master {
                     self.assign(node, &[tablet], out);
                 }
             }
-            ToMaster::Heartbeat { cluster, disk, incarnation, address, disk_full, base, replicas, gone, sent } => {
+            ToMaster::Heartbeat {
+                cluster,
+                disk,
+                incarnation,
+                address,
+                disk_full,
+                base,
+                replicas,
+                gone,
+                sent,
+                scrub,
+            } => {
                 let why = self.unwelcome(node, cluster, disk);
                 if let Some(why) = why.or_else(|| self.impostor(now, node, incarnation, &address)) {
                     out.push(Effect::Send(node, FromMaster::Unwelcome(why, incarnation)));
@@ -304,6 +316,9 @@ impl Master {
                 if !self.hear(now, node, incarnation, sent, disk_full, base, replicas, &gone) {
                     out.push(Effect::Send(node, FromMaster::SayAll(sent)));
                     return;
+                }
+                if let Some(heard) = self.heard.get_mut(&node) {
+                    heard.scrub = scrub;
                 }
                 let known = self.state.nodes.get(&node);
                 if known.is_some_and(|known| known.address == address && known.incarnation == incarnation) {
@@ -347,7 +362,8 @@ impl Master {
             }
             (None, _) => {
                 let (replicas, doubtful) = (BTreeMap::new(), BTreeSet::new());
-                Heard { at: now, life, sent, disk_full, replicas, doubtful, whole: None }
+                let scrub = ScrubReport::default();
+                Heard { at: now, life, sent, disk_full, scrub, replicas, doubtful, whole: None }
             }
         };
         heard.doubtful.extend(replicas.iter().map(|report| report.tablet).chain(gone.iter().copied()));

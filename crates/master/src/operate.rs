@@ -41,6 +41,29 @@ impl Master {
         Ok((Effect::Send(configuration.primary, order), words))
     }
 
+    /// To the primary: compare the replicas.
+    pub(crate) fn check_tablet(&self, now: Instant, tablet: TabletId) -> Result<(Effect, String), Refusal> {
+        let configuration = &self.group(tablet)?.configuration;
+        let primary = configuration.primary;
+        if configuration.secondaries.is_empty() {
+            return Err(Refusal::Invalid(format!("only {primary} keeps tablet {tablet}: there is nothing to compare")));
+        }
+        if !self.is_alive(now, primary) {
+            return Err(Refusal::NotReady(tablet));
+        }
+        let words = format!("{primary} compares the replicas of tablet {tablet}; an event tells how they are");
+        Ok((Effect::Send(primary, FromMaster::Check(tablet)), words))
+    }
+
+    pub(crate) fn scrub_node(&self, now: Instant, node: NodeId) -> Result<(Effect, String), Refusal> {
+        self.check_node(node)?;
+        if !self.is_alive(now, node) {
+            return Err(Refusal::Invalid(format!("node {node} is down and reads nothing")));
+        }
+        let words = format!("{node} reads all that it keeps; `diptych node list` shows how far it is");
+        Ok((Effect::Send(node, FromMaster::Scrub), words))
+    }
+
     pub(crate) fn move_tablet(
         &self,
         now: Instant,

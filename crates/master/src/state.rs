@@ -527,9 +527,12 @@ fn unknown_node(node: NodeId) -> Refusal {
 fn set_families(schema: &mut Schema, families: Vec<(String, Retention)>) {
     for (name, retention) in families {
         match schema.families.iter_mut().find(|family| family.name == name) {
-            Some(family) => family.retention = retention,
+            Some(family) => {
+                family.loosened |= family.retention != retention && family.retention != Retention::Keep;
+                family.retention = retention;
+            }
             None => {
-                schema.families.push(Family { id: schema.next_family, name, retention });
+                schema.families.push(Family { id: schema.next_family, name, retention, loosened: false });
                 schema.next_family.0 += 1;
             }
         }

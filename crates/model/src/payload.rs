@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Configuration, Slice, TabletId};
+use crate::{Command, Configuration, Slice, TabletId, Timestamp};
 
 /// What an entry of a group's log says. An entry without bytes says nothing and has no payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Payload {
     Write(Command),
     /// The tablet ends here, and two others go on with its rows.
     Split(Split),
+    /// Changes nothing: all members sum up what they hold as of this place, and compare.
+    Digest(Digest),
 }
 
 impl Payload {
@@ -19,6 +21,15 @@ impl Payload {
     pub fn is_write(form: &[u8]) -> bool {
         form.first() == Some(&0)
     }
+}
+
+/// How the members of a group sum up what they hold, so that equal contents have equal sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// Retention is judged as of this date, which is not before any version of the entries before it.
+    pub date: Timestamp,
+    /// By the schema of this version; whoever has another one has nothing to compare.
+    pub schema: u32,
 }
 
 /// Where a tablet ends and two others begin. It is the last entry of its tablet that may change anything: whoever

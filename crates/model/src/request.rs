@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
-    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, TabletId,
+    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, TabletId, Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -153,6 +153,10 @@ pub enum AdminRequest {
         /// The first row of the second one; `None` leaves it to the tablet's primary, which halves the bytes.
         at: Option<Bytes>,
     },
+    /// Compares a tablet's replicas; answered by [`AdminReply::Done`] when the primary has been asked, and by an event.
+    CheckTablet(TabletId),
+    /// Has a node read all that it keeps; answered by [`AdminReply::Done`] when the node has been asked.
+    ScrubNode(NodeId),
 }
 
 impl AdminRequest {
@@ -311,6 +315,19 @@ pub struct NodeStatus {
     pub disk_full: bool,
     /// Is it being emptied?
     pub draining: bool,
+    /// How far it is with reading all that it keeps.
+    pub scrub: ScrubReport,
+}
+
+/// How far a node is with reading all that it keeps, to find damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Of the pass under way, in percent; 0 between two passes.
+    pub percent: u8,
+    /// The date at which it had last read everything, in this life.
+    pub completed: Option<Timestamp>,
+    /// How often it has met damage in this life, whoever was reading.
+    pub damage: u64,
 }
 
 /// One tablet.

@@ -38,6 +38,9 @@ pub struct Family {
     pub name: String,
     /// Which versions may go.
     pub retention: Retention,
+    /// Once other versions might go. What a merge has given up then is gone at one replica, and comes to light again at
+    /// another that has not merged yet: they may differ.
+    pub loosened: bool,
 }
 
 /// How a table's rows are spread over tablets.
@@ -80,6 +83,18 @@ impl Retention {
             Retention::Age(age) => timestamp < now.minus(*age),
             Retention::Any(rules) => rules.iter().any(|rule| rule.gives_up(rank, timestamp, now)),
             Retention::All(rules) => !rules.is_empty() && rules.iter().all(|rule| rule.gives_up(rank, timestamp, now)),
+        }
+    }
+}
+
+impl Retention {
+    /// Does it count versions? Then one that it gave up comes to light again when a newer one is deleted, unless a merge
+    /// has dropped it by then.
+    pub fn counts(&self) -> bool {
+        match self {
+            Retention::Keep | Retention::Age(_) => false,
+            Retention::Versions(_) => true,
+            Retention::Any(rules) | Retention::All(rules) => rules.iter().any(Retention::counts),
         }
     }
 }

@@ -42,6 +42,8 @@ impl Node {
             FromMaster::Split { tablet, epoch, left, right, at } => {
                 self.on_split_wish(now, tablet, Wish { epoch, left, right }, at, out);
             }
+            FromMaster::Check(tablet) => self.on_check_wish(now, tablet),
+            FromMaster::Scrub => self.scrub_now(now),
             FromMaster::Ended(tablets) => self.on_ended(now, tablets, out),
             FromMaster::SayAll(sent) => self.ask_master |= self.reporting.on_lost(sent),
             FromMaster::Release(tablets) => {
@@ -158,6 +160,8 @@ impl Node {
         }
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
         self.part_from_all(tablet);
+        self.healing.remove(&tablet);
+        self.refused.remove(&tablet);
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));
         let mut effects = Vec::new();
         hosted.replica.retire(&mut effects);

@@ -21,6 +21,7 @@ use store::{Error, Job, View};
 
 use crate::api::{CHUNK_BYTES, Effect, Event};
 use crate::completions::Completions;
+use crate::hosted::Hosted;
 use crate::machine::{Node, Working};
 
 /// Entries that are being read from the log for a peer.
@@ -110,7 +111,8 @@ impl Node {
     fn offer(&mut self, tablet: TabletId, to: NodeId, attempt: Option<u64>, out: &mut Vec<Effect>) {
         let Some(attempt) = attempt else { return };
         // An heir without files of its own has no checkpoint yet; the learner asks again.
-        let Some(hosted) = self.hosted.get(&tablet).filter(|hosted| !hosted.rows.is_unsettled()) else { return };
+        let fit = |hosted: &&Hosted| !hosted.rows.is_unsettled() && !hosted.is_doubtful();
+        let Some(hosted) = self.hosted.get(&tablet).filter(fit) else { return };
         let giving = self.giving.entry((tablet, to));
         let giving = giving
             .and_modify(|giving| {

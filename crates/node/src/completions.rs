@@ -2,12 +2,12 @@
 //!
 //! They are part of the replicated state: they change only when an entry is applied, and travel with checkpoints.
 //! A conditional write that did not apply is recorded as well: its client has heard that it failed, and a late repeat
-//! must not succeed after that.
+//! must not succeed after that. Beside them stands what else the rows do not tell of the writes that made them.
 
 use bytes::Bytes;
-use model::{ClientId, Lsn, RequestId, Timestamp};
+use model::{Change, ClientId, FamilyId, Lsn, RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Clients that are remembered; the one that was silent for the longest part of the log is forgotten first. Repeats
 /// come within a client's deadline, which is seconds, so what is forgotten is long past.
@@ -23,6 +23,8 @@ pub struct Completions {
     by_age: BTreeMap<Lsn, ClientId>,
     /// The newest version of all.
     newest: Timestamp,
+    /// Families of which single versions were deleted ([`crate::digest`] says what for).
+    erased: BTreeSet<FamilyId>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,20 @@ impl Completions {
     /// The newest version that any request got, also those that are forgotten.
     pub fn newest(&self) -> Timestamp {
         self.newest
+    }
+
+    /// These changes are being applied.
+    pub fn note(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::DeleteCell { family, .. } = change {
+                self.erased.insert(*family);
+            }
+        }
+    }
+
+    /// Families of which single versions were ever deleted.
+    pub fn erased(&self) -> &BTreeSet<FamilyId> {
+        &self.erased
     }
 
     /// The entry at `lsn`, whose version is `version`, has carried out the request.

@@ -94,6 +94,9 @@ impl Node {
         if !matches!(hosted.replica.role(), Role::Primary | Role::Secondary) {
             return Err(Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() });
         }
+        if hosted.is_doubtful() {
+            return Err(Refusal::NotReady(tablet));
+        }
         let seen = Seen::of(hosted, now, read.max_lag);
         seen.check(now, tablet)?;
         if self.reads.len() >= MOST_READS {
@@ -124,7 +127,9 @@ impl Node {
         found: Result<Found, store::Error>,
         out: &mut Vec<Effect>,
     ) {
-        if let Err(refusal) = seen.check(now, tablet) {
+        let doubtful = self.hosted.get(&tablet).is_some_and(Hosted::is_doubtful);
+        let fit = if doubtful { Err(Refusal::NotReady(tablet)) } else { seen.check(now, tablet) };
+        if let Err(refusal) = fit {
             out.push(Effect::Refuse(ticket, refusal));
             return;
         }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Cell, Command, Condition, Configuration, Instant, Lineage, Lsn, NodeId, Outcome, Payload, ReadOptions,
-    Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Cell, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, NodeId, Outcome, Payload,
+    ReadOptions, Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
 };
 use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// A version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -52,6 +52,8 @@ pub(crate) enum Applied {
     Row(Bytes, Option<(Ticket, Result<Reply, Refusal>)>),
     /// The tablet ends here, and these begin.
     Split(Vec<Hosted>),
+    /// What is there now is to be summed up.
+    Digest(Digest),
     /// A committed entry makes no sense: its bytes are not a command.
     Broken(String),
 }
@@ -79,6 +81,10 @@ pub(crate) struct Hosted {
     pub flush_after: Instant,
     /// What of it cannot be read any more.
     pub damage: Option<String>,
+    /// The damage is that it holds something else than the others: whatever it says may be wrong.
+    pub diverged: bool,
+    /// The newest digest that it has answered.
+    pub summed_up: Option<Lsn>,
     /// Where it comes from, if it was not made empty.
     pub origin: Option<Origin>,
     /// The configuration with which it was made here.
@@ -122,6 +128,8 @@ impl Hosted {
             receiving: None,
             flush_after: Instant::ZERO,
             damage: None,
+            diverged: false,
+            summed_up: None,
             origin: None,
             first: assignment.configuration.clone(),
             ending: Ending::default(),
@@ -160,7 +168,12 @@ impl Hosted {
 
     /// May new writes go into the log?
     pub fn may_write(&self, now: Instant) -> bool {
-        self.replica.may_write(now) && !self.ending.is_closed()
+        self.replica.may_write(now) && !self.ending.is_closed() && !self.is_doubtful()
+    }
+
+    /// What it says may be wrong, and others know better.
+    pub fn is_doubtful(&self) -> bool {
+        self.diverged && !self.is_alone()
     }
 
     /// Takes note of a version in the log, so that later ones are later.
@@ -180,6 +193,10 @@ impl Hosted {
             Ok(Payload::Write(command)) if !self.ending.has_ended() => command,
             Ok(Payload::Write(_)) => return Some(Applied::Broken(format!("entry {} follows a split", entry.lsn))),
             Ok(Payload::Split(split)) => return Some(self.apply_split(entry.lsn, split)),
+            Ok(Payload::Digest(digest)) => {
+                self.rows.skip(entry.lsn);
+                return Some(Applied::Digest(digest));
+            }
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
         self.saw_version(version);
@@ -191,6 +208,7 @@ impl Hosted {
         let answer = match (seen, changes) {
             (Seen::Never, Some(changes)) => {
                 self.rows.apply(entry.lsn, &row, &changes, version);
+                self.completions.note(&changes);
                 self.completions.record(entry.lsn, request, version, Completion::Applied(version));
                 Ok(Reply::Written(Outcome::Applied { version }))
             }

@@ -21,6 +21,7 @@ mod assign;
 mod beacons;
 mod catch_up;
 mod deadlines;
+mod digest;
 mod events;
 mod eventual;
 mod garbage;

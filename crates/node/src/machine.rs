@@ -1,6 +1,7 @@
 //! The node itself: who gets which input, and what its tablets' effects become.
 
 use bytes::Bytes;
+use model::request::Role;
 use model::{ClusterId, Epoch, Incarnation, Instant, Lsn, NodeId, Refusal, Schema, TabletId, Ticket, Timestamp};
 use protocol::notes::Notes;
 use protocol::replica::{Effect as GroupEffect, Input as GroupInput};
@@ -14,11 +15,12 @@ use store::{Error, Job};
 use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
 use crate::deadlines::Deadlines;
+use crate::digest::Digests;
 use crate::eventual::Seen;
 use crate::garbage::Garbage;
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
-use crate::quarantine::{Lost, Tally};
+use crate::quarantine::{Lost, Refused, Tally};
 use crate::read::Found;
 use crate::report::Reporting;
 use crate::scrub::Scrubbing;
@@ -54,12 +56,14 @@ pub struct Upkeep {
     pub trash_keep: Duration,
     /// All files are read once in this time, to find damage; zero is never.
     pub scrub_every: Duration,
+    /// All groups that the node leads compare their replicas once in this time; zero is never.
+    pub digest_every: Duration,
 }
 
 impl Default for Upkeep {
     fn default() -> Upkeep {
         let day = Duration::from_secs(86_400);
-        Upkeep { date: Timestamp(0), trash_keep: day, scrub_every: day * 3 }
+        Upkeep { date: Timestamp(0), trash_keep: day, scrub_every: day * 3, digest_every: day / 4 }
     }
 }
 
@@ -105,6 +109,8 @@ pub(crate) enum Working {
     Receive { tablet: TabletId, attempt: u64, len: u64 },
     Adopt { tablet: TabletId, upto: Lsn, note: Bytes },
     Scrub { tablet: TabletId },
+    CheckLog,
+    Digest { tablet: TabletId },
     Empty,
 }
 
@@ -122,7 +128,12 @@ pub struct Node {
     /// Until then, a tablet that nobody here knows may be one that the log has lost.
     pub(crate) forgot: Option<Instant>,
     pub(crate) scrubbing: Scrubbing,
+    pub(crate) digests: Digests,
     pub(crate) garbage: Garbage,
+    /// Tablets of which the disk refused to read something lately.
+    pub(crate) refused: BTreeMap<TabletId, Refused>,
+    /// Tablets that are learned anew, and why.
+    pub(crate) healing: BTreeMap<TabletId, String>,
     /// How often damage was met, by what was damaged, and how often it was repaired.
     pub(crate) tally: Tally,
     /// Tablets whose replicas were stepped in this batch.
@@ -180,6 +191,7 @@ pub struct Node {
 impl Node {
     pub(crate) fn new(options: Options, identity: crate::identity::Identity, now: Instant) -> Node {
         let date = options.upkeep.date;
+        let digests = Digests::new(now, options.upkeep.digest_every);
         Node {
             options,
             cluster: None,
@@ -189,6 +201,9 @@ impl Node {
             lost: BTreeMap::new(),
             forgot: None,
             scrubbing: Scrubbing::new(now),
+            digests,
+            refused: BTreeMap::new(),
+            healing: BTreeMap::new(),
             garbage: Garbage::new(now),
             tally: Tally::default(),
             touched: BTreeSet::new(),
@@ -340,9 +355,13 @@ impl Node {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         hosted.marks += 1;
         let mark = hosted.marks;
-        let what = format!("{:?} as {:?}", hosted.replica.configuration(), hosted.replica.role());
+        let role = hosted.replica.role();
+        let what = format!("{:?} as {role:?}", hosted.replica.configuration());
         let record = state_record(hosted);
         self.log(vec![record], out);
+        if matches!(role, Role::Primary | Role::Secondary) {
+            self.on_healed(tablet, out);
+        }
         self.unsynced.push_back((self.logged, tablet, mark));
         self.changed = true;
         out.push(Effect::Event(Event { name: "replica_configured", tablet: Some(tablet), what }));
@@ -375,8 +394,9 @@ impl Node {
     /// Applies what is committed, answers whoever waits, and lets those go on who waited for these rows.
     fn apply(&mut self, now: Instant, tablet: TabletId, commits: Vec<(Entry, Option<Ticket>)>, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        let (mut rows, mut heirs) = (Vec::new(), None);
+        let (mut rows, mut heirs, mut pinned) = (Vec::new(), None, Vec::new());
         for (entry, ticket) in commits {
+            let lsn = entry.lsn;
             match hosted.apply(entry, ticket) {
                 Some(Applied::Row(row, reply)) => {
                     out.extend(reply.map(|(ticket, answer)| match answer {
@@ -387,6 +407,7 @@ impl Node {
                     rows.push(row);
                 }
                 Some(Applied::Split(born)) => heirs = Some(born),
+                Some(Applied::Digest(digest)) => pinned.push(hosted.pin(lsn, digest)),
                 Some(Applied::Broken(what)) => {
                     out.push(Effect::Stop(format!("tablet {tablet} cannot go on: {what}")));
                     return;
@@ -398,21 +419,22 @@ impl Node {
             Some(heirs) => self.on_born(now, tablet, heirs, out),
             None => rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out)),
         }
+        pinned.into_iter().for_each(|pinned| self.on_digest_applied(now, pinned, out));
         self.flush_if_due(now, tablet, out);
     }
 
     fn on_read_done(&mut self, now: Instant, id: u64, found: Result<Found, Error>, out: &mut Vec<Effect>) {
         match self.reads.remove(&id) {
             Some(Reading::Request { ticket, tablet, epoch, schema }) => {
-                self.notice(tablet, &found, out);
+                self.notice(now, tablet, &found, out);
                 self.answer_read(now, ticket, tablet, epoch, schema, found, out);
             }
             Some(Reading::Eventual { ticket, tablet, schema, seen }) => {
-                self.notice(tablet, &found, out);
+                self.notice(now, tablet, &found, out);
                 self.answer_eventual(now, ticket, tablet, schema, seen, found, out);
             }
             Some(Reading::Condition { tablet, epoch, write }) => {
-                self.notice(tablet, &found, out);
+                self.notice(now, tablet, &found, out);
                 let row = write.mutation.row.clone();
                 let hosted = self.hosted.get(&tablet);
                 if hosted.is_some_and(|hosted| hosted.replica.epoch() == epoch && hosted.may_write(now)) {
@@ -427,7 +449,7 @@ impl Node {
                 }
             }
             Some(Reading::Middle { tablet, wish }) => {
-                self.notice(tablet, &found, out);
+                self.notice(now, tablet, &found, out);
                 self.on_middle(now, tablet, wish, found, out);
             }
             None => {}
@@ -454,6 +476,12 @@ impl Node {
             }
             NodeMessage::Group(tablet, GroupMessage::Chunk { attempt, file, offset, bytes }) => {
                 self.on_chunk(tablet, attempt, file, offset, bytes, out);
+            }
+            NodeMessage::Group(tablet, GroupMessage::Digest { epoch, lsn, sums }) => {
+                self.on_digest(now, tablet, from, epoch, lsn, sums, out);
+            }
+            NodeMessage::Group(tablet, GroupMessage::Diverged { epoch, lsn, what }) => {
+                self.on_diverged(tablet, from, epoch, lsn, what, out);
             }
             // What a replica would acknowledge now, the checkpoint would take away again.
             NodeMessage::Group(tablet, _)
@@ -515,6 +543,7 @@ impl Node {
             }
         }
         self.scrub_if_due(now, out);
+        self.digest_if_due(now, out);
         self.empty_trash_if_due(now, out);
     }
 
@@ -570,9 +599,10 @@ impl Core for Node {
     fn deadline(&self) -> Option<Instant> {
         let replicas = self.deadlines.earliest();
         let own = self.next_beacon.min(self.reported + self.options.timing.heartbeat);
-        let scrub = self.scrubbing.deadline().filter(|_| !self.options.upkeep.scrub_every.is_zero());
+        let scrub = self.scrubbing.deadline(self.options.upkeep.scrub_every);
+        let digest = self.digests.deadline(self.options.upkeep.digest_every);
         let silence = self.silence_deadline();
-        [replicas, silence, scrub, self.garbage.deadline(), self.notes.deadline(), Some(own)]
+        [replicas, silence, scrub, digest, self.garbage.deadline(), self.notes.deadline(), Some(own)]
             .into_iter()
             .flatten()
             .min()

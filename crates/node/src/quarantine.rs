@@ -18,6 +18,7 @@ use bytes::Bytes;
 use model::request::{ReplicaReport, Role};
 use model::{Assignment, Epoch, Instant, Lsn, NodeId, Refusal, TabletId};
 use protocol::replica::Effect as GroupEffect;
+use std::time::Duration;
 use store::Error;
 use store::log::{Kind, Record};
 
@@ -35,6 +36,20 @@ pub(crate) struct Lost {
     learner: Option<NodeId>,
     /// Nothing is left of it here, so it may be learned.
     gone: bool,
+}
+
+/// So long and so often the disk must have refused to read before the bytes are given up: it may pass.
+const UNREADABLE_FOR: Duration = Duration::from_secs(10);
+const UNREADABLE_TIMES: u32 = 3;
+/// What is longer ago counts no more.
+const FORGIVEN: Duration = Duration::from_secs(600);
+
+/// Reads of a tablet that the disk refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    since: Instant,
+    last: Instant,
+    times: u32,
 }
 
 /// How often damage was met, and how often it was repaired, since the start.
@@ -91,15 +106,19 @@ impl Lost {
 impl Node {
     /// Something of the tablet cannot be read any more, and this is how it showed.
     pub(crate) fn quarantine(&mut self, tablet: TabletId, error: &Error, out: &mut Vec<Effect>) {
+        self.condemn(tablet, error.to_string(), out);
+    }
+
+    /// The replica is not what it should be, and this is why.
+    pub(crate) fn condemn(&mut self, tablet: TabletId, why: String, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| hosted.damage.is_none()) else { return };
         let role = hosted.replica.role();
-        let alone = hosted.is_alone();
-        hosted.damage = Some(error.to_string());
-        self.reporting.stir(tablet);
-        let what = match alone {
-            true => format!("{error}; this is the only copy: what can be read is served, the rest is refused"),
-            false => format!("{error}; it was {role:?}, and is to learn the tablet anew from the others"),
+        let what = match hosted.is_alone() {
+            true => format!("{why}; this is the only copy: what can be read is served, the rest is refused"),
+            false => format!("{why}; it was {role:?}, and is to learn the tablet anew from the others"),
         };
+        hosted.damage = Some(why);
+        self.reporting.stir(tablet);
         out.push(Effect::Event(Event { name: "replica_damaged", tablet: Some(tablet), what }));
         self.tally.tables += 1;
         self.changed = true;
@@ -111,7 +130,7 @@ impl Node {
     /// How a read that met damage is refused: it succeeds elsewhere soon, unless there is no other copy.
     pub(crate) fn refusal_of(&self, tablet: TabletId, error: &Error) -> Refusal {
         match self.hosted.get(&tablet) {
-            Some(hosted) if hosted.is_alone() || !error.is_corrupt() => Refusal::Corrupt(error.to_string()),
+            Some(hosted) if hosted.is_alone() => Refusal::Corrupt(error.to_string()),
             _ => Refusal::NotReady(tablet),
         }
     }
@@ -203,11 +222,21 @@ impl Node {
         if *learner != Some(me) || self.dropping.contains(&tablet) {
             return true;
         }
-        self.lost.remove(&tablet);
+        if let Some(lost) = self.lost.remove(&tablet) {
+            self.healing.insert(tablet, lost.why);
+        }
         self.tally.rebuilt += 1;
         let what = String::from("learns the tablet anew");
         out.push(Effect::Event(Event { name: "replica_rebuilding", tablet: Some(tablet), what }));
         false
+    }
+
+    /// What was learned anew is a member again.
+    pub(crate) fn on_healed(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
+        if let Some(why) = self.healing.remove(&tablet) {
+            let what = format!("is a member again; it was taken out because {why}");
+            out.push(Effect::Event(Event { name: "replica_healed", tablet: Some(tablet), what }));
+        }
     }
 
     /// Nobody wants the lost tablet any more: its table is gone, or its group is complete.
@@ -235,11 +264,33 @@ impl Node {
     }
 
     /// Looks for damage in what a job or a read has brought.
-    pub(crate) fn notice<T>(&mut self, tablet: TabletId, result: &Result<T, Error>, out: &mut Vec<Effect>) {
-        if let Err(error) = result
-            && error.is_corrupt()
-        {
-            self.quarantine(tablet, error, out);
+    pub(crate) fn notice<T>(
+        &mut self,
+        now: Instant,
+        tablet: TabletId,
+        result: &Result<T, Error>,
+        out: &mut Vec<Effect>,
+    ) {
+        match result {
+            Err(error) if error.is_corrupt() => self.quarantine(tablet, error, out),
+            Err(error) if error.is_unreadable() => self.on_unreadable(now, tablet, error, out),
+            _ => {}
+        }
+    }
+
+    /// The disk has refused to read. Once may be chance; if it goes on, what lies there is lost.
+    fn on_unreadable(&mut self, now: Instant, tablet: TabletId, error: &Error, out: &mut Vec<Effect>) {
+        let first = || Refused { since: now, last: now, times: 0 };
+        let refused = self.refused.entry(tablet).or_insert_with(first);
+        if now.since(refused.last) > FORGIVEN {
+            *refused = first();
+        }
+        (refused.last, refused.times) = (now, refused.times.saturating_add(1));
+        let long = now.since(refused.since);
+        if refused.times >= UNREADABLE_TIMES && long >= UNREADABLE_FOR {
+            let why = format!("{error}; {} times in {} s", refused.times, long.as_secs());
+            self.refused.remove(&tablet);
+            self.condemn(tablet, why, out);
         }
     }
 }

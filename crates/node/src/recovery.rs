@@ -119,6 +119,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
         log.append(&lost)?;
         log.sync()?;
     }
+    node.scrubbing.log = Some(reader.clone());
     node.forgot = recovered.forgot.then(|| now + node.options.timing.session);
     let hands = Hands { log, reader, keeper: Arc::new(keeper), notes };
     Ok((node, hands))
@@ -166,7 +167,8 @@ impl Recovering<'_> {
             match hosted.apply(entry, None) {
                 Some(Applied::Split(born)) => heirs = born,
                 Some(Applied::Broken(what)) => return Err(broken(tablet, &what)),
-                Some(Applied::Row(..)) | None => {}
+                // Nobody waits for the sums of a former life.
+                Some(Applied::Row(..) | Applied::Digest(_)) | None => {}
             }
         }
         let tail: Vec<Entry> = Entries::after(reader, tablet, committed, self.found.last).collect::<Result<_, _>>()?;

@@ -134,6 +134,7 @@ impl Node {
             replicas,
             gone,
             sent: now,
+            scrub: self.scrub_report(now),
         }));
         self.report_all_ended(out);
     }

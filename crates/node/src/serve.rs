@@ -222,7 +222,7 @@ impl Node {
         let what = what(hosted)?;
         let options = resolve_options(&hosted.schema, options)?;
         let epoch = hosted.replica.epoch();
-        if !hosted.replica.may_read(now) && !self.may_read(tablet, now) {
+        if (!hosted.replica.may_read(now) && !self.may_read(tablet, now)) || hosted.is_doubtful() {
             return Err(match hosted.replica.role() {
                 Role::Primary => Refusal::NotReady(tablet),
                 _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
@@ -252,7 +252,8 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let hosted = self.hosted.get(&tablet);
-        let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && self.may_read(tablet, now));
+        let may = |hosted: &Hosted| self.may_read(tablet, now) && !hosted.is_doubtful();
+        let leased = hosted.filter(|hosted| hosted.replica.epoch() == epoch && may(hosted));
         if let Some(refusal) = self.moved(tablet) {
             out.push(Effect::Refuse(ticket, refusal));
             return;

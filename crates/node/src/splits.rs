@@ -108,6 +108,7 @@ impl Hosted {
             let mut hosted = Hosted::with(&assignment, replica, rows, self.completions.clone());
             hosted.saw_version(self.last_version);
             hosted.damage = self.damage.clone();
+            hosted.diverged = self.diverged;
             hosted.origin = Some(Origin { parent: self.id(), lsn });
             hosted
         };

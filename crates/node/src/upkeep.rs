@@ -17,7 +17,8 @@ impl Node {
             | Working::Drop { tablet: busy }
             | Working::Receive { tablet: busy, .. }
             | Working::Adopt { tablet: busy, .. } => *busy == tablet,
-            Working::Fetch { .. } | Working::Scrub { .. } | Working::Empty => false,
+            Working::CheckLog => false,
+            Working::Fetch { .. } | Working::Scrub { .. } | Working::Digest { .. } | Working::Empty => false,
         })
     }
 
@@ -69,14 +70,15 @@ impl Node {
         }
         match &working {
             // What a peer's piece brings is not ours; what is damaged of a checkpoint is found when it is adopted.
-            Working::Drop { .. } | Working::Receive { .. } | Working::Empty => {}
+            Working::Drop { .. } | Working::Receive { .. } | Working::CheckLog | Working::Empty => {}
             Working::Flush { tablet }
             | Working::Merge { tablet }
             | Working::Fetch { tablet, .. }
             | Working::Scrub { tablet }
+            | Working::Digest { tablet }
             | Working::Adopt { tablet, .. } => {
                 self.reporting.stir(*tablet);
-                self.notice(*tablet, &result, out);
+                self.notice(now, *tablet, &result, out);
             }
         }
         match (working, result) {
@@ -112,6 +114,8 @@ impl Node {
                 self.ask_master |= self.lost.contains_key(&tablet);
             }
             (Working::Scrub { tablet }, result) => self.on_scrubbed(now, tablet, result),
+            (Working::CheckLog, result) => self.on_log_checked(now, result, out),
+            (Working::Digest { .. }, result) => self.on_summed_up(now, result, out),
             (Working::Empty, result) => self.on_emptied(now, &result, out),
             // It stays among those to be dropped, and is tried again with the next report.
             (Working::Drop { .. }, Err(_)) => {}

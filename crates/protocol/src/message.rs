@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use model::event::Noted;
-use model::request::ReplicaReport;
+use model::request::{ReplicaReport, ScrubReport};
 use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, Split, SplitAt, TabletId};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,24 @@ pub enum GroupMessage {
         /// The sender's configuration.
         epoch: Epoch,
     },
+    /// Secondary to primary: the sums of what I hold as of that entry, which asks for them.
+    Digest {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// The entry.
+        lsn: Lsn,
+        /// Of the rows, by buckets, and of the completion records; none if there is nothing to compare.
+        sums: Vec<u64>,
+    },
+    /// Primary to secondary: most hold something else than you.
+    Diverged {
+        /// The sender's configuration.
+        epoch: Epoch,
+        /// As of this entry.
+        lsn: Lsn,
+        /// The difference, in words.
+        what: String,
+    },
 }
 
 /// A file of a checkpoint.
@@ -206,6 +224,8 @@ pub enum ToMaster {
         gone: Vec<TabletId>,
         /// When, by the node's clock; comes back in the answer.
         sent: Instant,
+        /// How far it is with reading all that it keeps.
+        scrub: ScrubReport,
     },
     /// Make this the configuration, if the present one is its predecessor (PacificA, 2.4), for this reason.
     Propose(TabletId, Configuration, Why),
@@ -287,4 +307,8 @@ pub enum FromMaster {
     Ended(Vec<(TabletId, Lsn, TabletId)>),
     /// The heartbeat that was sent at this time builds on one that this master does not know: say everything.
     SayAll(Instant),
+    /// To the primary of the tablet: compare its replicas now.
+    Check(TabletId),
+    /// Read all that lies there, now.
+    Scrub,
 }

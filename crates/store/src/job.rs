@@ -4,11 +4,14 @@
 //! [`crate::tablet::Tablet::install`] takes what was [`Done`]. Jobs that change one tablet never overlap; whoever runs
 //! them sees to it. A job that failed changed nothing that counts, and may be run again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Bytes, Lsn, RowRange, Schema, TabletId, Timestamp};
+use model::{Bytes, FamilyId, Lsn, RowRange, Schema, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Sums;
+use crate::log::{self, LogReader};
 use crate::memtable::Memtable;
 use crate::scrub;
 use crate::sstable::Table;
@@ -111,6 +114,32 @@ pub enum Job {
         /// About so much.
         bytes: u64,
     },
+    /// Reads a part of the log, to see that it is whole.
+    CheckLog {
+        /// By this reader,
+        reader: LogReader,
+        /// from here on,
+        from: log::Checked,
+        /// about so much.
+        bytes: u64,
+    },
+    /// Sums up a part of what a tablet holds, to compare it with its peers'. See [`crate::digest`].
+    Digest {
+        /// Of this one.
+        view: View,
+        /// From this row on.
+        from: Bytes,
+        /// About so much.
+        bytes: u64,
+        /// By which families and retention are judged,
+        schema: Arc<Schema>,
+        /// as of this time.
+        now: Timestamp,
+        /// Families of which replicas may hold different versions.
+        without: BTreeSet<FamilyId>,
+        /// What came before.
+        sums: Box<Sums>,
+    },
     /// Removes what has been in the trash for long.
     Empty {
         /// Since before this date.
@@ -137,6 +166,10 @@ pub enum JobKind {
     Fetch,
     /// [`Job::Scrub`]
     Scrub,
+    /// [`Job::CheckLog`]
+    CheckLog,
+    /// [`Job::Digest`]
+    Digest,
     /// [`Job::Empty`]
     Empty,
 }
@@ -152,6 +185,8 @@ impl Job {
             Job::Adopt { .. } => JobKind::Adopt,
             Job::Fetch { .. } => JobKind::Fetch,
             Job::Scrub { .. } => JobKind::Scrub,
+            Job::CheckLog { .. } => JobKind::CheckLog,
+            Job::Digest { .. } => JobKind::Digest,
             Job::Empty { .. } => JobKind::Empty,
         }
     }
@@ -164,8 +199,8 @@ impl Job {
             | Job::Drop { tablet, .. }
             | Job::Receive { tablet, .. }
             | Job::Adopt { tablet, .. } => Some(*tablet),
-            Job::Fetch { view, .. } | Job::Scrub { view, .. } => Some(view.tablet()),
-            Job::Empty { .. } => None,
+            Job::Fetch { view, .. } | Job::Scrub { view, .. } | Job::Digest { view, .. } => Some(view.tablet()),
+            Job::CheckLog { .. } | Job::Empty { .. } => None,
         }
     }
 }
@@ -228,6 +263,22 @@ pub enum Done {
         bytes: u64,
         /// Where to go on; `None` at the end of the tablet.
         next: Option<scrub::Place>,
+    },
+    /// That part of the log is whole.
+    LogChecked {
+        /// So much was read.
+        bytes: u64,
+        /// Where to go on; `None` at its end.
+        next: Option<log::Checked>,
+    },
+    /// A part is summed up.
+    Digested {
+        /// With what came before.
+        sums: Box<Sums>,
+        /// So much was read.
+        bytes: u64,
+        /// The row to go on with; `None` at the end of the tablet.
+        next: Option<Bytes>,
     },
     /// The trash is emptier.
     Emptied {

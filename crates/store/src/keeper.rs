@@ -21,8 +21,9 @@ use disk::{Disk, File};
 use model::{Bytes, Lsn, TabletId, Timestamp};
 use parking_lot::Mutex;
 
-use crate::Error;
 use crate::compaction;
+use crate::digest;
+use crate::error::{Error, again_if_unreadable};
 use crate::job::{Done, FileInfo, Job};
 use crate::manifest::{self, Edit, Manifest, State};
 use crate::memtable::{MemoryCursor, Memtable};
@@ -97,8 +98,12 @@ impl Keeper {
     /// The tablet as its manifest has it. A table that cannot be read stays in its place and refuses.
     /// `opened` are the tables of others.
     fn open_tablet(&self, state: &State, opened: &mut BTreeMap<u64, Arc<Table>>) -> Result<Tablet, Error> {
-        let open = |&number: &u64| match self.open_table(number) {
-            Err(Error::Corrupt { file: path, offset, what }) => {
+        let open = |&number: &u64| match again_if_unreadable(|| self.open_table(number)) {
+            Err(error) if error.is_corrupt() || error.is_unreadable() => {
+                let (path, offset, what) = match error {
+                    Error::Corrupt { file, offset, what } => (file, offset, what),
+                    error => (path_of(number), 0, error.to_string()),
+                };
                 let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
                 Ok(Arc::new(Table::broken(file, path, Some(self.shelf.pin(number)), offset, what)))
             }
@@ -177,6 +182,14 @@ impl Keeper {
                     self.manifest.lock().check(view.tablet())?;
                 }
                 Ok(Done::Scrubbed { bytes, next })
+            }
+            Job::CheckLog { reader, from, bytes } => {
+                let (bytes, next) = reader.check(from, bytes)?;
+                Ok(Done::LogChecked { bytes, next })
+            }
+            Job::Digest { view, from, bytes, schema, now, without, mut sums } => {
+                let (bytes, next) = digest::slice(&view, from, bytes, &schema, now, &without, &mut sums)?;
+                Ok(Done::Digested { sums, bytes, next })
             }
             Job::Empty { until, bytes } => {
                 let (bytes, more) = trash::empty(&*self.disk, until, bytes)?;

@@ -18,6 +18,7 @@ pub mod fsck;
 pub mod log;
 
 pub mod compaction;
+pub mod digest;
 pub mod job;
 pub mod keeper;
 pub mod key;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use model::{Bytes, Change, Lsn, RowRange, Timestamp};
 use parking_lot::RwLock;
 
-use crate::key::{self, Seq};
+use crate::key::{self, Scope, Seq};
 
 /// What an entry costs beside its bytes: two handles and its share of a tree node.
 const OVERHEAD: usize = 96;
@@ -39,6 +39,22 @@ impl Memtable {
             sorted.weight += key.len() + value.len() + OVERHEAD;
             sorted.entries.insert(key, value);
         }
+    }
+
+    /// For the simulator: memory goes wrong, and there is an old version that nobody wrote. False if it holds no version.
+    pub(crate) fn go_wrong(&self) -> bool {
+        let mut sorted = self.0.write();
+        let version = sorted.entries.iter().find_map(|(key, value)| {
+            let parts = key::Parts::parse(key)?;
+            let Scope::Cell { sets: true, .. } = parts.scope else { return None };
+            let (family, timestamp, value) = (parts.family, Timestamp(1), value.clone());
+            let change = Change::Put { family, qualifier: key::unescape(parts.qualifier), timestamp, value };
+            Some((key::unescape(parts.row), change, parts.seq.0))
+        });
+        let Some((row, change, lsn)) = version else { return false };
+        let key = key::of_change(&row, &change, Seq(lsn, u32::MAX), Timestamp(1));
+        sorted.entries.insert(key, Bytes::from_static(b"0"));
+        true
     }
 
     /// Takes over the other one's changes of rows within `bounds`.

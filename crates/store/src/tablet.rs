@@ -124,6 +124,12 @@ impl Tablet {
         self.applied = lsn;
     }
 
+    /// For the simulator, in which memory goes wrong without anybody noticing. False if there is nothing in memory.
+    #[doc(hidden)]
+    pub fn go_wrong(&self) -> bool {
+        self.live.go_wrong()
+    }
+
     /// Everything up to this is seen by views.
     pub fn applied(&self) -> Lsn {
         self.applied
@@ -247,6 +253,8 @@ impl Tablet {
             | Done::Received { .. }
             | Done::Fetched(_)
             | Done::Scrubbed { .. }
+            | Done::LogChecked { .. }
+            | Done::Digested { .. }
             | Done::Emptied { .. } => {}
         }
         assert!(self.flushed() <= self.applied);
@@ -261,7 +269,14 @@ impl Tablet {
                 }
             }
             JobKind::Merge => self.merging = false,
-            JobKind::Drop | JobKind::Receive | JobKind::Adopt | JobKind::Fetch | JobKind::Scrub | JobKind::Empty => {}
+            JobKind::Drop
+            | JobKind::Receive
+            | JobKind::Adopt
+            | JobKind::Fetch
+            | JobKind::Scrub
+            | JobKind::CheckLog
+            | JobKind::Digest
+            | JobKind::Empty => {}
         }
     }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::request::{
-    ClusterMap, ClusterStatus, Losses, MasterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus,
+    ClusterMap, ClusterStatus, Losses, MasterStatus, NewTable, NodeStatus, ReplicaReport, Role, ScrubReport,
+    TabletStatus,
 };
 use model::{
     AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
-    NodeId, Partition, Retention, Schema, Slice, Split, TableId, Tablet, TabletId, limits,
+    NodeId, Partition, Retention, Schema, Slice, Split, TableId, Tablet, TabletId, Timestamp, limits,
 };
 
 use crate::convert::{Invalid, missing};
@@ -242,7 +243,8 @@ impl TryFrom<v1::Table> for Schema {
     fn try_from(message: v1::Table) -> Result<Schema, Invalid> {
         let family = |family: v1::Family| {
             let retention = retention_from_proto(family.retention)?;
-            Ok(Family { id: FamilyId(family.id), name: family.name, retention })
+            // Only nodes and masters care, who have it otherwise.
+            Ok(Family { id: FamilyId(family.id), name: family.name, retention, loosened: false })
         };
         Ok(Schema {
             table: TableId(message.id),
@@ -371,6 +373,11 @@ impl From<ClusterStatus> for v1::ClusterStatus {
             heard_ms_ago: node.heard_ms_ago,
             disk_full: node.disk_full,
             draining: node.draining,
+            scrub: Some(v1::ScrubReport {
+                percent: node.scrub.percent.into(),
+                completed_us: node.scrub.completed.map(|date| date.0),
+                damage: node.scrub.damage,
+            }),
         };
         let tablet = |tablet: TabletStatus| v1::TabletStatus {
             assignment: Some(assignment_to_proto(tablet.assignment)),
@@ -425,6 +432,7 @@ impl TryFrom<v1::ClusterStatus> for ClusterStatus {
             heard_ms_ago: node.heard_ms_ago,
             disk_full: node.disk_full,
             draining: node.draining,
+            scrub: node.scrub.map(scrub_from_proto).unwrap_or_default(),
         };
         let tablet = |tablet: v1::TabletStatus| {
             let assignment = tablet.assignment.ok_or_else(|| missing("assignment of a tablet"))?;
@@ -441,6 +449,14 @@ impl TryFrom<v1::ClusterStatus> for ClusterStatus {
             tablets: message.tablets.into_iter().map(tablet).collect::<Result<_, _>>()?,
             masters: masters_from_proto(message.masters),
         })
+    }
+}
+
+fn scrub_from_proto(scrub: v1::ScrubReport) -> ScrubReport {
+    ScrubReport {
+        percent: u8::try_from(scrub.percent).unwrap_or(100),
+        completed: scrub.completed_us.map(Timestamp),
+        damage: scrub.damage,
     }
 }
 
@@ -467,6 +483,8 @@ impl TryFrom<v1::OperateRequest> for AdminRequest {
                 from: NodeId(recover.from),
                 empty: recover.empty,
             },
+            What::CheckTablet(tablet) => AdminRequest::CheckTablet(TabletId(tablet)),
+            What::ScrubNode(node) => AdminRequest::ScrubNode(NodeId(node)),
         })
     }
 }
@@ -480,6 +498,8 @@ pub fn operate_request(request: &AdminRequest) -> Option<v1::OperateRequest> {
         AdminRequest::MoveTablet { tablet, from, to } => What::Move(Move { tablet: tablet.0, from: from.0, to: to.0 }),
         AdminRequest::Transfer { tablet, to } => What::Transfer(Transfer { tablet: tablet.0, to: to.0 }),
         AdminRequest::Losses(tablet) => What::Losses(tablet.0),
+        AdminRequest::CheckTablet(tablet) => What::CheckTablet(tablet.0),
+        AdminRequest::ScrubNode(node) => What::ScrubNode(node.0),
         AdminRequest::Recover { tablet, epoch, from, empty } => {
             What::Recover(Recover { tablet: tablet.0, epoch: epoch.0, from: from.0, empty })
         }

@@ -64,7 +64,8 @@ fn options() -> ReadOptions<String> {
 }
 
 fn schema() -> Schema {
-    let family = |id, name: &str, retention| Family { id: FamilyId(id), name: String::from(name), retention };
+    let family =
+        |id, name: &str, retention| Family { id: FamilyId(id), name: String::from(name), retention, loosened: false };
     let rules = vec![Retention::Versions(3), Retention::Age(Duration::from_millis(1_500)), Retention::Keep];
     Schema {
         table: TableId(2),
@@ -314,6 +315,7 @@ fn the_status_comes_out_as_it_went_in() {
         heard_ms_ago: Some(0),
         disk_full: true,
         draining: true,
+        scrub: model::request::ScrubReport { percent: 41, completed: Some(Timestamp(1_700)), damage: 2 },
     };
     let status = ClusterStatus {
         cluster: ClusterId(0xabc),

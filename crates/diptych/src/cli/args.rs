@@ -246,6 +246,12 @@ pub enum NodeCommand {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Have a node read all that it keeps, now, to find damage
+    Scrub {
+        /// n1, n2 …
+        #[arg(value_parser = parse::node)]
+        node: NodeId,
+    },
     /// Strike a node off the list that keeps nothing any more; its id is not used again
     Remove {
         /// n1, n2 …
@@ -284,6 +290,9 @@ pub struct NodeRun {
     /// In what time to read all files once, to find damage; 0s for never
     #[arg(long, default_value = "3d", value_parser = parse::duration, value_name = "DURATION")]
     pub scrub_every: Duration,
+    /// In what time to compare the replicas of all tablets that it leads once; 0s for never
+    #[arg(long, default_value = "6h", value_parser = parse::duration, value_name = "DURATION")]
+    pub digest_every: Duration,
     /// How long to keep what was thrown away
     #[arg(long, default_value = "24h", value_parser = parse::duration, value_name = "DURATION")]
     pub trash_keep: Duration,
@@ -385,6 +394,12 @@ pub enum TabletCommand {
         /// Do not wait until it is done
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Compare what a tablet's replicas hold; exits with 1 if they differ
+    Check {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
     },
     /// Begin a tablet anew whose members are all gone; without --from or --empty it only says what would be lost
     Recover {

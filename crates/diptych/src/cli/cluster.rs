@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use client::{Client, NodeAction};
-use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, ScrubReport, TabletStatus};
 use model::text::printable;
 use model::{AdminReply, AdminRequest, NodeId, TabletId};
 use serde_json::{Value, json};
@@ -64,6 +64,7 @@ pub async fn node(client: &Client, command: NodeCommand, out: &mut Output) -> Re
         NodeCommand::Kill(name) => (name, NodeAction::Kill, "killed"),
         NodeCommand::Restart(name) => (name, NodeAction::Restart, "restarted"),
         NodeCommand::Drain { node, undo, no_wait } => return operate::drain(client, node, !undo, !no_wait, out).await,
+        NodeCommand::Scrub { node } => return operate::scrub(client, node, out).await,
         NodeCommand::Remove { node } => return operate::remove(client, node, out).await,
         NodeCommand::Run(_) => unreachable!("`cli::run` carries it out"),
     };
@@ -83,6 +84,7 @@ pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -
         TabletCommand::Recover { tablet, from, empty, yes } => {
             return operate::recover(client, tablet, from, empty, yes, out).await;
         }
+        TabletCommand::Check { tablet } => return operate::check(client, tablet, out).await,
         TabletCommand::Split { tablet, at } => return split(client, tablet, at, out).await,
     };
     let status = fetch(client).await?;
@@ -196,13 +198,25 @@ fn nodes_table(status: &ClusterStatus, pids: &Pids, out: &mut Output) -> Result<
         let heard = node.heard_ms_ago.map_or_else(|| String::from("-"), |ms| format!("{:.1} s ago", ms as f64 / 1e3));
         let pid = pids.get(&node.node.to_string()).map_or_else(|| String::from("-"), ToString::to_string);
         let id = node.node.to_string();
-        vec![id, state.into(), heard, primaries.to_string(), secondaries.to_string(), node.address.clone(), pid]
+        let (led, followed) = (primaries.to_string(), secondaries.to_string());
+        vec![id, state.into(), heard, led, followed, scrubbed(node), node.address.clone(), pid]
     };
-    let names = ["node", "state", "heard", "primary of#", "secondary of#", "address", "pid"];
+    let names = ["node", "state", "heard", "primary of#", "secondary of#", "read", "address", "pid"];
     let shown = if pids.is_empty() { names.len() - 1 } else { names.len() };
     let mut rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     rows.iter_mut().for_each(|row| row.truncate(shown));
     Ok(out.table(&names[..shown], rows)?)
+}
+
+/// How far it is with reading all that it keeps.
+fn scrubbed(node: &NodeStatus) -> String {
+    let ScrubReport { percent, completed, damage } = node.scrub;
+    let read = match (percent, completed) {
+        (0, None) => String::from("-"),
+        (0, Some(date)) => show::date(date),
+        (percent, _) => format!("{percent} %"),
+    };
+    if damage == 0 { read } else { format!("{read}, damage met {damage} times") }
 }
 
 fn tablets_table(tablets: Vec<&TabletStatus>, out: &mut Output) -> Result<(), Failure> {
@@ -274,6 +288,11 @@ pub fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> V
         "heard_ms_ago": node.heard_ms_ago,
         "disk_full": node.disk_full,
         "draining": node.draining,
+        "scrub": {
+            "percent": node.scrub.percent,
+            "completed": node.scrub.completed.map(show::date),
+            "damage": node.scrub.damage,
+        },
         "primary_of": primaries,
         "secondary_of": secondaries,
     });

@@ -1,10 +1,10 @@
-//! `node drain | remove`, `tablet move | transfer | recover`: what operators plan, and how far it is.
+//! `node drain | scrub | remove`, `tablet check | move | transfer | recover`: what operators plan, and how far it is.
 
 use std::time::Duration;
 
 use client::Client;
 use model::request::{ClusterStatus, Losses, ReplicaReport};
-use model::{AdminReply, AdminRequest, NodeId, TabletId};
+use model::{AdminReply, AdminRequest, EventQuery, NodeId, TabletId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +14,8 @@ use super::{Failure, Output};
 /// How often to look whether it is done, and how long without any progress before giving up looking.
 const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Replicas of some gigabytes are read in less.
+const CHECKED_WITHIN: Duration = Duration::from_secs(600);
 
 /// Empties the node, and waits until nothing is left on it or nothing more can leave it.
 pub async fn drain(client: &Client, node: NodeId, drain: bool, wait: bool, out: &mut Output) -> Result<(), Failure> {
@@ -46,6 +48,46 @@ pub async fn drain(client: &Client, node: NodeId, drain: bool, wait: bool, out: 
 pub async fn remove(client: &Client, node: NodeId, out: &mut Output) -> Result<(), Failure> {
     let words = ask(client, AdminRequest::RemoveNode(node)).await?;
     Ok(out.say(json!({"node": node.to_string(), "done": "removed"}), words)?)
+}
+
+pub async fn scrub(client: &Client, node: NodeId, out: &mut Output) -> Result<(), Failure> {
+    let words = ask(client, AdminRequest::ScrubNode(node)).await?;
+    Ok(out.say(json!({"node": node.to_string(), "done": "begun"}), words)?)
+}
+
+/// Has the replicas compared, and waits for the event that tells how they are.
+pub async fn check(client: &Client, tablet: TabletId, out: &mut Output) -> Result<(), Failure> {
+    let newest = EventQuery { limit: 1, ..EventQuery::default() };
+    let mut since = client.events(newest).await?.next;
+    ask(client, AdminRequest::CheckTablet(tablet)).await?;
+    let asked = Instant::now();
+    while asked.elapsed() < CHECKED_WITHIN {
+        let query = EventQuery {
+            since: Some(since),
+            limit: 100,
+            tablet: Some(tablet),
+            wait_ms: 2_000,
+            ..EventQuery::default()
+        };
+        let page = client.events(query).await?;
+        since = page.next;
+        for event in page.events {
+            let answer = json!({"tablet": tablet.to_string(), "event": event.name, "what": event.what});
+            match event.name.as_str() {
+                "replicas_agree" => return Ok(out.say(answer, event.what)?),
+                "replica_diverged" => {
+                    return Err(Failure::failed(format!("replicas of tablet {tablet} differ: {}", event.what))
+                        .hint("If a majority is right, the others heal by themselves: `diptych events --follow`."));
+                }
+                "digest_incomplete" => {
+                    return Err(Failure::failed(format!("tablet {tablet} was not compared: {}", event.what)));
+                }
+                _ => {}
+            }
+        }
+    }
+    Err(Failure::failed(format!("nothing was heard of tablet {tablet} for {CHECKED_WITHIN:?}"))
+        .hint("A large tablet takes long: `diptych events --follow` tells how it was."))
 }
 
 pub async fn move_tablet(

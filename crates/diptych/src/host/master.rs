@@ -534,6 +534,7 @@ mod tests {
             disk_full: false,
             base: None,
             gone: Vec::new(),
+            scrub: model::request::ScrubReport::default(),
             replicas: Vec::new(),
             sent: model::Instant::ZERO,
         }
@@ -599,6 +600,7 @@ mod tests {
             disk_full: false,
             base: None,
             gone: Vec::new(),
+            scrub: model::request::ScrubReport::default(),
             replicas,
             sent: model::Instant::ZERO,
         });

@@ -53,6 +53,8 @@ pub struct NodeArgs {
     pub trash_keep: Duration,
     /// All files are read once in this time, to find damage; zero is never.
     pub scrub_every: Duration,
+    /// All tablets that it leads compare their replicas once in this time; zero is never.
+    pub digest_every: Duration,
 }
 
 /// What the process of a master needs to know.

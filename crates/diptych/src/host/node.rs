@@ -93,7 +93,12 @@ async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<
         seed: chance(),
         flush: FlushOptions::default(),
         log: store::log::Options::default(),
-        upkeep: Upkeep { date: Clock::wall(), trash_keep: args.trash_keep, scrub_every: args.scrub_every },
+        upkeep: Upkeep {
+            date: Clock::wall(),
+            trash_keep: args.trash_keep,
+            scrub_every: args.scrub_every,
+            digest_every: args.digest_every,
+        },
     };
     let opening = tokio::task::spawn_blocking(move || {
         node::open(open_disk(&data)?, options, clock.now())

@@ -195,6 +195,7 @@ mod tests {
             heard_ms_ago: None,
             disk_full: false,
             draining: false,
+            scrub: model::request::ScrubReport::default(),
         };
         let tablets = vec![TabletStatus { assignment, replicas: Vec::new() }];
         let address = String::from("<b>");

@@ -295,7 +295,9 @@ impl Supervisor {
                 .chain(["--balance-after", BALANCE_AFTER])
                 .map(String::from)
                 .collect(),
-            None => ["node", "run", "--scrub-every", SCRUB_EVERY].map(String::from).into(),
+            None => {
+                ["node", "run", "--scrub-every", SCRUB_EVERY, "--digest-every", SCRUB_EVERY].map(String::from).into()
+            }
         };
         let mut flag = |name: &str, value: String| arguments.extend([String::from(name), value]);
         flag("--data", data);

@@ -302,6 +302,7 @@ fn strangers_are_turned_away() {
                 disk_full: false,
                 base: None,
                 gone: vec![],
+                scrub: model::request::ScrubReport::default(),
                 replicas: vec![],
                 sent: Instant::ZERO,
             },
@@ -325,6 +326,7 @@ fn copies_of_a_folder_are_turned_away() {
             disk_full: false,
             base: None,
             gone: vec![],
+            scrub: model::request::ScrubReport::default(),
             replicas: vec![],
             sent: Instant::ZERO,
         };
@@ -594,6 +596,7 @@ fn heartbeat(node: u32, replicas: Vec<ReplicaReport>) -> Input {
             disk_full: false,
             base: None,
             gone: vec![],
+            scrub: model::request::ScrubReport::default(),
             replicas,
             sent: Instant::ZERO,
         },

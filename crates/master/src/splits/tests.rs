@@ -232,6 +232,7 @@ fn beat(node: NodeId, tablets: &[TabletId], load: u64) -> Input {
         disk_full: false,
         base: None,
         gone: vec![],
+        scrub: model::request::ScrubReport::default(),
         replicas: tablets.iter().map(report).collect(),
     };
     Input::FromNode(node, heartbeat)

@@ -563,8 +563,13 @@ impl Replica {
     }
 
     fn on_message(&mut self, now: Instant, from: NodeId, message: GroupMessage, out: &mut Vec<Effect>) {
-        if let GroupMessage::Offer { .. } | GroupMessage::Fetch { .. } | GroupMessage::Chunk { .. } = message {
-            out.push(Effect::Suspect(from, "files are the node's affair"));
+        if let GroupMessage::Offer { .. }
+        | GroupMessage::Fetch { .. }
+        | GroupMessage::Chunk { .. }
+        | GroupMessage::Digest { .. }
+        | GroupMessage::Diverged { .. } = message
+        {
+            out.push(Effect::Suspect(from, "files and rows are the node's affair"));
             return;
         }
         let theirs = match &message {

@@ -35,6 +35,7 @@ impl Prefixes {
             postcard::from_bytes(&entry.payload).map_err(|error| format!("{entry:?} of {tablet}: {error}"))?;
         let command = match payload {
             Payload::Write(command) => command,
+            Payload::Digest(_) => return Ok(()),
             Payload::Split(split) => {
                 // Heirs know what their parent knew.
                 let of = self.heard.iter().filter(|((of, _), _)| *of == tablet);

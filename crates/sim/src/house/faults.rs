@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use disk::Disk;
 use model::random::Random;
+use model::request::Role;
 use model::{NodeId, TabletId};
 
 use super::coverage::State;
 use super::machine::Machine;
 use super::schedule::Planned;
-use super::world::{Checked, Happening, World};
+use super::world::{Checked, Happening, SETTLED, World};
 use crate::agenda::{MS, SECOND};
 
 /// A kind of trouble.
@@ -459,6 +460,27 @@ impl World {
         self.rotten = disk.flip(&file, offset, 1 << bit);
         self.say(format!("bit {bit} at {offset} of {file} ({len} bytes) of n{node} changes"));
         self.rotten
+    }
+
+    /// The memory of some member of a group goes wrong.
+    pub(super) fn go_wrong(&mut self) {
+        let nodes: Vec<usize> = (1..self.machines.len()).collect();
+        let Some(&node) = self.random.pick(&nodes) else { return };
+        let process = self.machines[node].process.as_ref().filter(|_| self.agenda.now() < self.later(SETTLED));
+        let member = |replica: &&protocol::Replica| matches!(replica.role(), Role::Primary | Role::Secondary);
+        let whole = |tablet: &TabletId| self.record.decided.get(tablet).is_some_and(|decided| decided.size() == 3);
+        let wrong = process.and_then(|process| {
+            let mut members = process.node.replicas().filter(member).map(protocol::Replica::tablet);
+            members.find(|tablet| whole(tablet) && process.node.go_wrong(*tablet))
+        });
+        match wrong {
+            Some(tablet) => {
+                self.wrong = true;
+                self.say(format!("n{node}'s memory of {tablet} goes wrong"));
+            }
+            None if self.agenda.now() < self.later(SETTLED) => self.agenda.after(50 * MS, Happening::GoWrong),
+            None => {}
+        }
     }
 
     /// Somebody has found changed bytes.

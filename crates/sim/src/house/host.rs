@@ -32,7 +32,7 @@ impl World {
         let rate = self.random.between(990_000, 1_010_001);
         let skew = self.random.below(10_000_000) as i64 - 5_000_000;
         let machine = &mut self.machines[node];
-        match machine.start(NodeId(node as u32), self.timing.clone(), now, rate, skew) {
+        match machine.start(NodeId(node as u32), self.timing.clone(), self.digest_every, now, rate, skew) {
             Ok(()) => {}
             Err(error) if error.is_full() || is_eio(&error) => {
                 self.say(format!("n{node} does not open: {error}"));
@@ -183,6 +183,10 @@ impl World {
                 self.summary.splits += u64::from(event.name == "tablet_born");
                 match event.name {
                     "peer_suspected" => return Err(format!("n{node}: {event:?}")),
+                    "replica_diverged" if !self.wrong => return Err(format!("n{node}: {event:?}")),
+                    "replica_diverged" => self.summary.diverged += 1,
+                    "replica_healed" => self.summary.healed += 1,
+                    "replica_damaged" if self.wrong => {}
                     "log_damaged" | "replica_damaged" => self.notice_damage(&format!("n{node}: {event:?}"))?,
                     _ => {}
                 }

@@ -77,7 +77,15 @@ impl Machine {
     }
 
     /// Starts the node. Small memtables and segments, so that a short history flushes, merges and trims.
-    pub fn start(&mut self, id: NodeId, timing: Timing, now: u64, rate: u64, skew: i64) -> Result<(), store::Error> {
+    pub fn start(
+        &mut self,
+        id: NodeId,
+        timing: Timing,
+        digest_every: Duration,
+        now: u64,
+        rate: u64,
+        skew: i64,
+    ) -> Result<(), store::Error> {
         self.life += 1;
         let options = node::Options {
             id,
@@ -90,6 +98,7 @@ impl Machine {
                 date: Timestamp(EPOCH_US + (now / 1_000) as i64 + skew),
                 trash_keep: Duration::from_secs(5),
                 scrub_every: Duration::from_secs(2),
+                digest_every,
             },
         };
         let (node, hands) = node::open(Arc::new(self.disk.clone()), options, Instant::ZERO)?;

@@ -64,6 +64,10 @@ pub struct Summary {
     pub coverage: Coverage,
     /// How often something broke.
     pub faults: u64,
+    /// How often replicas were found to hold different rows, and how often one has healed.
+    pub diverged: u64,
+    /// See `diverged`.
+    pub healed: u64,
     /// Nanoseconds of virtual time.
     pub lived: u64,
     /// Hash of everything that happened: the same seed gives the same.
@@ -81,6 +85,8 @@ pub struct Setting {
     pub calm: bool,
     /// How many clients.
     pub clients: Option<usize>,
+    /// The memory of some replica goes wrong, and nothing shows it.
+    pub goes_wrong: bool,
     /// When everything is healed, in nanoseconds, if earlier than usual.
     pub heal_at: Option<u64>,
     /// A history in which these strike one after the other is bad by definition. To try shrinking on.
@@ -163,6 +169,22 @@ mod tests {
         let lives = (0..24).map(|seed| run_with(seed, 0, &faults));
         let damaged = lives.map(|life| life.unwrap().damaged).filter(|damaged| *damaged).count();
         assert!(damaged > 3, "{damaged} of 24");
+    }
+
+    /// The memory of one of three goes wrong: sums at equal places show it, be it a secondary or the primary, and it learns
+    /// the tablet anew. In the end all are equal.
+    #[test]
+    fn a_difference_that_nothing_shows_is_found_and_heals() {
+        let faults = Some(Fault::parse("none").unwrap());
+        let setting = Setting { faults, calm: true, goes_wrong: true, ..Setting::default() };
+        let (mut diverged, mut healed) = (0, 0);
+        for seed in 0..16 {
+            match live(seed, 0, &setting) {
+                Ok(summary) => (diverged, healed) = (diverged + summary.diverged, healed + summary.healed),
+                Err(violation) => panic!("seed {seed} at {} ns: {}", violation.time, violation.what),
+            }
+        }
+        assert!(diverged > 4 && healed > 3, "{diverged} found, {healed} healed");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The world of the whole house: what happens when, and who hears of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use model::random::Random;
 use model::{Instant, Ticket};
@@ -58,6 +59,7 @@ pub(super) enum Happening {
     Roomy(usize),
     Readable(usize),
     MasterStart,
+    GoWrong,
 }
 
 pub(super) struct World {
@@ -88,6 +90,10 @@ pub(super) struct World {
     pub record: Record,
     pub next_value: u64,
     pub ready: bool,
+    /// How often nodes compare their replicas; zero is never.
+    pub digest_every: Duration,
+    /// The memory of a replica has gone wrong.
+    pub wrong: bool,
     /// A byte on some disk has changed.
     pub rotten: bool,
     /// Since when the last copy of something is lost.
@@ -111,6 +117,12 @@ impl World {
         climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };
         // A chance of its own: other seeds live as they always did.
         climate.split_load = if Random::new(seed ^ 0x10ad).chance(30) { SPLIT_LOAD } else { 0 };
+        // Chance of its own, so that the pinned histories stay what they were.
+        let compares = Random::new(seed ^ 0x0d16_e533).chance(50) || setting.goes_wrong;
+        if setting.goes_wrong {
+            // Of two, nobody knows who is right; what is dropped tells nothing.
+            (climate.replicas, climate.families, climate.tables) = (3, false, false);
+        }
         let clients = random.between(2, 7) as usize;
         let clients = setting.clients.unwrap_or(clients);
         let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));
@@ -135,6 +147,8 @@ impl World {
             shift: HEALED - healed_at,
             arrival: BTreeMap::new(),
             record: Record::default(),
+            digest_every: if compares { Duration::from_secs(1) } else { Duration::ZERO },
+            wrong: false,
             rotten: false,
             doomed_at: None,
             stuck_at: None,
@@ -154,6 +168,9 @@ impl World {
         }
         world.agenda.at(healed_at, Happening::Heal);
         world.agenda.at(2 * SECOND, Happening::Operate);
+        if setting.goes_wrong {
+            world.agenda.at(4 * SECOND, Happening::GoWrong);
+        }
         world
     }
 
@@ -260,6 +277,7 @@ impl World {
             Happening::Roomy(node) => self.machines[node].disk.set_capacity(None),
             Happening::Readable(node) => self.machines[node].disk.fail_all_reads(false),
             Happening::MasterStart => return self.start_master(),
+            Happening::GoWrong => self.go_wrong(),
             _ => {}
         }
         Ok(())

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use disk::MemDisk;
@@ -7,6 +8,7 @@ use model::{
 };
 
 use super::*;
+use crate::digest::{BUCKETS, Sums};
 use crate::job::JobKind;
 
 const T: TabletId = TabletId(7);
@@ -369,7 +371,7 @@ fn schema() -> Schema {
         Retention::Any(vec![Retention::Versions(3), Retention::Age(second)]),
         Retention::All(vec![Retention::Versions(1), Retention::Age(second / 2)]),
     ];
-    let family = |(id, retention)| Family { id: FamilyId(id), name: id.to_string(), retention };
+    let family = |(id, retention)| Family { id: FamilyId(id), name: id.to_string(), retention, loosened: false };
     Schema {
         table: TableId(1),
         name: "t".into(),
@@ -469,6 +471,47 @@ impl Story {
         }
         self.crash();
         self.check();
+        self.check_sums();
+    }
+
+    /// Whatever was flushed, merged and lost: the sums are those of a replica that has all of it in memory.
+    fn check_sums(&mut self) {
+        let (mut fresh, now) = (Tablet::new(T), self.now());
+        for (record, lsn) in self.log.iter().zip(1..) {
+            fresh.apply(Lsn(lsn), &record.row, &record.changes, record.version);
+        }
+        let without = if self.random.chance(50) { BTreeSet::from([FamilyId(2)]) } else { BTreeSet::new() };
+        let whole = self.sums(&fresh.view(), now, u64::MAX, &without);
+        let slice = self.random.below(2_000);
+        assert_eq!(self.sums(&self.house.tablet.view(), now, slice, &without), whole);
+        // One byte of one value shows, and where.
+        let row = self.row();
+        let put = |value: &'static [u8]| Change::Put {
+            family: FamilyId(1),
+            qualifier: Bytes::new(),
+            timestamp: Timestamp::SERVER,
+            value: Bytes::from_static(value),
+        };
+        let mut other = fresh.split(T, RowRange::default());
+        other.apply(other.applied().next(), &row, &[put(b"0")], now.next());
+        fresh.apply(fresh.applied().next(), &row, &[put(b"1")], now.next());
+        let [one, other] = [fresh, other].map(|tablet| self.sums(&tablet.view(), now.next(), slice, &without));
+        let differs = (0..BUCKETS).filter(|&at| one[at] != other[at]).collect::<Vec<_>>();
+        assert_eq!(differs, [digest::bucket(&row)]);
+    }
+
+    fn sums(&self, view: &View, now: Timestamp, bytes: u64, without: &BTreeSet<FamilyId>) -> Sums {
+        let (mut from, mut sums) = (Bytes::new(), Box::new([0; BUCKETS]));
+        let schema = Arc::new(schema());
+        loop {
+            let (view, schema, without) = (view.clone(), Arc::clone(&schema), without.clone());
+            let job = Job::Digest { view, from, bytes, schema, now, without, sums };
+            let Ok(Done::Digested { sums: so_far, next, .. }) = self.house.keeper.run(job) else {
+                panic!("it adds up")
+            };
+            let Some(next) = next else { return *so_far };
+            (from, sums) = (next, so_far);
+        }
     }
 
     fn write(&mut self) {

@@ -142,7 +142,7 @@ const YOUNG: FamilyId = FamilyId(3);
 const DROPPED: FamilyId = FamilyId(4);
 
 fn schema() -> Schema {
-    let family = |id, retention| Family { id, name: id.to_string(), retention };
+    let family = |id, retention| Family { id, name: id.to_string(), retention, loosened: false };
     Schema {
         table: TableId(1),
         name: "t".into(),

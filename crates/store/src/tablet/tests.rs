@@ -175,7 +175,12 @@ fn schema() -> Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
-        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: model::Retention::Keep }],
+        families: vec![Family {
+            id: FamilyId(1),
+            name: "f".into(),
+            retention: model::Retention::Keep,
+            loosened: false,
+        }],
         next_family: FamilyId(2),
         partition: Partition::Range { splits: vec![] },
         replicas: 1,

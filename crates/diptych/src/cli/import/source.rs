@@ -286,7 +286,12 @@ mod tests {
     use model::{Family, FamilyId, Partition, Retention, TableId};
 
     fn schema() -> Schema {
-        let family = |id, name: &str| Family { id: FamilyId(id), name: name.into(), retention: Retention::Keep };
+        let family = |id, name: &str| Family {
+            id: FamilyId(id),
+            name: name.into(),
+            retention: Retention::Keep,
+            loosened: false,
+        };
         Schema {
             table: TableId(1),
             name: "airports".into(),

@@ -338,6 +338,10 @@ fn publish(node: &Node, now: Instant) {
     counter!("diptych_repairs_total", "kind" => "flush").absolute(tally.flushed);
     counter!("diptych_scrub_bytes_total").absolute(tally.scrubbed);
     gauge!("diptych_scrub_age_seconds").set(tally.whole.map_or(f64::NAN, |whole| now.since(whole).as_secs_f64()));
+    gauge!("diptych_scrub_progress_ratio").set(f64::from(node.scrub_report(now).percent) / 100.0);
+    let (agreed, diverged) = node.compared();
+    counter!("diptych_replica_digests_total", "result" => "equal").absolute(agreed);
+    counter!("diptych_replica_digests_total", "result" => "different").absolute(diverged);
     gauge!("diptych_damaged_tablets").set(node.damaged().count() as f64);
     gauge!("diptych_wal_bytes").set(node.log_bytes() as f64);
 }
