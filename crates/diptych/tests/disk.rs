@@ -97,6 +97,51 @@ fn a_full_disk_stops_writes_until_there_is_room() {
     assert_eq!(cluster.ok(&["get", "t", "small", "f:x", "--raw"]), "1");
 }
 
+/// A master that cannot write ends and says why; reads and writes do not need it. With room it goes on where it was.
+#[test]
+fn a_master_on_a_full_disk_stops_nothing_but_changes() {
+    let small = tempfile::Builder::new().prefix("diptych-small-").tempdir().expect("a temporary folder");
+    let Some(mount) = Mount::new(small.path(), "8m") else {
+        println!("skipped: a small disk cannot be mounted here");
+        return;
+    };
+    let cluster = Cluster::with(&["--nodes", "2"], |data| {
+        fs::create_dir_all(data).expect("a folder");
+        File::create(data.join("lock")).expect("it looks like a cluster's folder");
+        std::os::unix::fs::symlink(&mount.0, data.join("m1")).expect("a link");
+    });
+    cluster.ok(&["table", "create", "t", "--family", "f", "--partition", "hash:1"]);
+    cluster.ok(&["put", "t", "before", "f:x=1"]);
+    let filler = mount.0.join("filler");
+    fill(&filler);
+    let create = |name: &str| cluster.run(&["table", "create", name, "--family", "f", "--partition", "hash:1"]);
+    let mut made = 0;
+    let refused = loop {
+        let ended = create(&format!("more{made}"));
+        if ended.code != 0 {
+            break ended;
+        }
+        fill(&filler);
+        made += 1;
+        assert!(made < 50, "the disk does not get full");
+    };
+    println!("after {made} tables: {}", refused.err);
+    let log = cluster.data().join("logs").join("m1.log");
+    until("it says why", || {
+        let log = fs::read_to_string(&log).expect("its log");
+        log.lines().any(|line| line.contains("error") && (line.contains("full") || line.contains("No space")))
+    });
+    cluster.ok(&["put", "t", "meanwhile", "f:x=2"]);
+    assert_eq!(cluster.ok(&["get", "t", "before", "f:x", "--raw"]), "1");
+
+    fs::remove_file(&filler).expect("it was there");
+    cluster.ok(&["node", "restart", "m1"]);
+    until("changes are made again", || create("after").code == 0 || create("after").err.contains("exists"));
+    let tables = cluster.ok(&["table", "list"]);
+    assert!((0..made).all(|number| tables.contains(&format!("more{number}"))), "{tables}");
+    assert_eq!(cluster.ok(&["get", "t", "meanwhile", "f:x", "--raw"]), "2");
+}
+
 /// A small disk, gone when it is dropped.
 struct Mount(PathBuf);
 

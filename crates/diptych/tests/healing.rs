@@ -81,6 +81,79 @@ fn damaged_replicas_heal_by_themselves() {
     }
 }
 
+/// Every checksum of a replica is right, and yet it holds something else: a table file of another tablet has taken the
+/// place of its own. Digests show it, the two others are right, and it heals. Afterwards the log of a running node is
+/// damaged, which only the scrubber can meet in time.
+#[test]
+fn a_replica_that_differs_is_found_and_heals() {
+    let mut cluster = Cluster::with(&["--nodes", "3"], |_| {});
+    let nodes = ["n1", "n2", "n3"];
+    for (table, files_then) in [("other", 1), ("t", 2)] {
+        cluster.ok(&["table", "create", table, "--family", "f", "--partition", "hash:1", "--replicas", "3"]);
+        // Just over what a memtable keeps; the same number of writes, so that the files have the same place in the logs.
+        for number in 0..34 {
+            let path = format!("/v1/tables/{table}/rows/{number:03}/f:v");
+            let value = if table == "t" { value(number) } else { value(number + 500) };
+            assert_eq!(cluster.http("PUT", &path, &value).0, 200);
+        }
+        for node in nodes {
+            let tables = cluster.data().join(node).join("tables");
+            until("rows are flushed", || files(&tables).len() == files_then);
+        }
+    }
+    let tablet = cluster.tablet("t", "")["tablet"].as_str().expect("a name").to_owned();
+    let said = cluster.ok(&["tablet", "check", &tablet]);
+    assert!(said.contains("n1, n2, n3 hold the same"), "{said}");
+
+    let liar = cluster.tablet("t", "")["secondaries"][0].as_str().expect("a node").to_owned();
+    cluster.interrupt();
+    let folder = cluster.data().join(&liar);
+    let tables = files(&folder.join("tables"));
+    fs::copy(&tables[0], &tables[1]).expect("a copy");
+    assert_eq!(fsck(&folder).0, 0, "no checksum shows it");
+    cluster.up();
+    until("all three follow", || {
+        let tablet = &cluster.json(&["tablet", "list", "t"])["tablets"][0];
+        let steady = |replica: &serde_json::Value| replica["steady"] == true && replica["epoch"] == tablet["epoch"];
+        tablet["secondaries"].as_array().is_some_and(|nodes| nodes.len() == 2)
+            && tablet["replicas"].as_array().is_some_and(|replicas| replicas.iter().all(steady))
+    });
+    let ended = cluster.run(&["tablet", "check", &tablet]);
+    println!("{}", ended.err);
+    assert!(ended.code == 1 && ended.err.contains(&format!("but {liar} differs in")), "{ended:?}");
+    until("it heals", || cluster.ok(&["events", "--name", "replica_healed"]).contains(&liar));
+    until("all are equal", || cluster.run(&["tablet", "check", &tablet]).code == 0);
+    for number in 0..34 {
+        assert!(cluster.http("GET", &path(number), b"").1 == value(number), "row {number} is wrong");
+    }
+
+    // Memory still has what the log has lost.
+    flip(&last_log(&folder), 200);
+    cluster.ok(&["node", "scrub", &liar]);
+    until("the log is left", || cluster.ok(&["events", "--name", "log_damaged"]).contains(&liar));
+    until("the pass is over", || {
+        let nodes = &cluster.json(&["node", "list"])["nodes"];
+        let node =
+            nodes.as_array().expect("a list").iter().find(|node| node["id"] == liar.as_str()).expect("it is there");
+        node["scrub"]["completed"].is_string() && node["scrub"]["damage"].as_u64() > Some(1)
+    });
+    until("the damaged segment is gone", || fsck_of_a_copy(&folder, cluster.scratch()).0 == 0);
+    assert_eq!(cluster.run(&["tablet", "check", &tablet]).code, 0);
+}
+
+/// Of a running node only a copy can be checked.
+fn fsck_of_a_copy(folder: &Path, scratch: &Path) -> (i32, String) {
+    let copy = scratch.join("copy");
+    let _ = fs::remove_dir_all(&copy);
+    fs::create_dir_all(copy.join("log")).expect("a folder");
+    for file in files(&folder.join("log")) {
+        // It may go in this very moment.
+        let _ = fs::copy(&file, copy.join("log").join(name(&file)));
+    }
+    let _ = fs::copy(folder.join("node.id"), copy.join("node.id"));
+    fsck(&copy)
+}
+
 fn check_rows(cluster: &Cluster, when: &str) {
     let begun = std::time::Instant::now();
     for number in 0..ROWS {

@@ -46,6 +46,12 @@ impl Garbage {
 }
 
 impl Node {
+    /// Has a leading master told this life of the node what it keeps? Until then nothing goes of which only the log says
+    /// nothing: the log may have lost something.
+    pub(crate) fn knows_its_tablets(&self, now: Instant) -> bool {
+        self.session.is_some() && self.forgot.is_none_or(|until| now >= until)
+    }
+
     /// May the spare replica go now? If not, the master says it again with every report.
     pub(crate) fn may_release(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) -> bool {
         let bytes = |tablet: &TabletId| self.hosted.get(tablet).map_or(0, |hosted| hosted.rows.bytes());

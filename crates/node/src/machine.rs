@@ -537,7 +537,7 @@ impl Node {
             self.settle(now, out);
             let waits = |tablet| self.to_drop.iter().any(|(_, other)| *other == tablet);
             let again = self.dropping.iter().copied().filter(|&tablet| !self.is_busy(tablet) && !waits(tablet));
-            let again: Vec<TabletId> = again.collect();
+            let again: Vec<TabletId> = if self.knows_its_tablets(now) { again.collect() } else { Vec::new() };
             for tablet in again {
                 self.run(Job::Drop { tablet, date: self.date(now) }, Working::Drop { tablet }, out);
             }

@@ -110,8 +110,14 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
         node.hosted.insert(tablet, hosted);
     }
     // Tables without a replica's state are what a crash left of a tablet that was dropped.
-    for tablet in tables.into_keys().chain(damaged.into_keys()) {
-        keeper.run(store::Job::Drop { tablet, date })?;
+    let orphans = tables.into_keys().chain(damaged.into_keys());
+    if recovered.forgot {
+        // Or their state was in what the log has lost: then the master is heard first.
+        node.dropping.extend(orphans);
+    } else {
+        for tablet in orphans {
+            keeper.run(store::Job::Drop { tablet, date })?;
+        }
     }
     // From now on the log says so too: what shows the damage may be trimmed.
     let lost = node.lost.iter().map(|(&tablet, lost)| lost.record(tablet)).collect::<Vec<_>>();

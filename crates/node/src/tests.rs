@@ -399,6 +399,38 @@ fn a_fifth_of_a_node_goes_at_a_time() {
     assert!(world.node.replicas().all(|replica| replica.tablet() != TabletId(99)));
 }
 
+/// Papers on storage, 6.10: of a tablet whose state was in a damaged part of the log only the files are left. They stay until
+/// a master has said what this node keeps; if it does not name the tablet, they go to the trash.
+#[test]
+fn files_of_an_unknown_tablet_wait_for_the_master() {
+    let mut world = World::new();
+    let other = TabletId(8);
+    let tablet = Tablet { id: other, table: TableId(1), slice: world.slice.clone() };
+    let first = Assignment { tablet, ..world.assignment(Configuration::first(ME, [])) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![first])));
+    let write = Operation::Write { request: request(9, 1), mutation: put("LAX", "info", "note", "1") };
+    world.operate_on(other, write).unwrap();
+    world.put("LAX", "info", "note", "1").unwrap();
+    world.flush();
+    world.put("SFO", "info", "note", "2").unwrap();
+    world.lose_log_of(other);
+    world.disk.crash(1);
+    let (node, hands) = open(Arc::new(world.disk.clone()), options(), world.now).unwrap();
+    (world.node, world.hands, world.logged) = (node, hands, 0);
+    let is_there = |world: &World| world.disk.exists("manifest/8").unwrap();
+    for _ in 0..10 {
+        world.now = world.now + options().timing.session;
+        world.step(Input::Tick);
+    }
+    assert!(is_there(&world), "no master has been heard");
+    world.welcome();
+    world.step(Input::Tick);
+    world.now = world.now + options().timing.heartbeat;
+    world.step(Input::Tick);
+    assert!(!is_there(&world), "the master does not name it");
+    assert!(world.disk.list("trash").unwrap().iter().any(|name| name.ends_with("manifest-8") || name.contains("8")));
+}
+
 // ---- the vocabulary ---------------------------------------------------------------------------------------------
 
 struct World {
@@ -526,6 +558,17 @@ impl World {
 
     fn damage(&self) -> Option<String> {
         self.node.reports(self.now).into_iter().find_map(|report| report.damaged)
+    }
+
+    /// Damages every record that the first segment of the log has of the tablet.
+    fn lose_log_of(&self, tablet: TabletId) {
+        let file = self.disk.open("log/00000001.log").unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        let names = |at: &usize| bytes[at + 8..at + 16] == tablet.0.to_le_bytes() && (1..8).contains(&bytes[at + 48]);
+        let records: Vec<usize> = (32..bytes.len() - 56).step_by(8).filter(names).collect();
+        assert!(!records.is_empty());
+        records.into_iter().for_each(|at| assert!(self.disk.flip("log/00000001.log", at as u64 + 4, 1)));
     }
 
     /// Has everything read, and lets so many seconds go by.
