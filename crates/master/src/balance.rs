@@ -3,21 +3,23 @@
 //! Requests count only if one node serves more than twice as many as another, and 500 per second more: then a primary's
 //! place goes there, or a copy that can get it. Who leads a busy tablet is not changed for the sake of bytes or numbers.
 //!
-//! One tablet or two at a time, only where it helps by much more than it costs, and not while copies are missing: the
+//! One large tablet or two at a time, or a few small ones, only where it helps by much more than it costs, and not while copies are missing: the
 //! cluster has other worries then (design notes, 6.14).
 
 use model::{Instant, NodeId, TabletId};
 use std::collections::BTreeMap;
 
 use crate::api::Effect;
+use crate::healing::SMALL;
 use crate::machine::Master;
 use crate::placement::Load;
 use crate::state::{Command, Group};
 
 /// What every tablet weighs beside its bytes: files, beacons, a memtable.
 const TABLET_WEIGHT: u64 = 1 << 20;
-/// Tablets on their way at a time in the whole cluster.
+/// Tablets on their way at a time in the whole cluster, if one is large, and otherwise.
 const MOVES: usize = 2;
+const SMALL_MOVES: usize = 16;
 /// Primaries that are asked to hand over in one round.
 const HAND_OVERS: usize = 8;
 /// Requests per second that are no reason to do anything.
@@ -41,11 +43,13 @@ impl Master {
             self.order_hand_over(now, tablet, heir, out);
             return;
         }
-        let by_load = || self.choose_move_by_load(now, &served, &settled);
-        let by_bytes = || self.choose_move(now, &settled);
-        let choice = if under_way < MOVES { by_load().or_else(by_bytes) } else { None };
-        if let Some(command) = choice {
-            self.propose_move(now, command, out);
+        let by_load = if under_way < MOVES { self.choose_move_by_load(now, &served, &settled) } else { None };
+        let moves = match by_load {
+            Some(command) => vec![command],
+            None => self.choose_moves(now, under_way, &settled),
+        };
+        if !moves.is_empty() {
+            moves.into_iter().for_each(|command| self.propose_move(now, command, out));
             return;
         }
         for (tablet, heir) in self.choose_hand_overs(now, &served, &settled) {
@@ -53,23 +57,9 @@ impl Master {
         }
     }
 
-    /// A tablet that goes from the node that carries most to the one that carries least.
-    fn choose_move(&self, now: Instant, settled: &dyn Fn(TabletId) -> bool) -> Option<Command> {
-        let mut carried: BTreeMap<NodeId, u64> =
-            self.state.nodes.keys().copied().filter(|&node| self.is_able(now, node)).map(|node| (node, 0)).collect();
-        for (&tablet, group) in &self.state.groups {
-            let weight = self.weight(tablet);
-            for node in group.configuration.members().chain(group.learner).filter(|&node| group.leaving != Some(node)) {
-                carried.entry(node).and_modify(|sum| *sum += weight);
-            }
-        }
-        let (&from, &most) = carried.iter().max_by_key(|(node, sum)| (**sum, core::cmp::Reverse(**node)))?;
-        let (&to, &least) = carried.iter().min_by_key(|(node, sum)| (**sum, **node))?;
-        // A move must leave the two closer to each other by a tenth of the larger, or by two tablets.
-        let gap = most - least;
-        if gap < (most / 10).max(2 * TABLET_WEIGHT) {
-            return None;
-        }
+    /// Tablets that go from the node that carries most to the one that carries least.
+    fn choose_moves(&self, now: Instant, under_way: usize, settled: &dyn Fn(TabletId) -> bool) -> Vec<Command> {
+        let Some((from, to, gap)) = self.widest_gap(now).filter(|_| under_way < SMALL_MOVES) else { return Vec::new() };
         let fits = |&(&tablet, group): &(&TabletId, &Group)| {
             // Who leads a busy tablet was chosen by its load.
             let busy = group.configuration.primary == from && self.load(tablet, from) >= LEAST_LOAD;
@@ -85,11 +75,42 @@ impl Master {
                 && !self.is_resting(now, tablet, to)
         };
         // The heaviest that helps: fewest moves; of equals one that it does not lead.
-        let chosen = self.state.groups.iter().filter(fits);
-        let (&tablet, group) = chosen.max_by_key(|(tablet, group)| {
-            (self.weight(**tablet), group.configuration.primary != from, core::cmp::Reverse(**tablet))
-        })?;
-        Some(Command::Move { tablet, epoch: group.configuration.epoch, from, to })
+        let fit = self.state.groups.iter().filter(fits);
+        let mut fit: Vec<_> = fit
+            .map(|(&tablet, group)| {
+                let led = group.configuration.primary == from;
+                (core::cmp::Reverse(self.weight(tablet)), led, tablet, group.configuration.epoch)
+            })
+            .collect();
+        fit.sort_unstable();
+        let mut moved = 0;
+        let helps = |&(core::cmp::Reverse(weight), ..): &(_, _, _, _)| {
+            moved += weight;
+            (under_way < MOVES || weight < SMALL) && moved * 2 <= gap
+        };
+        let most = match fit.first() {
+            Some((core::cmp::Reverse(weight), ..)) if *weight >= SMALL => 1,
+            _ => SMALL_MOVES - under_way,
+        };
+        let chosen = fit.into_iter().take_while(helps).take(most);
+        chosen.map(|(_, _, tablet, epoch)| Command::Move { tablet, epoch, from, to }).collect()
+    }
+
+    /// The node that carries most, the one that carries least, and how far they are apart, if that is worth a move.
+    fn widest_gap(&self, now: Instant) -> Option<(NodeId, NodeId, u64)> {
+        let mut carried: BTreeMap<NodeId, u64> =
+            self.state.nodes.keys().copied().filter(|&node| self.is_able(now, node)).map(|node| (node, 0)).collect();
+        for (&tablet, group) in &self.state.groups {
+            let weight = self.weight(tablet);
+            for node in group.configuration.members().chain(group.learner).filter(|&node| group.leaving != Some(node)) {
+                carried.entry(node).and_modify(|sum| *sum += weight);
+            }
+        }
+        let (&from, &most) = carried.iter().max_by_key(|(node, sum)| (**sum, core::cmp::Reverse(**node)))?;
+        let (&to, &least) = carried.iter().min_by_key(|(node, sum)| (**sum, **node))?;
+        // A move must leave the two closer to each other by a tenth of the larger, or by two tablets.
+        let gap = most - least;
+        (gap >= (most / 10).max(2 * TABLET_WEIGHT)).then_some((from, to, gap))
     }
 
     /// Primaries' places that go to nodes that lead fewer tablets.

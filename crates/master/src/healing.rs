@@ -12,7 +12,7 @@ use crate::state::{Command, Group};
 const CLONES_PER_NODE: usize = 2;
 const SMALL_CLONES_PER_NODE: usize = 32;
 /// What is small: most of it is the log's tail, and comes at once.
-const SMALL: u64 = 4 << 20;
+pub(crate) const SMALL: u64 = 4 << 20;
 
 impl Master {
     /// A node that comes back with the tablet's data learns at once, a spare one after `replace_after`.

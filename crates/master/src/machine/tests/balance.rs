@@ -68,6 +68,27 @@ fn a_busy_group_gets_a_member_with_time() {
     assert!(to == three && group.configuration.primary != from, "the primary stays until there is an heir: {group:?}");
 }
 
+/// Issue 3, "How well": ten thousand tablets are evened out in minutes, and large ones do not crowd the network.
+#[test]
+fn small_tablets_move_by_the_dozen_and_large_ones_by_twos() {
+    for (bytes, at_once) in [(0, 16), (64 << 20, 2)] {
+        let (mut world, _) = World::with_loads(2, 120, 1);
+        for node in [NodeId(1), NodeId(2)] {
+            let known = world.master.heard[&node].replicas.values().cloned();
+            let reports = known.map(|report| ReplicaReport { bytes, ..report }).collect();
+            world.step(heartbeat(node.0, reports));
+        }
+        world.step(heartbeat(3, vec![]));
+        let moving = |world: &World| world.master.state().groups.values().filter(|it| it.leaving.is_some()).count();
+        let mut most = 0;
+        for _ in 0..30 {
+            world.beat(&[NodeId(1), NodeId(2), NodeId(3)], 500);
+            most = most.max(moving(&world));
+        }
+        assert_eq!(most, at_once, "of {bytes} bytes each");
+    }
+}
+
 impl World {
     /// A table of tablets on these nodes, which are balanced after a pause, and all replicas are well.
     fn with_loads(nodes: u32, tablets: u32, replicas: u8) -> (World, Vec<TabletId>) {
