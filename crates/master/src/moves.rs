@@ -8,7 +8,7 @@
 //! that dies is withdrawn, and if a member has gone when the newcomer is in, the one that was to leave stays.
 
 use model::{Instant, NodeId, TabletId};
-use protocol::{FromMaster, Why};
+use protocol::{FromMaster, Mutant, Why};
 use std::collections::BTreeMap;
 
 use crate::api::Effect;
@@ -23,6 +23,7 @@ impl Master {
     /// May the node get replicas?
     pub(crate) fn is_able(&self, now: Instant, node: NodeId) -> bool {
         let draining = self.state.nodes.get(&node).is_none_or(|known| known.draining);
+        let draining = draining && !self.options.timing.planted.has(Mutant::DrainingIsAble);
         self.is_alive(now, node) && !draining && self.heard.get(&node).is_some_and(|heard| !heard.disk_full)
     }
 
@@ -84,6 +85,7 @@ impl Master {
     /// What is left to do of moves that have begun.
     pub(crate) fn carry_moves_on(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let load = Load::of(&self.state, self.state.nodes.keys().copied());
+        let rash = self.options.timing.planted.has(Mutant::RemoveUnheard);
         let mut steps = Vec::new();
         for (&tablet, group) in &self.state.groups {
             if group.learner.is_some() || !self.is_unasked(now, tablet) {
@@ -111,7 +113,7 @@ impl Master {
                     }
                     // Until it has heard of this epoch, it may be primary of the one before and read by old leases, which
                     // the members after its removal know nothing of.
-                    true if !self.follows(leaving, tablet, group) => continue,
+                    true if !self.follows(leaving, tablet, group) && !rash => continue,
                     true => Step::Remove(leaving),
                 },
             ));

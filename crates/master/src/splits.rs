@@ -18,7 +18,7 @@ use bytes::Bytes;
 use model::{
     AdminReply, Epoch, Instant, Lineage, Lsn, NodeId, Refusal, Slice, Split, SplitAt, TableId, Tablet, TabletId, Ticket,
 };
-use protocol::FromMaster;
+use protocol::{FromMaster, Mutant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -119,7 +119,9 @@ impl State {
             let (configuration, lineage) = (split.configuration.clone(), Lineage::default());
             self.groups.insert(id, Group { tablet, configuration, learner: None, leaving: None, lineage });
         }
-        self.groups.remove(&tablet);
+        if !self.planted.has(Mutant::ParentStays) {
+            self.groups.remove(&tablet);
+        }
         self.splits.remove(&tablet);
         self.ended.insert(tablet, Ended { table, lsn, left: split.left, nodes });
         Ok(Changed::Divided(tablet, split))

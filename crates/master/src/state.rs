@@ -241,7 +241,7 @@ pub struct State {
     pub ended: BTreeMap<TabletId, Ended>,
     /// Which fault it has, one of those that check the checkers.
     #[serde(skip)]
-    planted: Planted,
+    pub(crate) planted: Planted,
 }
 
 impl State {

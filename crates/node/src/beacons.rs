@@ -95,6 +95,7 @@ impl Node {
         }
         // A stamp of an earlier life is of another clock.
         let asof = heard.filter(|Stamp(life, at)| *life == self.incarnation && *at <= now).map(|Stamp(_, at)| at);
+        let asof = if self.mutant(Mutant::FreshOnArrival) { Some(now) } else { asof };
         // What was said before must reach the replicas that are not spoken of any more before it is forgotten.
         let leave: Vec<TabletId> = match base {
             None => self.heard.get(&from).map(|heard| heard.tablets().collect()).unwrap_or_default(),

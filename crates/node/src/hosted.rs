@@ -168,7 +168,8 @@ impl Hosted {
 
     /// May new writes go into the log?
     pub fn may_write(&self, now: Instant) -> bool {
-        self.replica.may_write(now) && !self.ending.is_closed() && !self.is_doubtful()
+        let closed = self.ending.is_closed() && !self.replica.mutant(Mutant::WriteBehindSplit);
+        self.replica.may_write(now) && !closed && !self.is_doubtful()
     }
 
     /// What it says may be wrong, and others know better.

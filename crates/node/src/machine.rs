@@ -254,6 +254,11 @@ impl Node {
         self.hosted.values().map(|hosted| &hosted.replica)
     }
 
+    /// Its replica of a tablet. For checkers.
+    pub fn replica(&self, tablet: TabletId) -> Option<&Replica> {
+        self.hosted.get(&tablet).map(|hosted| &hosted.replica)
+    }
+
     /// The rows of a tablet as far as they are applied here, and up to where that is. For checkers: no lease is asked.
     pub fn applied(&self, tablet: TabletId) -> Option<(Lsn, store::View, Arc<model::Schema>)> {
         let hosted = self.hosted.get(&tablet)?;

@@ -17,6 +17,7 @@
 use bytes::Bytes;
 use model::request::{ReplicaReport, Role};
 use model::{Assignment, Epoch, Instant, Lsn, NodeId, Refusal, TabletId};
+use protocol::Mutant;
 use protocol::replica::Effect as GroupEffect;
 use std::time::Duration;
 use store::Error;
@@ -112,6 +113,9 @@ impl Node {
     /// The replica is not what it should be, and this is why.
     pub(crate) fn condemn(&mut self, tablet: TabletId, why: String, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| hosted.damage.is_none()) else { return };
+        if hosted.replica.mutant(Mutant::DamageIgnored) {
+            return;
+        }
         let role = hosted.replica.role();
         let what = match hosted.is_alone() {
             true => format!("{why}; this is the only copy: what can be read is served, the rest is refused"),

@@ -18,12 +18,13 @@ use model::{
     Assignment, Epoch, Heir, Instant, Lineage, Lsn, Payload, ReadOptions, Refusal, RowRange, Slice, Split, SplitAt,
     Tablet, TabletId,
 };
-use protocol::ToMaster;
 use protocol::replica::Input as GroupInput;
+use protocol::{Mutant, ToMaster};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::api::{Effect, Event};
+use crate::completions::Completions;
 use crate::hosted::Hosted;
 use crate::machine::{Node, Reading};
 use crate::read::{Found, Read, What};
@@ -105,7 +106,9 @@ impl Hosted {
                 lineage: Lineage::default(),
             };
             let replica = self.replica.bear(id, lsn);
-            let mut hosted = Hosted::with(&assignment, replica, rows, self.completions.clone());
+            let forgets = self.replica.mutant(Mutant::HeirForgetsRequests);
+            let completions = if forgets { Completions::default() } else { self.completions.clone() };
+            let mut hosted = Hosted::with(&assignment, replica, rows, completions);
             hosted.saw_version(self.last_version);
             hosted.damage = self.damage.clone();
             hosted.diverged = self.diverged;

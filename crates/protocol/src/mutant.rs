@@ -73,6 +73,9 @@ mutants! {
         EarlyPromotion: "a learner becomes a member before it has all that is committed",
         OldPromisesCount: "what a learner acknowledged still counts in the next epoch",
         UselessCheckpoint: "a learner takes a checkpoint that holds less than it has acknowledged",
+        HandOverUnderWay: "a primary hands over while writes are under way",
+        ReadResigned: "a primary that has given up its place goes on reading",
+        FreshUnreached: "a replica counts as fresh what it has heard of and does not have",
     }
     Node {
         DifferedForgotten: "nobody remembers that a request's condition did not hold",
@@ -84,11 +87,18 @@ mutants! {
         RemoveOnOldRelease: "a node removes a replica that was spare, though its group needs it again",
         ListenWhileAdopting: "a learner takes entries while a checkpoint replaces its rows",
         StandWhatever: "a node grants leases for all that rest, also for replicas that have given their primary up",
+        FreshOnArrival: "rows count as fresh as of when the primary's word arrived",
+        WriteBehindSplit: "a tablet takes writes behind the entry that splits it",
+        HeirForgetsRequests: "the heirs of a split tablet have no completion records",
+        DamageIgnored: "a replica whose tables are damaged stays in its group",
     }
     Master {
         AnyEpoch: "a configuration is accepted whatever it succeeds",
         DecideBeforeCommit: "a configuration is announced before consensus has committed it",
         SilentLearnerChange: "another learner comes without another epoch",
+        RemoveUnheard: "a member is moved away before it has said that it follows the present epoch",
+        DrainingIsAble: "a node that is being emptied gets replicas",
+        ParentStays: "the map keeps a tablet beside its heirs",
     }
 }
 

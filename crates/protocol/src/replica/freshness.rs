@@ -15,6 +15,7 @@ use core::time::Duration;
 use model::{Instant, Lsn};
 
 use super::{Part, Replica};
+use crate::Mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Fresh {
@@ -39,7 +40,7 @@ impl Replica {
     /// What was waited for may be committed now.
     pub(super) fn refresh(&mut self) {
         if let Some((asof, upto)) = self.fresh.awaited
-            && upto <= self.committed
+            && (upto <= self.committed || self.mutant(Mutant::FreshUnreached))
         {
             self.fresh.asof = self.fresh.asof.max(Some(asof));
             self.fresh.awaited = None;

@@ -15,7 +15,7 @@ use core::time::Duration;
 use model::{Epoch, Instant, Lsn, NodeId};
 
 use super::{Effect, Part, Replica};
-use crate::{Timing, Why};
+use crate::{Mutant, Timing, Why};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum HandOver {
@@ -73,7 +73,8 @@ impl Replica {
         let HandOver::To(heir, _) = primary.hand_over else { return };
         let last = self.tail.last();
         let has_all = primary.peers.get(&heir).is_some_and(|peer| peer.acked == last);
-        if primary.proposal.is_none() && self.committed == last && has_all {
+        let drained = self.committed == last && has_all || self.mutant(Mutant::HandOverUnderWay);
+        if primary.proposal.is_none() && drained {
             self.propose(now, self.configuration.handed_to(heir), Why::Transfer { to: heir }, out);
         }
     }

@@ -313,7 +313,7 @@ impl Replica {
                 let leased = |node: &NodeId| primary.leased(*node, now, self) || later(*node);
                 let voters = primary.voters(self);
                 self.serves(primary)
-                    && !primary.has_resigned()
+                    && (!primary.has_resigned() || self.mutant(Mutant::ReadResigned))
                     && self.may_be_alone(primary, now)
                     && (voters.iter().all(leased)
                         || self.mutant(Mutant::ReadWithoutLease)

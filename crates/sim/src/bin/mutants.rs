@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use protocol::mutant::Home;
 use protocol::{Mutant, Planted};
+use sim::house::Setting;
 use sim::{group, house};
 
 /// Seeds of each world that a fault may need at most.
@@ -76,11 +77,14 @@ fn try_mutant(mutant: Mutant) -> Trial {
     let planted = Planted::only(mutant);
     let group_seeds = if mutant.home() == Home::Node { 0 } else { GROUP_SEEDS };
     let group = |seed, planted| group::run_mutant(seed, 0, planted).err();
-    let house = |seed, planted| house::run_mutant(seed, 0, planted).err();
+    let house = |seed, planted| house::run_mutant(seed, &Setting::default(), planted).err();
+    let meddled =
+        |seed, planted| house::run_mutant(seed, &Setting { meddling: true, ..Setting::default() }, planted).err();
     let groups = (0..group_seeds).map(|seed| ("group", seed, group as Life));
     let houses = (0..HOUSE_SEEDS).map(|seed| ("house", seed, house as Life));
+    let meddled = (0..HOUSE_SEEDS).map(|seed| ("house --meddling", seed, meddled as Life));
     let mut histories = 0;
-    let caught = groups.chain(houses).inspect(|_| histories += 1).find_map(|(world, seed, life)| {
+    let caught = groups.chain(houses).chain(meddled).inspect(|_| histories += 1).find_map(|(world, seed, life)| {
         let what = life(seed, planted)?.what;
         if let Some(violation) = life(seed, Planted::default()) {
             eprintln!("{world} {seed} is bad without any fault: {}", violation.what);

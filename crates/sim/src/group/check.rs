@@ -18,6 +18,8 @@ pub(super) struct Record {
     configurations: BTreeMap<Epoch, Configuration>,
     /// The newest epoch whose primary each node has obeyed, or would instead of all before.
     promised: BTreeMap<usize, Epoch>,
+    /// Up to where each node has said, in each epoch, that its disk holds its primary's log.
+    acknowledged_in: BTreeMap<(usize, Epoch), Lsn>,
     /// The last entry of which a client heard that it is committed.
     pub acknowledged: Lsn,
     pub commits: u64,
@@ -56,6 +58,12 @@ impl Record {
         Ok(())
     }
 
+    /// The node says to its primary that its disk holds all up to there.
+    pub fn on_acknowledged(&mut self, node: usize, epoch: Epoch, upto: Lsn) {
+        let newest = self.acknowledged_in.entry((node, epoch)).or_default();
+        *newest = upto.max(*newest);
+    }
+
     /// The node has been told to forget everything.
     pub fn on_forgotten(&mut self, node: usize) {
         self.promised.remove(&node);
@@ -87,6 +95,20 @@ impl World {
         self.record.on_promise(node, epoch)
     }
 
+    /// A planned heir takes over with nothing under way, so that no write fails for it.
+    pub(super) fn check_hand_over(&self, node: usize, heir: NodeId) -> Checked {
+        let replica = self.replica(node);
+        let last = replica.appended();
+        let has = replica.acknowledged().find(|(peer, _)| *peer == heir).map(|(_, acked)| acked);
+        // After a lease in vain it takes writes again, while the master may still decide.
+        let holds_writes = !replica.may_write(self.local(node));
+        if holds_writes && (replica.committed() != last || has != Some(last)) {
+            let committed = replica.committed();
+            return Err(format!("n{node} hands over at {committed} of {last}, of which {heir} has {has:?}"));
+        }
+        Ok(())
+    }
+
     /// After every step.
     pub(super) fn check(&mut self) -> Checked {
         let mut readers = Vec::new();
@@ -101,6 +123,14 @@ impl World {
             }
             if replica.epoch() == self.master.configuration.epoch {
                 for (peer, acked) in replica.acknowledged() {
+                    let said = self.record.acknowledged_in.get(&(peer.0 as usize, replica.epoch()));
+                    if !replica.configuration().has(peer) && said.is_none_or(|upto| *upto < acked) && acked > Lsn::ZERO
+                    {
+                        let epoch = replica.epoch();
+                        return Err(format!(
+                            "n{node} counts on {acked} of {peer}, a learner, which said {said:?} in {epoch}"
+                        ));
+                    }
                     let entry = replica.entry(acked);
                     let host = &self.hosts[peer.0 as usize];
                     if entry.is_some_and(|entry| !host.log.holds(acked, entry.epoch)) {

@@ -10,6 +10,8 @@ use crate::agenda::{MS, SECOND};
 pub(super) struct Climate {
     pub loss: u64,
     pub twice: u64,
+    /// Chance that a copy comes up to seconds later.
+    pub late: u64,
     pub delay: u64,
     pub fifo: bool,
     pub slow_sync: u64,
@@ -29,10 +31,11 @@ pub(super) struct Climate {
 }
 
 impl Climate {
-    pub fn draw(random: &mut Random, wanted: usize) -> Climate {
+    pub fn draw(random: &mut Random, late: &mut Random, wanted: usize) -> Climate {
         Climate {
             loss: [0, 0, 1, 5, 20][random.below(5) as usize],
             twice: [0, 2, 10][random.below(3) as usize],
+            late: [0, 0, 3, 10][late.below(4) as usize],
             delay: [MS, 5 * MS, 50 * MS, 300 * MS][random.below(4) as usize],
             fifo: random.chance(40),
             slow_sync: [0, 1, 10][random.below(3) as usize],

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use model::request::Role;
 use model::{Epoch, Instant, Lsn, NodeId, Refusal, Ticket};
 use protocol::replica::{Effect, Input};
-use protocol::{Core, Entry, GroupMessage, Replica};
+use protocol::{Core, Entry, GroupMessage, Replica, Why};
 
 use super::log::{self, Log};
-use super::net::Packet;
+use super::net::{Packet, said_in};
 use super::world::{Checked, Happening, MASTER, TABLET, World};
 use crate::agenda::{MS, SECOND, US};
 
@@ -151,7 +151,14 @@ impl World {
             replica.step(now, Input::Gap, &mut out);
         }
         process.stepped = now;
+        // What was said in an older epoch must change nothing here.
+        let said = if let Input::Receive(_, message) = &input { said_in(message) } else { None };
+        let before = said.is_some_and(|epoch| epoch < replica.epoch()).then(|| replica.clone());
         replica.step(now, input, &mut out);
+        if before.is_some_and(|before| before != *replica) {
+            let what = format!("n{node} heeds what was said in an older epoch than its {}: {out:?}", replica.epoch());
+            return Err(what);
+        }
         if !process.unsettled {
             process.unsettled = true;
             let life = self.hosts[node].life;
@@ -297,8 +304,9 @@ impl World {
                     if let GroupMessage::Prepare { entries, .. } = &message {
                         entries.iter().try_for_each(|entry| self.record.on_sent(me, entry))?;
                     }
-                    if let GroupMessage::Prepared { epoch, .. } = &message {
+                    if let GroupMessage::Prepared { epoch, upto } = &message {
                         self.check_promise(node, *epoch)?;
+                        self.record.on_acknowledged(node, *epoch, *upto);
                     }
                     if let GroupMessage::Learn { attempt, .. } = &message {
                         let process = self.hosts[node].process.as_mut().expect("lives");
@@ -308,7 +316,10 @@ impl World {
                 }
                 // The node answers a beacon itself; see on_packet.
                 Effect::Grant(..) => return Err(format!("n{node} grants a lease out of the blue")),
-                Effect::ProposeConfiguration(configuration, _) => {
+                Effect::ProposeConfiguration(configuration, why) => {
+                    if let Why::Transfer { to } = why {
+                        self.check_hand_over(node, to)?;
+                    }
                     if self.replica(node).role() == Role::Secondary {
                         self.check_promise(node, configuration.epoch)?;
                     }

@@ -7,7 +7,10 @@ use protocol::{Core, GroupMessage, Replica};
 
 use super::log::Log;
 use super::world::{Checked, HEALED, Happening, MASTER, World};
-use crate::agenda::{MS, US};
+use crate::agenda::{MS, SECOND, US};
+
+/// No copy of a message comes later than this.
+const LATE: u64 = 4 * SECOND;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
@@ -37,10 +40,28 @@ impl Packet {
     }
 }
 
+/// In which epoch a message was said, if it says so.
+pub(super) fn said_in(message: &GroupMessage) -> Option<Epoch> {
+    match message {
+        GroupMessage::Prepare { epoch, .. }
+        | GroupMessage::Prepared { epoch, .. }
+        | GroupMessage::Missing { epoch, .. }
+        | GroupMessage::Learn { epoch, .. }
+        | GroupMessage::Inquiry { epoch }
+        | GroupMessage::Hears { epoch } => Some(*epoch),
+        _ => None,
+    }
+}
+
 impl World {
     pub(super) fn send(&mut self, from: usize, to: usize, packet: Packet) {
         if self.blocked.contains(&(from, to)) || self.random.chance(self.loss()) {
             return;
+        }
+        if self.agenda.now() < HEALED && self.late.chance(self.climate.late) {
+            // A copy that comes when all has changed.
+            let at = self.agenda.now() + self.late.below(LATE);
+            self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
         }
         let copies = if self.random.chance(self.climate.twice) { 2 } else { 1 };
         for _ in 0..copies {

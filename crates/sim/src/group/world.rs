@@ -75,6 +75,8 @@ pub(super) enum Happening {
 pub(super) struct World {
     pub agenda: Agenda<Happening>,
     pub random: Random,
+    /// Chance of what concerns late copies, so that histories without them stay what they were.
+    pub late: Random,
     pub climate: Climate,
     pub timing: Timing,
     pub hosts: Vec<Host>,
@@ -98,7 +100,8 @@ impl World {
         let mut random = Random::new(seed);
         let nodes = random.between(2, 6) as usize;
         let wanted = (random.between(2, 4) as usize).min(nodes);
-        let climate = Climate::draw(&mut random, wanted);
+        let mut late = Random::new(seed ^ 0x1a7e);
+        let climate = Climate::draw(&mut random, &mut late, wanted);
         let first = 1 + random.below(wanted as u64) as u32;
         let members = (1..=wanted as u32).map(NodeId);
         let heavy = if climate.heavy { 48 } else { 0 };
@@ -106,6 +109,7 @@ impl World {
         let mut world = World {
             agenda: Agenda::default(),
             random,
+            late,
             climate,
             timing: Timing::default(),
             hosts: Vec::new(),

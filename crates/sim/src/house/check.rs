@@ -43,6 +43,9 @@ pub(super) struct Record {
     appeared: BTreeMap<TabletId, u64>,
     /// What the master has decided last of each group.
     pub decided: BTreeMap<TabletId, Configuration>,
+    /// Learners likewise, and nodes that are being emptied, since when.
+    pub learners: BTreeMap<TabletId, NodeId>,
+    pub drained: BTreeMap<NodeId, u64>,
     /// When the master decided that there is no such tablet any more: nobody is promised anything of it from then on.
     pub dropped: BTreeMap<TabletId, u64>,
     /// Likewise of tables.
@@ -112,6 +115,8 @@ impl Record {
             self.moving.entry(tablet).or_insert(now);
         }
         self.decided = state.groups.iter().map(|(&tablet, group)| (tablet, group.configuration.clone())).collect();
+        let learners = state.groups.iter().filter_map(|(&tablet, group)| Some((tablet, group.learner?)));
+        self.learners = learners.collect();
         let tablets: BTreeSet<TabletId> = state.groups.keys().copied().collect();
         for &gone in self.tablets.difference(&tablets) {
             self.dropped.entry(gone).or_insert(now);

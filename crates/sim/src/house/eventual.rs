@@ -1,6 +1,7 @@
 //! Eventual reads: each must have seen the group's history up to the place that it names, and be no older than it says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::{Change, ClientId, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket};
 use protocol::Entry;
@@ -20,7 +21,9 @@ pub(super) struct Prefixes {
     /// The first request of each client that it may not have been told of.
     heard: BTreeMap<(TabletId, ClientId), u64>,
     /// Where a value was written.
-    places: BTreeMap<u64, Lsn>,
+    places: BTreeMap<u64, (TabletId, Lsn)>,
+    /// The newest place of each tablet of which a writer had heard by then.
+    known: BTreeMap<TabletId, BTreeMap<u64, Lsn>>,
     /// When the writer of a value heard that it is written.
     acknowledged: BTreeMap<u64, u64>,
 }
@@ -68,7 +71,7 @@ impl Prefixes {
                 _ => None,
             };
             if let Some(value) = value {
-                self.places.insert(value, entry.lsn);
+                self.places.insert(value, (tablet, entry.lsn));
             }
             self.writes.entry((table, command.row.clone())).or_default().insert(entry.lsn, value);
         }
@@ -77,6 +80,17 @@ impl Prefixes {
 
     pub fn acknowledged(&mut self, value: u64, at: u64) {
         self.acknowledged.insert(value, at);
+        if let Some(&(tablet, lsn)) = self.places.get(&value) {
+            let known = self.known.entry(tablet).or_default();
+            let newest = known.last_key_value().map_or(Lsn::ZERO, |(_, lsn)| *lsn);
+            known.insert(at, newest.max(lsn));
+        }
+    }
+
+    /// What writers of the tablet had heard of before that moment.
+    pub fn known_before(&self, tablet: TabletId, moment: u64) -> Lsn {
+        let known = self.known.get(&tablet).and_then(|known| known.range(..moment).next_back());
+        known.map_or(Lsn::ZERO, |(_, lsn)| *lsn)
     }
 
     /// Is this what the row held at that place, and is nothing missing that was acknowledged before `asof`?
@@ -88,7 +102,7 @@ impl Prefixes {
             return Err(format!("{register:?} held {held:?} at {}, and {from:?} has read {seen:?}", from.applied));
         }
         let later = writes.range(from.applied.next()..).filter_map(|(_, value)| *value);
-        for value in later.filter(|value| self.places.get(value).is_some_and(|place| *place > from.applied)) {
+        for value in later.filter(|value| self.places.get(value).is_some_and(|(_, place)| *place > from.applied)) {
             let at = self.acknowledged.get(&value).copied();
             if let (Some(at), Some(asof)) = (at, asof)
                 && at < asof
@@ -102,6 +116,29 @@ impl Prefixes {
 }
 
 impl World {
+    /// The moment of which rows are that are so old by a node's clock, which may be slow by a hundredth.
+    fn asof(&self, lag: Duration) -> u64 {
+        self.agenda.now().saturating_sub(lag.as_nanos() as u64 / 100 * 102 + MS)
+    }
+
+    /// No replica of the node takes itself to be fresher than it is, whether or not anybody reads there.
+    pub(super) fn check_freshness(&self, node: usize) -> Checked {
+        let Some(process) = &self.machines[node].process else { return Ok(()) };
+        let local = process.local(self.agenda.now());
+        for replica in process.node.replicas() {
+            let Some(lag) = replica.lag(local) else { continue };
+            let (tablet, committed) = (replica.tablet(), replica.committed());
+            let known = self.record.prefixes.known_before(tablet, self.asof(lag));
+            if known > committed && !self.record.dropped.contains_key(&tablet) {
+                let node = process.node.id();
+                return Err(format!(
+                    "{node} has {tablet} up to {committed}, and takes it for {lag:?} old; {known} is older"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks an answer at the moment when the node gives it.
     pub(super) fn check_eventual(&mut self, node: usize, ticket: Ticket, reply: &Reply) -> Checked {
         let Reply::Row(row, _, Some(from)) = reply else { return Ok(()) };
@@ -121,9 +158,7 @@ impl World {
             Some([cell]) => Some(parse(&cell.value)),
             Some(cells) => return Err(format!("asked for one cell, and got {cells:?}")),
         };
-        // The node's clock may be slow by a hundredth.
-        let since = |lag: std::time::Duration| lag.as_nanos() as u64 / 100 * 102 + MS;
-        let asof = from.lag.map(|lag| self.agenda.now().saturating_sub(since(lag)));
+        let asof = from.lag.map(|lag| self.asof(lag));
         self.record.prefixes.check(&register, seen, from, asof)
     }
 }
@@ -133,7 +168,6 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use model::{ClientId, Command, Epoch, FamilyId, NodeId, Timestamp};
-    use std::time::Duration;
 
     fn put(lsn: u64, value: u64) -> Entry {
         let change = Change::Put {

@@ -24,6 +24,8 @@ pub enum Fault {
     Twice,
     /// Messages overtake each other.
     Reorder,
+    /// Copies of messages come seconds later, when all has changed.
+    Late,
     /// A link is cut in both directions.
     Cut,
     /// A link is cut in one direction.
@@ -86,11 +88,15 @@ const KINDS: [(&str, u64, &[Fault]); 13] = [
     ("lost", 20, &[Fault::LostDisk]),
 ];
 
-const NAMES: [(Fault, &str); 25] = [
+/// The kind that is drawn by itself, so that histories without it stay what they were; in how many of 100.
+const LATE: u64 = 30;
+
+const NAMES: [(Fault, &str); 26] = [
     (Fault::Loss, "loss"),
     (Fault::Delay, "delay"),
     (Fault::Twice, "twice"),
     (Fault::Reorder, "reorder"),
+    (Fault::Late, "late"),
     (Fault::Cut, "cut"),
     (Fault::OneWay, "oneway"),
     (Fault::Isolated, "isolated"),
@@ -168,11 +174,14 @@ pub(super) struct Climate {
     pub split_bytes: u64,
     /// The master splits a tablet that serves more requests per second; 0 is never.
     pub split_load: u64,
+    /// An operator acts where it is most delicate.
+    pub meddling: bool,
 }
 
 impl Climate {
-    /// `faults`: these instead of those that the seed would draw. `calm`: the network breaks only by these.
-    pub fn draw(random: &mut Random, faults: Option<&BTreeSet<Fault>>, calm: bool) -> Climate {
+    /// `faults`: these instead of those that the seed would draw. `calm`: the network breaks only by these. `extra`: chance
+    /// of what came later.
+    pub fn draw(random: &mut Random, extra: &mut Random, faults: Option<&BTreeSet<Fault>>, calm: bool) -> Climate {
         let mut climate = Climate {
             loss: [0, 0, 1, 5][random.below(4) as usize],
             twice: [0, 0, 3][random.below(3) as usize],
@@ -192,7 +201,11 @@ impl Climate {
             elastic: false,
             split_bytes: 0,
             split_load: 0,
+            meddling: false,
         };
+        if extra.chance(LATE) {
+            climate.faults.insert(Fault::Late);
+        }
         if let Some(faults) = faults {
             climate.faults.clone_from(faults);
         }
@@ -214,6 +227,7 @@ pub(super) struct Weather {
     pub delay_until: u64,
     pub twice_until: u64,
     pub reorder_until: u64,
+    pub late_until: u64,
 }
 
 impl World {
@@ -301,6 +315,7 @@ impl World {
             Fault::Delay => self.weather.delay_until = until,
             Fault::Twice => self.weather.twice_until = until,
             Fault::Reorder => self.weather.reorder_until = until,
+            Fault::Late => self.weather.late_until = until,
             Fault::Cut | Fault::OneWay | Fault::Isolated | Fault::Bridge | Fault::Ring => {
                 // The master's links too, where the master may fail.
                 let first = usize::from(!self.climate.has(Fault::Master));

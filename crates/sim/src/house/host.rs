@@ -115,9 +115,12 @@ impl World {
         process.node.step(local, Input::Settle, &mut effects);
         let process = self.machines[node].process.as_ref().ok_or("drained while down")?;
         self.record.compare(life, &process.node)?;
-        let stepped = (&process.node, local);
         let others = self.machines.iter().enumerate().filter(|(other, _)| *other != node);
         let others = others.filter_map(|(_, machine)| machine.process.as_ref()).filter(|process| !process.paused);
+        self.check_holdings(node)?;
+        self.check_freshness(node)?;
+        let process = self.machines[node].process.as_ref().ok_or("drained while down")?;
+        let stepped = (&process.node, local);
         check::one_reader(stepped, others.map(|process| (&process.node, process.local(now))))?;
         if !self.ambushes.is_empty() {
             let states = self.states_of(node);
@@ -173,7 +176,8 @@ impl World {
                     _ if quick => 0,
                     Effect::Run(..) => self.random.between(200 * US, 100 * MS),
                     _ => self.random.between(50 * US, 10 * MS),
-                } + self.slowness(node, quick);
+                } + self.slowness(node, quick)
+                    + self.meddle_with(&effect);
                 self.agenda.after(delay, Happening::Work { node, life, effect: Box::new(effect) });
             }
             Effect::Event(event) => {

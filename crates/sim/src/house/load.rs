@@ -180,6 +180,7 @@ impl World {
         }
         let pause = self.random.between(100 * MS, 1500 * MS);
         self.agenda.after(pause, Happening::Operate);
+        self.meddle();
         if self.climate.elastic && now < self.healed_at && self.elastic.chance(60) {
             self.ask_for_a_split();
         }

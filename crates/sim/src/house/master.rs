@@ -158,9 +158,12 @@ impl World {
     }
 
     fn note_decision(&mut self) {
+        let (decided, learners) = (self.record.decided.clone(), self.record.learners.clone());
         if let Some(master) = &self.mastery.master {
             self.record.on_decision(self.agenda.now(), master);
         }
+        let kept = self.check_removed(&decided).and_then(|()| self.check_drained(&learners));
+        self.broken = self.broken.take().or(kept.err());
         if let Some(tablet) = self.doomed() {
             self.say(format!("the last copy of {tablet} is lost"));
             self.doomed_at.get_or_insert(self.agenda.now());

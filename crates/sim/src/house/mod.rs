@@ -18,10 +18,12 @@ mod coverage;
 mod elastic;
 mod eventual;
 mod faults;
+mod holdings;
 mod host;
 mod load;
 mod machine;
 mod master;
+mod meddler;
 mod net;
 mod schedule;
 mod shrink;
@@ -89,6 +91,8 @@ pub struct Setting {
     pub goes_wrong: bool,
     /// When everything is healed, in nanoseconds, if earlier than usual.
     pub heal_at: Option<u64>,
+    /// An operator acts where it is most delicate, and copies of messages come late.
+    pub meddling: bool,
     /// A history in which these strike one after the other is bad by definition. To try shrinking on.
     pub forbidden: Vec<Fault>,
 }
@@ -108,10 +112,10 @@ pub fn run(seed: u64, verbose: usize) -> Result<Summary, Violation> {
     live(seed, verbose, &Setting::default())
 }
 
-/// The same with nodes and a master that have a deliberate fault.
+/// The same in a setting, with nodes and a master that have a deliberate fault.
 #[cfg(feature = "mutants")]
-pub fn run_mutant(seed: u64, verbose: usize, planted: protocol::Planted) -> Result<Summary, Violation> {
-    let mut world = world::World::new(seed, verbose, &Setting::default());
+pub fn run_mutant(seed: u64, setting: &Setting, planted: protocol::Planted) -> Result<Summary, Violation> {
+    let mut world = world::World::new(seed, 0, setting);
     world.timing.planted = planted;
     world.run()
 }

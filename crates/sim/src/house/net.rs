@@ -6,7 +6,10 @@ use node::Input;
 use protocol::{FromMaster, NodeMessage, ToMaster};
 
 use super::world::{CLIENTS, Checked, EPOCH_US, Happening, World};
-use crate::agenda::{MS, US};
+use crate::agenda::{MS, SECOND, US};
+
+/// No copy of a message comes later than this.
+const LATE: u64 = 4 * SECOND;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
@@ -32,6 +35,15 @@ impl World {
         };
         if self.blocked.get(&(from, to)).is_some_and(|until| *until > now) || self.random.chance(loss) {
             return;
+        }
+        let late = match &packet {
+            // The meddler brings replicas back to where they were removed: may what removed them come again.
+            Packet::FromMaster(FromMaster::Release(_)) if self.climate.meddling && !healed => 4,
+            _ => u64::from(self.weather.late_until > now && !healed && self.extra.chance(20)),
+        };
+        for _ in 0..late {
+            let at = now + 50 * US + self.extra.below(LATE);
+            self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
         }
         let copies = if self.random.chance(twice) { 2 } else { 1 };
         for _ in 0..copies {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use model::random::Random;
-use model::{Instant, Ticket};
+use model::{Instant, NodeId, TabletId, Ticket};
 use node::Effect;
 use protocol::Timing;
 
@@ -14,6 +14,7 @@ use super::elastic::{SPLIT_BYTES, SPLIT_LOAD};
 use super::faults::{Climate, Fault, Weather};
 use super::machine::{Machine, timing};
 use super::master::Mastery;
+use super::meddler::MEDDLING;
 use super::net::Packet;
 use super::schedule::{self, Planned};
 use super::{Setting, Summary};
@@ -67,6 +68,8 @@ pub(super) struct World {
     pub random: Random,
     /// Chance of what concerns splits, so that histories without them stay what they were.
     pub elastic: Random,
+    /// Likewise of late copies.
+    pub extra: Random,
     pub climate: Climate,
     pub timing: Timing,
     pub machines: Vec<Machine>,
@@ -77,6 +80,8 @@ pub(super) struct World {
     pub weather: Weather,
     /// Faults that wait for a state.
     pub ambushes: Vec<Planned>,
+    /// Who was taken out of which group, the last at the end: what the meddler wants back.
+    pub removed: Vec<(TabletId, NodeId)>,
     /// Those that have struck.
     pub struck: Vec<Fault>,
     /// A log is about to be trimmed.
@@ -88,6 +93,8 @@ pub(super) struct World {
     pub shift: u64,
     pub arrival: BTreeMap<(usize, usize), u64>,
     pub record: Record,
+    /// A promise that was broken by what the step has only begun.
+    pub broken: Option<String>,
     pub next_value: u64,
     pub ready: bool,
     /// How often nodes compare their replicas; zero is never.
@@ -112,7 +119,9 @@ impl World {
         let mut random = Random::new(seed);
         let nodes = random.between(3, 6) as usize;
         let mut elastic = Random::new(seed ^ 0xe1a5_71c0);
-        let mut climate = Climate::draw(&mut random, setting.faults.as_ref(), setting.calm);
+        let mut extra = Random::new(seed ^ 0x1a7e_0000);
+        let mut climate = Climate::draw(&mut random, &mut extra, setting.faults.as_ref(), setting.calm);
+        climate.meddling = extra.chance(MEDDLING) || setting.meddling;
         climate.elastic = elastic.chance(60);
         climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };
         // A chance of its own: other seeds live as they always did.
@@ -132,6 +141,7 @@ impl World {
             agenda: Agenda::default(),
             random,
             elastic,
+            extra,
             climate,
             timing: timing(),
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
@@ -140,6 +150,7 @@ impl World {
             blocked: BTreeMap::new(),
             weather: Weather::default(),
             ambushes: Vec::new(),
+            removed: Vec::new(),
             struck: Vec::new(),
             trimming: false,
             forbidden: setting.forbidden.clone(),
@@ -149,6 +160,7 @@ impl World {
             record: Record::default(),
             digest_every: if compares { Duration::from_secs(1) } else { Duration::ZERO },
             wrong: false,
+            broken: None,
             rotten: false,
             doomed_at: None,
             stuck_at: None,
@@ -233,7 +245,8 @@ impl World {
         {
             self.say(short(format!("{happening:?}")));
         }
-        self.on(happening)
+        self.on(happening)?;
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     pub(super) fn say(&mut self, what: String) {
