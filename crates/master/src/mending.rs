@@ -5,12 +5,12 @@
 //!   a primary that still serves     ─▶ hand over to one who is well, and then as above
 //! ```
 //!
-//! Never takes the last copy away: somebody who is alive, of the present epoch and not damaged must remain. Until then a
+//! Never takes the last copy away: somebody who is alive, of the present epoch, with something on disk and not damaged must remain. Until then a
 //! damaged member stays what it is. Whoever was taken out says so in its reports, and [`crate::healing`] lets it learn
 //! the tablet anew at once.
 
 use model::request::{ReplicaReport, Role};
-use model::{Instant, NodeId, TabletId};
+use model::{Instant, Lsn, NodeId, TabletId};
 use protocol::{FromMaster, Why};
 
 use crate::api::Effect;
@@ -61,7 +61,9 @@ impl Master {
             *member != node
                 && self.is_alive(now, *member)
                 && self.report(*member, tablet).is_some_and(|report| {
+                    // What its disk does not hold yet, a crash takes away, and nobody has it then.
                     report.damaged.is_none()
+                        && report.durable > Lsn::ZERO
                         && report.epoch == configuration.epoch
                         && matches!(report.role, Role::Primary | Role::Secondary)
                 })

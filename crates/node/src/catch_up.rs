@@ -31,6 +31,7 @@ pub(crate) struct LogReading {
     /// The epoch when the read began.
     epoch: Epoch,
     to: NodeId,
+    from: Lsn,
     attempt: Option<u64>,
 }
 
@@ -67,11 +68,11 @@ impl Node {
     ) {
         let id = self.draw_id();
         if from == Lsn::ZERO {
-            self.offer(tablet, to, attempt, out);
+            self.offer(tablet, to, from, attempt, out);
             return;
         }
         let Some(epoch) = self.hosted.get(&tablet).map(|hosted| hosted.replica.epoch()) else { return };
-        self.log_reads.insert(id, LogReading { tablet, epoch, to, attempt });
+        self.log_reads.insert(id, LogReading { tablet, epoch, to, from, attempt });
         out.push(Effect::ReadLog { id, tablet, from, max_bytes: CHUNK_BYTES });
     }
 
@@ -82,7 +83,7 @@ impl Node {
         result: Result<Vec<Record>, Error>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(LogReading { tablet, epoch, to, attempt }) = self.log_reads.remove(&id) else { return };
+        let Some(LogReading { tablet, epoch, to, from, attempt }) = self.log_reads.remove(&id) else { return };
         match result {
             Ok(records) => {
                 // In another epoch, what was read may have been replaced since.
@@ -101,14 +102,14 @@ impl Node {
                 self.flush(tablet, out);
                 self.tally.log += 1;
                 self.tally.flushed += 1;
-                self.offer(tablet, to, attempt, out);
+                self.offer(tablet, to, from, attempt, out);
             }
-            Err(_) => self.offer(tablet, to, attempt, out),
+            Err(_) => self.offer(tablet, to, from, attempt, out),
         }
     }
 
-    /// Offers the files that hold everything up to the last flush.
-    fn offer(&mut self, tablet: TabletId, to: NodeId, attempt: Option<u64>, out: &mut Vec<Effect>) {
+    /// Offers the files that hold everything up to the last flush, to a learner that lacks `from`.
+    fn offer(&mut self, tablet: TabletId, to: NodeId, from: Lsn, attempt: Option<u64>, out: &mut Vec<Effect>) {
         let Some(attempt) = attempt else { return };
         // An heir without files of its own has no checkpoint yet; the learner asks again.
         let fit = |hosted: &&Hosted| !hosted.rows.is_unsettled() && !hosted.is_doubtful();
@@ -116,7 +117,9 @@ impl Node {
         let giving = self.giving.entry((tablet, to));
         let giving = giving
             .and_modify(|giving| {
-                if giving.attempt != attempt {
+                // One that ends before what it lacks does not help it, and there may have been a flush since.
+                let helps = giving.view.flushed() >= from || giving.view.flushed() >= hosted.rows.flushed();
+                if giving.attempt != attempt || !helps {
                     *giving = Giving { attempt, view: hosted.rows.view() };
                 }
             })

@@ -267,6 +267,7 @@ impl Node {
     pub(crate) fn on_ended(&mut self, now: Instant, tablets: Vec<(TabletId, Lsn, TabletId)>, out: &mut Vec<Effect>) {
         for (tablet, lsn, left) in tablets {
             let Some(hosted) = self.hosted.get(&tablet) else {
+                // Nobody has it any more to learn it from.
                 self.forget_lost(tablet, out);
                 if !self.dropping.contains(&tablet) && !self.lost.contains_key(&tablet) {
                     out.push(Effect::Report(ToMaster::Buried(tablet)));

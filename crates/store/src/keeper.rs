@@ -270,7 +270,8 @@ impl Keeper {
             let path = path.clone();
             move |source| Error::io(path, what, source)
         };
-        let piece = if self.disk.exists(&path).map_err(io("find"))? {
+        // The first piece begins the file anew: what another offer brought under the same name may have been longer.
+        let piece = if offset > 0 && self.disk.exists(&path).map_err(io("find"))? {
             self.disk.open(&path).map_err(io("open"))?
         } else {
             self.remove_incoming(|of, other| of == tablet && other < attempt)?;

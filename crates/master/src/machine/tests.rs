@@ -376,6 +376,24 @@ fn a_damaged_primary_is_asked_to_hand_over() {
     assert_eq!((world.configuration(tablet), world.learner(tablet)), (after, Some(primary)));
 }
 
+/// A member that has just been told of a new tablet has nothing on disk: were it left alone and crashed, the tablet would be
+/// nowhere (found by `sim`, house seed 3596).
+#[test]
+fn a_damaged_member_stays_until_another_has_something_on_disk() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let old = world.configuration(tablet);
+    let (first, second) = (old.primary, old.secondaries[0]);
+    let has = |upto| ReplicaReport { durable: Lsn(upto), ..report(tablet, Role::Secondary) };
+    world.step(heartbeat(first.0, vec![damaged(tablet, 1, Role::Spare)]));
+    world.step(heartbeat(second.0, vec![has(0)]));
+    world.beat(&[first, second], 1_000);
+    assert_eq!(world.configuration(tablet), old);
+    world.step(heartbeat(second.0, vec![has(1)]));
+    world.beat(&[first, second], 1_000);
+    assert_eq!(world.configuration(tablet), old.succeeded_by(second));
+}
+
 /// Whoever has not heard of this epoch may read by the leases of an older one, or lead this one since: its damage is
 /// dealt with once it says what it does now (I9).
 #[test]
@@ -610,7 +628,7 @@ fn report(tablet: TabletId, role: Role) -> ReplicaReport {
         schema: 1,
         learner: None,
         role,
-        durable: Lsn(0),
+        durable: Lsn(1),
         committed: Lsn(0),
         steady: true,
         bytes: 0,

@@ -11,6 +11,7 @@ use node::Node;
 
 use super::client::{Area, Observed, Register};
 use super::eventual::Prefixes;
+use super::ledger::{self, Count};
 use super::machine::Process;
 use super::world::{Checked, EPOCH_US, LAST_READS, World};
 use crate::agenda::SECOND;
@@ -31,6 +32,8 @@ pub(super) struct Record {
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
     /// The newest epoch that anybody followed.
     pub newest: BTreeMap<TabletId, Epoch>,
+    /// What is known of rows that are counted up.
+    pub counts: BTreeMap<Bytes, Count>,
     /// What clients did to each register, and saw in it.
     histories: BTreeMap<Register, Vec<linear::Operation>>,
     /// The family in which a value was seen, and since when its writer knows that it is written.
@@ -151,6 +154,16 @@ impl Record {
     /// family does not come back with the next one of that name.
     pub fn observe(&mut self, observed: Observed) -> Checked {
         let Observed { area, register, operation, family } = observed;
+        if ledger::is_count(&register.1) {
+            let count = self.counts.entry(register.1.clone()).or_default();
+            if let Action::Swap(..) = operation.action {
+                count.swapped(operation.answered.is_some());
+            }
+            let answered = operation.answered.is_some();
+            if let (Action::Read(Some(value)) | Action::Swap(_, Some(value)), true) = (operation.action, answered) {
+                count.saw(value);
+            }
+        }
         if let (Action::Write(Some(value)), Some(answered)) = (operation.action, operation.answered) {
             self.written.insert(value, answered);
         }
@@ -243,6 +256,9 @@ impl World {
             self.check_healed()?;
         }
         let hopeless = self.hopeless();
+        if !stuck && hopeless.is_empty() {
+            self.check_counts()?;
+        }
         let from = self.later(LAST_READS);
         // A client that waits for what nobody can bring back reads nothing else.
         self.record.explain((!stuck && hopeless.is_empty()).then_some(from))
@@ -251,15 +267,17 @@ impl World {
     /// Tablets whose last copy is damaged. What of it can be read is served; nobody can bring the rest back.
     pub(super) fn hopeless(&self) -> BTreeSet<TabletId> {
         let Some(master) = &self.mastery.master else { return BTreeSet::new() };
-        let groups = master.state().groups.iter().filter(|(_, group)| group.configuration.size() == 1);
-        let lost = |tablet: TabletId, node: NodeId| {
+        let damaged = |tablet: TabletId, node: NodeId| {
             let process = self.machines[node.0 as usize].process.as_ref();
             process.is_some_and(|process| process.node.damaged().any(|(damaged, _)| damaged == tablet))
         };
-        groups
-            .filter(|(tablet, group)| lost(**tablet, group.configuration.primary))
-            .map(|(&tablet, _)| tablet)
-            .collect()
+        let is_hopeless = |tablet: TabletId, configuration: &Configuration| {
+            configuration.members().all(|node| damaged(tablet, node) || self.has_nothing(tablet, node))
+                && configuration.members().any(|node| damaged(tablet, node))
+        };
+        let groups = master.state().groups.iter();
+        let hopeless = groups.filter(|(tablet, group)| is_hopeless(**tablet, &group.configuration));
+        hopeless.map(|(&tablet, _)| tablet).collect()
     }
 
     /// Every group is whole, its replicas are equal, and nothing is left of tables that were dropped.

@@ -13,9 +13,10 @@ use model::{
     Ticket, Timestamp,
 };
 
+use super::ledger::{self, BANK, Balances, COUNT};
 use crate::linear::{self, Action, Value};
 
-const QUALIFIER: &[u8] = b"q";
+pub(super) const QUALIFIER: &[u8] = b"q";
 
 /// A part of the data, with a load of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,10 @@ pub(super) enum Area {
     Fast,
     /// Rows of a table that comes and goes.
     Guest,
+    /// Numbers that are counted up.
+    Count,
+    /// Rows of several accounts, between which money moves.
+    Bank,
 }
 
 impl Area {
@@ -48,6 +53,7 @@ impl Area {
             Area::Quiet => 12,
             Area::Loose | Area::Fast => 3,
             Area::Guest => 4,
+            Area::Count | Area::Bank => 2,
         }
     }
 
@@ -59,6 +65,8 @@ impl Area {
             Area::Loose => format!("row {number}~loose"),
             Area::Fast => format!("row {number}~fast"),
             Area::Guest => format!("guest {number}"),
+            Area::Count => format!("row {number}{COUNT}"),
+            Area::Bank => format!("row {}{BANK}", 2 + number),
         })
     }
 
@@ -74,10 +82,14 @@ impl Area {
                 let rows = areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number)));
                 rows.collect::<BTreeSet<Bytes>>().into_iter().collect()
             };
-            [rows(&[Area::Hot, Area::Quiet]), rows(&[Area::Loose, Area::Fast]), rows(&[Area::Guest])]
+            [
+                rows(&[Area::Hot, Area::Quiet, Area::Count, Area::Bank]),
+                rows(&[Area::Loose, Area::Fast]),
+                rows(&[Area::Guest]),
+            ]
         });
         &ROWS[match self {
-            Area::Hot | Area::Quiet => 0,
+            Area::Hot | Area::Quiet | Area::Count | Area::Bank => 0,
             Area::Loose | Area::Fast => 1,
             Area::Guest => 2,
         }]
@@ -115,6 +127,10 @@ pub(super) enum What {
     Put,
     Delete,
     Cput,
+    /// One more than what was seen last.
+    Increment,
+    /// From some account of the row to another.
+    Transfer,
     /// All rows of the area's table, or some.
     Scan {
         all: bool,
@@ -141,12 +157,15 @@ pub(super) enum Kind {
     Put(u64),
     Delete,
     Cput(Value, u64),
-    /// The next page begins at the row.
+    /// From this turn of the row to the next, with these balances.
+    Transfer(Value, u64, Balances),
+    /// Of each tablet that is left, the last first, the next page begins at the row.
     Scan {
         page: u32,
         end: Option<Bytes>,
-        start: Bytes,
-        left: Vec<(TabletId, Slice)>,
+        left: Vec<(TabletId, Slice, Bytes)>,
+        /// The rows of which it has told what they hold, or that they hold nothing.
+        told: BTreeSet<Bytes>,
     },
 }
 
@@ -176,6 +195,8 @@ pub(super) struct Client {
     known: BTreeMap<TabletId, Configuration>,
     /// What it last saw of each row.
     seen: BTreeMap<Register, Value>,
+    /// Likewise of rows with accounts.
+    accounts: BTreeMap<Register, (u64, Balances)>,
 }
 
 impl Client {
@@ -189,6 +210,7 @@ impl Client {
             tablets: Vec::new(),
             known: BTreeMap::new(),
             seen: BTreeMap::new(),
+            accounts: BTreeMap::new(),
         }
     }
 
@@ -244,9 +266,27 @@ impl Client {
                 let seen = table.and_then(|table| self.seen.get(&(table, row.clone())));
                 Kind::Cput(seen.copied().flatten(), value())
             }
+            What::Increment => {
+                let table = tablet.and_then(|tablet| self.table_of(tablet));
+                let seen = table.and_then(|table| self.seen.get(&(table, row.clone()))).copied().flatten();
+                Kind::Cput(seen, ledger::next_count(wish.row, seen))
+            }
+            What::Transfer => {
+                let table = tablet.and_then(|tablet| self.table_of(tablet));
+                let register = table.map(|table| (table, row.clone()));
+                let known = register.as_ref().and_then(|register| self.accounts.get(register));
+                let empty = register.as_ref().is_some_and(|register| self.seen.get(register) == Some(&None));
+                match known {
+                    Some((turn, before)) => Kind::Transfer(Some(*turn), value(), ledger::transfer(*before, random)),
+                    None if empty => Kind::Transfer(None, value(), ledger::OPENING),
+                    // First it must know what is there.
+                    None => Kind::Get,
+                }
+            }
             What::Scan { all } => {
                 let mut left = self.tablets_of(area.table());
-                tablet = left.first().map(|(tablet, _)| *tablet);
+                left.reverse();
+                tablet = left.last().map(|(tablet, _)| *tablet);
                 let page = [1, 2, 3, 100][random.below(4) as usize];
                 let rows = area.neighbours();
                 let end = (!all).then(|| random.pick(rows).cloned()).flatten().filter(|end| *end > row);
@@ -256,8 +296,8 @@ impl Client {
                         if all {
                             row = Bytes::new();
                         }
-                        left.reverse();
-                        Kind::Scan { page, end, start: row.clone(), left }
+                        let from = |(tablet, slice)| (tablet, slice, row.clone());
+                        Kind::Scan { page, end, left: left.into_iter().map(from).collect(), told: BTreeSet::new() }
                     }
                 }
             }
@@ -289,9 +329,14 @@ impl Client {
             timestamp: Timestamp::SERVER,
             value: Bytes::copy_from_slice(&padded(value)),
         };
-        let write = |condition, change| Operation::Write {
+        let write_all = |condition, changes| Operation::Write {
             request: id,
-            mutation: Mutation { row: row.clone(), condition, changes: vec![change] },
+            mutation: Mutation { row: row.clone(), condition, changes },
+        };
+        let write = |condition, change| write_all(condition, vec![change]);
+        let holds = |expect: Value| {
+            let expect = expect.map(|value| Bytes::copy_from_slice(&padded(value)));
+            Some(Condition { family: family(), qualifier: qualifier.clone(), expect })
         };
         let operation = match &doing.kind {
             Kind::Get => Operation::Get { row: row.clone(), options: options() },
@@ -301,13 +346,15 @@ impl Client {
             }
             Kind::Put(value) => write(None, put(*value)),
             Kind::Delete => write(None, Change::DeleteRow),
-            Kind::Cput(expect, value) => {
-                let expect = expect.map(|value| Bytes::copy_from_slice(&padded(value)));
-                let condition = Condition { family: family(), qualifier: qualifier.clone(), expect };
-                write(Some(condition), put(*value))
+            Kind::Cput(expect, value) => write(holds(*expect), put(*value)),
+            Kind::Transfer(expect, turn, balances) => {
+                let mut changes = ledger::changes(balances, &family());
+                changes.push(put(*turn));
+                write_all(holds(*expect), changes)
             }
-            Kind::Scan { page, end, start, .. } => {
-                let range = RowRange { start: start.clone(), end: end.clone() };
+            Kind::Scan { page, end, left, .. } => {
+                let (_, slice, start) = left.last()?;
+                let range = RowRange { start: start.clone(), end: end_within(slice, end.as_ref()) };
                 Operation::Scan { range, options: options(), rows: *page }
             }
         };
@@ -356,12 +403,15 @@ impl Client {
             family,
         };
         if let (Kind::Scan { .. }, Reply::Rows { rows, resume, schema, .. }) = (&doing.kind, &reply) {
+            let resume = resume.clone();
             let mut page = Vec::new();
-            for (row, seen) in self.page(doing, rows, resume.as_ref(), schema)? {
+            let said = self.page(doing, rows, resume.as_ref(), schema)?;
+            self.tell_once(said.iter().map(|(row, _)| row.clone()), resume.is_none())?;
+            for (row, seen) in said {
                 let family = seen.map(|(_, family)| family);
                 page.push(observed(row, Action::Read(seen.map(|(value, _)| value)), family));
             }
-            return Ok(self.turn_the_page(now, resume.clone(), page));
+            return Ok(self.turn_the_page(now, resume, page));
         }
         if let (Kind::Eventual(_), Reply::Row(_, _, Some(_))) = (&doing.kind, &reply) {
             // It was compared with what was committed when it was given.
@@ -369,6 +419,9 @@ impl Client {
         }
         let (action, family) = match (&doing.kind, reply) {
             (Kind::Get, Reply::Row(row, schema, _)) => {
+                if let Some((turn, balances)) = row.as_ref().and_then(ledger::balances) {
+                    self.accounts.insert((table, doing.row.clone()), (turn, balances));
+                }
                 let seen = row.map(|row| cell_of(&row, &schema, area)).transpose()?;
                 (Action::Read(seen.map(|(value, _)| value)), seen.map(|(_, family)| family))
             }
@@ -377,7 +430,12 @@ impl Client {
             (&Kind::Cput(expect, value), Reply::Written(Outcome::Applied { .. })) => {
                 (Action::Swap(expect, Some(value)), None)
             }
-            (Kind::Cput(..), Reply::Written(Outcome::Differs { present })) => {
+            (&Kind::Transfer(expect, turn, balances), Reply::Written(Outcome::Applied { .. })) => {
+                self.accounts.insert((table, doing.row.clone()), (turn, balances));
+                (Action::Swap(expect, Some(turn)), None)
+            }
+            (Kind::Cput(..) | Kind::Transfer(..), Reply::Written(Outcome::Differs { present })) => {
+                self.accounts.remove(&(table, doing.row.clone()));
                 (Action::Read(present.map(|cell| parse(&cell.value))), None)
             }
             (kind, reply) => return Err(format!("{kind:?} is answered by {reply:?}")),
@@ -398,8 +456,9 @@ impl Client {
         resume: Option<&Bytes>,
         schema: &Schema,
     ) -> Result<Vec<(Bytes, Option<(u64, FamilyId)>)>, String> {
-        let Kind::Scan { page, end, start, left } = &doing.kind else { return Err("no scan".into()) };
-        let slice = left.last().map(|(_, slice)| slice).ok_or("no tablet is left")?;
+        let Kind::Scan { page, end, left, .. } = &doing.kind else { return Err("no scan".into()) };
+        let (_, slice, start) = left.last().ok_or("no tablet is left")?;
+        let end = end_within(slice, end.as_ref());
         let asked = RowRange { start: start.clone(), end: end.clone() };
         let told = RowRange { start: start.clone(), end: resume.or(end.as_ref()).cloned() };
         if rows.len() > *page as usize || !rows.is_sorted_by(|a, b| a.key < b.key) {
@@ -425,19 +484,34 @@ impl Client {
         }
     }
 
-    /// Goes on with the scan: the next page of the tablet, or the next tablet.
-    fn turn_the_page(&mut self, now: u64, resume: Option<Bytes>, page: Vec<Observed>) -> Answered {
-        let Some(Doing { row, called, tablet, kind: Kind::Scan { start, left, .. }, .. }) = &mut self.doing else {
-            return Answered::All(page);
-        };
-        match resume {
-            Some(resume) => *start = resume,
-            None => {
-                left.pop();
-                *start = row.clone();
+    /// A scan tells of each row once, whatever becomes of its tablets meanwhile; `ends`: so does this tablet's part.
+    fn tell_once(&mut self, rows: impl Iterator<Item = Bytes>, ends: bool) -> Result<(), String> {
+        let Some(doing) = &mut self.doing else { return Ok(()) };
+        let (first, area) = (doing.row.clone(), doing.area);
+        let Kind::Scan { end, left, told, .. } = &mut doing.kind else { return Ok(()) };
+        for row in rows {
+            if !told.insert(row.clone()) {
+                return Err(format!("a scan tells of {row:?} twice"));
             }
         }
-        let Some((next, _)) = left.last() else { return Answered::All(page) };
+        let asked = RowRange { start: first, end: end.clone() };
+        let passed = area.neighbours().iter().find(|row| asked.covers(row) && !told.contains(*row));
+        match passed.filter(|_| ends && left.len() == 1) {
+            Some(row) => Err(format!("a scan of {asked:?} has passed over {row:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with the scan: the next page of the tablet, or the next tablet.
+    fn turn_the_page(&mut self, now: u64, resume: Option<Bytes>, page: Vec<Observed>) -> Answered {
+        let Some(Doing { called, tablet, kind: Kind::Scan { left, .. }, .. }) = &mut self.doing else {
+            return Answered::All(page);
+        };
+        match (resume, left.last_mut()) {
+            (Some(resume), Some((_, _, start))) => *start = resume,
+            _ => drop(left.pop()),
+        }
+        let Some((next, ..)) = left.last() else { return Answered::All(page) };
         (*tablet, *called) = (Some(*next), now);
         // Late answers to the last page are not those to this one.
         self.sequence += 1;
@@ -451,20 +525,29 @@ impl Client {
             Kind::Get | Kind::Eventual(_) | Kind::Scan { .. } => return None,
             Kind::Put(value) => Action::Write(Some(value)),
             Kind::Delete => Action::Write(None),
-            Kind::Cput(expect, value) => Action::Swap(expect, Some(value)),
+            Kind::Cput(expect, value) | Kind::Transfer(expect, value, _) => Action::Swap(expect, Some(value)),
         };
         let operation = linear::Operation { called: doing.called, answered: None, action };
         Some(Observed { area: doing.area, register: (doing.table?, doing.row), operation, family: None })
     }
 }
 
+/// Where a scan ends in this part of the table.
+fn end_within(slice: &Slice, end: Option<&Bytes>) -> Option<Bytes> {
+    let last = if let Slice::Rows { end, .. } = slice { end.as_ref() } else { None };
+    last.into_iter().chain(end).min().cloned()
+}
+
 /// The only cell of a row in which only one was asked for: its value, and the number of its family.
 fn cell_of(row: &Row, schema: &Schema, area: Area) -> Result<(u64, FamilyId), String> {
-    match &row.cells[..] {
+    if ledger::is_bank(&row.key) {
+        ledger::check_total(row)?;
+    }
+    match ledger::register(row) {
         [cell] if schema.family(area.family()).is_some_and(|family| family.id == cell.family) => {
             Ok((parse(&cell.value), cell.family))
         }
-        cells => Err(format!("asked for {:?}, and got {cells:?} by {schema:?}", area.family())),
+        _ => Err(format!("asked for {:?}, and got {row:?} by {schema:?}", area.family())),
     }
 }
 

@@ -38,7 +38,7 @@ impl World {
         let Some(master) = &self.mastery.master else { return Ok(()) };
         let state = master.state();
         for schema in state.tables.values() {
-            let areas = [Area::Hot, Area::Quiet, Area::Loose, Area::Guest];
+            let areas = [Area::Hot, Area::Quiet, Area::Loose, Area::Guest, Area::Count, Area::Bank];
             for row in areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number))) {
                 let of = state.groups.values().filter(|group| group.tablet.table == schema.table);
                 let holders: Vec<TabletId> =
@@ -97,11 +97,13 @@ impl Client {
         }
         match &mut doing.kind {
             Kind::Scan { left, .. } => {
-                let Some((_, slice)) = left.pop() else { return };
+                let Some((_, slice, start)) = left.pop() else { return };
                 // A late answer of the parent is not one of an heir.
                 self.sequence += 1;
-                left.extend(tablets.into_iter().filter(|(_, heir)| overlap(heir, &slice)));
-                doing.tablet = left.last().map(|(tablet, _)| *tablet);
+                let heirs =
+                    tablets.into_iter().filter_map(|(heir, its)| Some((heir, common(its, &slice)?, start.clone())));
+                left.extend(heirs);
+                doing.tablet = left.last().map(|(tablet, ..)| *tablet);
             }
             _ => {
                 let holder = tablets.iter().find(|(_, slice)| slice.covers(&doing.row));
@@ -111,11 +113,14 @@ impl Client {
     }
 }
 
-fn overlap(a: &Slice, b: &Slice) -> bool {
-    match (a, b) {
+/// What an heir has of the part that was asked for.
+fn common(heir: Slice, part: &Slice) -> Option<Slice> {
+    match (heir, part) {
         (Slice::Rows { start, end }, Slice::Rows { start: other, end: other_end }) => {
-            end.as_ref().is_none_or(|end| end > other) && other_end.as_ref().is_none_or(|end| end > start)
+            let start = start.max(other.clone());
+            let end = end.iter().chain(other_end).min().cloned();
+            end.as_ref().is_none_or(|end| *end > start).then_some(Slice::Rows { start, end })
         }
-        _ => a == b,
+        (heir, part) => (heir == *part).then_some(heir),
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use model::{Change, ClientId, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket};
 use protocol::Entry;
 
-use super::client::{Register, client_of, parse};
+use super::client::{QUALIFIER, Register, client_of, parse};
+use super::ledger;
 use super::world::{Checked, World};
 use crate::agenda::MS;
 use crate::linear::Value;
@@ -67,6 +68,8 @@ impl Prefixes {
         }
         for change in command.changes.into_iter().flatten() {
             let value = match change {
+                // Beside the register there are accounts.
+                Change::Put { qualifier, .. } if ledger::is_bank(&command.row) && qualifier != QUALIFIER => continue,
                 Change::Put { value, .. } => Some(parse(&value)),
                 _ => None,
             };
@@ -153,7 +156,10 @@ impl World {
         if max_lag.is_some_and(|most| from.lag.is_none_or(|lag| lag > most)) {
             return Err(format!("{from:?} is older than the reader allows: {max_lag:?}"));
         }
-        let seen = match row.as_ref().map(|row| &row.cells[..]) {
+        if let Some(row) = row.as_ref().filter(|row| ledger::is_bank(&row.key)) {
+            ledger::check_total(row)?;
+        }
+        let seen = match row.as_ref().map(ledger::register) {
             None => None,
             Some([cell]) => Some(parse(&cell.value)),
             Some(cells) => return Err(format!("asked for one cell, and got {cells:?}")),

@@ -174,6 +174,8 @@ pub(super) struct Climate {
     pub split_bytes: u64,
     /// The master splits a tablet that serves more requests per second; 0 is never.
     pub split_load: u64,
+    /// Clients count and move money.
+    pub ledger: bool,
     /// An operator acts where it is most delicate.
     pub meddling: bool,
 }
@@ -201,6 +203,7 @@ impl Climate {
             elastic: false,
             split_bytes: 0,
             split_load: 0,
+            ledger: false,
             meddling: false,
         };
         if extra.chance(LATE) {
@@ -420,15 +423,29 @@ impl World {
     /// Would the loss of the node's disk take the last copy of a tablet with it? A group that was reduced to this node
     /// by a message that is still under way shows itself later, and ends the history.
     fn depends_on(&self, node: usize) -> bool {
-        let lost = |other: usize| other == node || self.machines[other].is_amnesiac();
-        let mut decided = self.record.decided.values();
-        decided.any(|configuration| configuration.members().all(|member| lost(member.0 as usize)))
+        let lost = |tablet, member: NodeId| member.0 as usize == node || self.has_nothing(tablet, member);
+        let mut decided = self.record.decided.iter();
+        decided.any(|(&tablet, configuration)| configuration.members().all(|member| lost(tablet, member)))
+    }
+
+    /// Has the member nothing of the tablet? Its disk is gone, or it was named and never took it: the configuration of
+    /// heirs is that of the epoch in which their split was asked for.
+    pub(super) fn has_nothing(&self, tablet: TabletId, member: NodeId) -> bool {
+        let machine = &self.machines[member.0 as usize];
+        machine.is_amnesiac() || !machine.keeps.contains(&tablet)
     }
 
     /// Tablets whose last members have all lost their disks: what they held is gone, and nobody promised otherwise.
     pub(super) fn doomed(&self) -> Option<TabletId> {
-        let lost = |node: NodeId| self.machines[node.0 as usize].is_amnesiac();
-        let doomed = self.record.decided.iter().find(|(_, configuration)| configuration.members().all(lost));
+        let had = |tablet: &TabletId, node: NodeId| {
+            let machine = &self.machines[node.0 as usize];
+            machine.is_amnesiac() && machine.keeps.contains(tablet)
+        };
+        let mut decided = self.record.decided.iter();
+        let doomed = decided.find(|(tablet, configuration)| {
+            configuration.members().all(|member| self.has_nothing(**tablet, member))
+                && configuration.members().any(|member| had(tablet, member))
+        });
         doomed.map(|(&tablet, _)| tablet)
     }
 

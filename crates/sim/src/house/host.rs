@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use model::{NodeId, Refusal, Reply, Ticket};
 use node::{Effect, Input};
 use protocol::Core;
+use store::log::Kind;
 
 use super::check;
 use super::client::client_of;
@@ -268,6 +269,8 @@ impl World {
             Err(error) => return self.disk_failed(node, &error),
         }
         process.syncing = process.to_log.len();
+        let states = process.to_log.iter().filter(|record| matches!(record.kind, Kind::State | Kind::Dropped));
+        process.kept.extend(states.map(|record| (record.tablet, record.kind == Kind::State)));
         process.to_log.clear();
         // In the end nobody is slow any more: then all must be steady.
         let slow = self.random.chance(self.climate.slow_sync) && self.agenda.now() < self.later(LAST_READS);
@@ -287,8 +290,17 @@ impl World {
             let _ = process.hands.log.sync();
         }
         let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        let kept = core::mem::take(&mut process.kept);
         process.synced += core::mem::take(&mut process.syncing) as u64;
         let (synced, bytes) = (process.synced, process.hands.log.bytes());
+        for (tablet, keeps) in kept {
+            let all = &mut self.machines[node].keeps;
+            if keeps {
+                all.insert(tablet)
+            } else {
+                all.remove(&tablet)
+            };
+        }
         self.give(node, Input::Durable(synced));
         if self.random.chance(5) {
             self.give(node, Input::LogBytes(bytes));
@@ -361,7 +373,9 @@ fn is_missing(error: &store::Error) -> bool {
         if source.kind() == ErrorKind::NotFound && !file.starts_with("incoming/"))
 }
 
-/// Bytes came back changed, be they those that say which version they have.
+/// Bytes came back changed, be they those that say which version they have. Files that came from elsewhere are checked before
+/// they are used: pieces of two checkpoints may have met in one.
 fn is_damage(error: &store::Error) -> bool {
-    error.is_corrupt() || matches!(error, store::Error::Version { .. })
+    let came = matches!(error, store::Error::Corrupt { file, .. } if file.starts_with("incoming/"));
+    error.is_corrupt() && !came || matches!(error, store::Error::Version { .. })
 }

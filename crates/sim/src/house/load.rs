@@ -4,6 +4,7 @@ use model::request::NewTable;
 use model::{AdminRequest, NodeId, Partition, Refusal, Reply, Retention, TabletId, Ticket};
 
 use super::client::{Answered, Area, What, Wish, client_of, ticket};
+use super::ledger;
 use super::net::Packet;
 use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
 use crate::agenda::{MS, SECOND};
@@ -21,6 +22,9 @@ impl World {
     }
 
     fn wish(&mut self) -> Wish {
+        if self.climate.ledger && self.extra.chance(ledger::OPERATIONS) {
+            return self.wish_of_the_ledger();
+        }
         let settled = self.agenda.now() >= self.later(SETTLED);
         let area = match self.random.below(100) {
             0..15 if self.climate.tables => Area::Guest,
@@ -44,6 +48,19 @@ impl World {
         // The guest may not be there.
         let most = if area == Area::Guest { SECOND } else { 6 * SECOND };
         Wish { area, row, what, patience: self.random.between(most / 6, most) }
+    }
+
+    fn wish_of_the_ledger(&mut self) -> Wish {
+        let (area, does) = match self.extra.chance(50) {
+            true => (Area::Count, What::Increment),
+            false => (Area::Bank, What::Transfer),
+        };
+        let what = match self.extra.below(10) {
+            0 => What::Get,
+            1 => What::Eventual,
+            _ => does,
+        };
+        Wish { area, row: self.extra.below(area.rows()), what, patience: self.extra.between(SECOND, 6 * SECOND) }
     }
 
     /// In the end every client reads every row, one by one or by scans.

@@ -1,11 +1,11 @@
 //! A node's host: the part of the server that carries effects out, without its threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use disk::MemDisk;
-use model::{Instant, NodeId, Timestamp};
+use model::{Instant, NodeId, TabletId, Timestamp};
 use node::{FlushOptions, Hands, Input, Node, Upkeep};
 use protocol::Timing;
 use store::log::Record;
@@ -18,6 +18,8 @@ pub(super) struct Machine {
     pub process: Option<Process>,
     /// Rises with every start and every crash.
     pub life: u64,
+    /// The tablets of which its disk keeps something, or has kept it before it was replaced.
+    pub keeps: BTreeSet<TabletId>,
     /// How often the disk was replaced by an empty one.
     pub disks: u64,
     /// How far the calendar has jumped, in microseconds.
@@ -47,6 +49,8 @@ pub(super) struct Process {
     pub to_log: Vec<Record>,
     pub synced: u64,
     pub syncing: usize,
+    /// Whose state is among what is being synced, and whether it says that they are kept.
+    pub kept: Vec<(TabletId, bool)>,
     pub room: bool,
 }
 
@@ -63,6 +67,7 @@ impl Machine {
             disk: MemDisk::new(),
             process: None,
             life: 0,
+            keeps: BTreeSet::new(),
             disks: 0,
             calendar: 0,
             slow_until: 0,
@@ -116,6 +121,7 @@ impl Machine {
             to_log: Vec::new(),
             synced: 0,
             syncing: 0,
+            kept: Vec::new(),
             room: true,
         });
         Ok(())

@@ -20,6 +20,7 @@ mod eventual;
 mod faults;
 mod holdings;
 mod host;
+mod ledger;
 mod load;
 mod machine;
 mod master;

@@ -12,6 +12,7 @@ use super::check::Record;
 use super::client::Client;
 use super::elastic::{SPLIT_BYTES, SPLIT_LOAD};
 use super::faults::{Climate, Fault, Weather};
+use super::ledger;
 use super::machine::{Machine, timing};
 use super::master::Mastery;
 use super::meddler::MEDDLING;
@@ -121,6 +122,7 @@ impl World {
         let mut elastic = Random::new(seed ^ 0xe1a5_71c0);
         let mut extra = Random::new(seed ^ 0x1a7e_0000);
         let mut climate = Climate::draw(&mut random, &mut extra, setting.faults.as_ref(), setting.calm);
+        climate.ledger = extra.chance(ledger::HISTORIES);
         climate.meddling = extra.chance(MEDDLING) || setting.meddling;
         climate.elastic = elastic.chance(60);
         climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };

@@ -172,6 +172,25 @@ fn a_checkpoint_is_adopted() {
     assert_eq!((to.files().len(), to.disk.list(INCOMING).unwrap().len()), (4, 0));
 }
 
+/// A learner keeps its attempt when its primary offers younger files under it, which may be shorter (found by `sim`, house
+/// seed 5371: whatever stood behind them made every further attempt fail).
+#[test]
+fn a_second_offer_begins_its_files_anew() {
+    let (mut from, mut to) = (House::new(), House::new());
+    (0..40).for_each(|n| from.write(&format!("row{n}"), "long ago"));
+    from.flush("").unwrap();
+    copy(&from, &from.tablet.view(), &to, 1, false);
+    let mut from = House::new();
+    from.write("a", "1");
+    from.flush("").unwrap();
+    let view = from.tablet.view();
+    copy(&from, &view, &to, 1, false);
+    let (upto, note) = (view.flushed(), view.note().clone());
+    let done = to.keeper.run(Job::Adopt { tablet: T, attempt: 1, files: view.files(), upto, note }).unwrap();
+    to.tablet.install(done);
+    assert_eq!(to.scan(), "a=1");
+}
+
 /// What came damaged over the wire is not adopted, and what was there stays.
 #[test]
 fn a_damaged_checkpoint_is_refused() {
