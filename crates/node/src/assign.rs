@@ -118,7 +118,10 @@ impl Node {
         if !self.hosted.contains_key(&tablet) {
             // Nothing is here: right for a new tablet and for a learner. A member that has lost its data must not
             // pass for one that has it.
-            let fresh = configuration.epoch == lineage.founded && configuration.has(me);
+            // What is said to a node that the master has not welcomed in this life may have been meant for a disk that was lost
+            // (found by `sim`, house seed 4209).
+            let founds = configuration.epoch == lineage.founded && configuration.has(me);
+            let fresh = founds && self.session.is_some();
             if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
                 return;
             }

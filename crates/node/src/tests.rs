@@ -203,6 +203,21 @@ fn a_forgotten_tablet_is_gone_also_after_a_restart() {
     assert_eq!(world.node.replicas().count(), 0);
 }
 
+/// What was said to the node before its disk was lost may still be under way, and its tablet may be in its first epoch yet
+/// (found by `sim`, house seed 4209: it led the group anew, with nothing).
+#[test]
+fn nothing_is_founded_before_the_master_has_welcomed_this_life() {
+    let mut world = World::empty();
+    let (node, hands) = open(Arc::new(MemDisk::new()), options(), Instant::ZERO).unwrap();
+    (world.node, world.hands, world.logged) = (node, hands, 0);
+    let first = Configuration::first(ME, [NodeId(2)]);
+    world.assign(first.clone());
+    assert_eq!(world.role(), None);
+    world.welcome();
+    world.assign(first);
+    assert_eq!(world.role(), Some(Role::Primary));
+}
+
 // ---- damage
 
 /// A sole member with damage keeps serving what can be read, and says so; writes go on.

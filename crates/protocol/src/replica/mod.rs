@@ -310,14 +310,14 @@ impl Replica {
         match &self.part {
             Part::Primary(primary) => {
                 let later = |node| granted(node).is_some_and(|sent| now < sent + self.timing.lease);
-                let leased = |node: &NodeId| primary.leased(*node, now, self) || later(*node);
-                let voters = primary.voters(self);
+                let leased = |node: NodeId| primary.leased(node, now, self) || later(node);
+                let voters = || primary.voters(self);
                 self.serves(primary)
                     && (!primary.has_resigned() || self.mutant(Mutant::ReadResigned))
                     && self.may_be_alone(primary, now)
-                    && (voters.iter().all(leased)
+                    && (voters().all(leased)
                         || self.mutant(Mutant::ReadWithoutLease)
-                        || self.mutant(Mutant::ReadWithOneLease) && voters.iter().any(leased))
+                        || self.mutant(Mutant::ReadWithOneLease) && voters().any(leased))
             }
             _ => false,
         }
@@ -335,14 +335,14 @@ impl Replica {
 
     /// A primary whose configuration has nobody else?
     pub fn is_alone(&self) -> bool {
-        matches!(&self.part, Part::Primary(primary) if primary.voters(self).is_empty())
+        matches!(&self.part, Part::Primary(primary) if primary.voters(self).next().is_none())
     }
 
     /// A primary alone must have been heard by the master lately: if it was not, an operator may have given the tablet
     /// up for lost and begun it anew elsewhere.
     fn may_be_alone(&self, primary: &Primary, now: Instant) -> bool {
         let session = self.session.is_some_and(|sent| now < sent + self.timing.session);
-        session || !primary.voters(self).is_empty()
+        session || primary.voters(self).next().is_some()
     }
 
     /// A primary with live leases, or a secondary that hears its primary.

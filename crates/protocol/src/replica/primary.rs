@@ -1,6 +1,6 @@
 //! The primary's part: gives each write its place, and commits what every member has on disk.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -33,6 +33,9 @@ pub(super) struct Primary {
     installed: u64,
     /// Asked of the master and not answered; its members count already.
     pub(super) proposal: Option<Proposal>,
+    /// The last entry that the node itself wrote. It may found other groups with our members: nobody becomes one before it is
+    /// committed, so that whoever commits it was a member when it was written.
+    ordered: Lsn,
     /// A secondary is about to take our place.
     pub(super) hand_over: HandOver,
     /// How fast our own disk is.
@@ -172,15 +175,14 @@ impl Primary {
 
     /// Who must have an entry before it is committed, and grant a lease before a read: the members now, and those
     /// whom an unanswered proposal would add. Without ourselves.
-    pub fn voters(&self, replica: &Replica) -> BTreeSet<NodeId> {
-        let proposed = self.proposal.iter().map(|proposal| &proposal.configuration);
-        let added = proposed.clone().filter(|_| !replica.mutant(Mutant::IgnoreProposedMembers));
-        let voters = replica.configuration.members().chain(added.flat_map(Configuration::members));
-        let mut voters: BTreeSet<NodeId> = voters.filter(|&node| node != replica.me).collect();
-        if replica.mutant(Mutant::CommitBeforeRemoval) {
-            proposed.for_each(|proposed| voters.retain(|node| proposed.has(*node)));
-        }
-        voters
+    pub fn voters<'a>(&'a self, replica: &'a Replica) -> impl Iterator<Item = NodeId> + 'a {
+        let members = &replica.configuration;
+        let proposed = self.proposal.as_ref().map(|proposal| &proposal.configuration);
+        let added = proposed.filter(|_| !replica.mutant(Mutant::IgnoreProposedMembers));
+        let added = added.into_iter().flat_map(Configuration::members).filter(|node| !members.has(*node));
+        let leaves = proposed.filter(|_| replica.mutant(Mutant::CommitBeforeRemoval));
+        let stays = move |node: &NodeId| leaves.is_none_or(|proposed| proposed.has(*node));
+        members.members().chain(added).filter(|&node| node != replica.me).filter(stays)
     }
 
     pub fn leased(&self, node: NodeId, now: Instant, replica: &Replica) -> bool {
@@ -201,9 +203,8 @@ impl Primary {
 
     /// When the first of its leases ends or has ended; `None` if somebody has never granted one in this epoch.
     pub fn leased_until(&self, replica: &Replica) -> Option<Instant> {
-        let voters = self.voters(replica);
-        let granted = |node: &NodeId| self.peers.get(node).and_then(|peer| peer.granted);
-        match voters.iter().map(granted).min() {
+        let granted = |node: NodeId| self.peers.get(&node).and_then(|peer| peer.granted);
+        match self.voters(replica).map(granted).min() {
             Some(first) => first.map(|sent| sent + replica.timing.lease),
             None => replica.session.map(|sent| sent + replica.timing.session),
         }
@@ -310,9 +311,21 @@ impl Replica {
     }
 
     pub(super) fn on_order(&mut self, now: Instant, payload: Bytes, out: &mut Vec<Effect>) {
-        if self.may_write(now) {
-            self.order(payload, out);
+        if !self.may_write(now) || self.is_growing() {
+            return;
         }
+        let lsn = self.tail.last().next();
+        if let Some(primary) = self.primary() {
+            primary.ordered = lsn;
+        }
+        self.order(payload, out);
+    }
+
+    /// Does an unanswered proposal add somebody?
+    pub fn is_growing(&self) -> bool {
+        let Part::Primary(primary) = &self.part else { return false };
+        let proposed = primary.proposal.as_ref().map(|proposal| &proposal.configuration);
+        proposed.is_some_and(|proposed| proposed.members().any(|node| !self.configuration.has(node)))
     }
 
     fn order(&mut self, payload: Bytes, out: &mut Vec<Effect>) {
@@ -453,8 +466,8 @@ impl Replica {
     /// Commits what every voter has on disk; proposes the learner once it has all that is committed.
     pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Part::Primary(primary) = &self.part else { return };
-        let acked = |node: &NodeId| primary.peers.get(node).map_or(Lsn::ZERO, |peer| peer.acked);
-        let mut acked: Vec<Lsn> = primary.voters(self).iter().map(acked).collect();
+        let acked = |node: NodeId| primary.peers.get(&node).map_or(Lsn::ZERO, |peer| peer.acked);
+        let mut acked: Vec<Lsn> = primary.voters(self).map(acked).collect();
         if self.mutant(Mutant::CommitWithoutSlowest) {
             acked.sort_unstable();
             acked.drain(..acked.len().min(1));
@@ -473,7 +486,8 @@ impl Replica {
         let Part::Primary(primary) = &self.part else { return };
         let Some(learner) = self.learner else { return };
         let Some(upto) = primary.peers.get(&learner).map(|peer| peer.acked) else { return };
-        let caught_up = upto >= self.committed || self.mutant(Mutant::EarlyPromotion);
+        let caught_up =
+            upto >= self.committed && self.committed >= primary.ordered || self.mutant(Mutant::EarlyPromotion);
         if caught_up && primary.proposal.is_none() && self.serves(primary) && !self.configuration.has(learner) {
             self.propose(now, self.configuration.with(learner), Why::CaughtUp { node: learner, upto }, out);
         }

@@ -39,7 +39,7 @@ impl Replica {
                 let half = self.timing.lease / 2;
                 let later = |node| granted(node).is_some_and(|sent| now + half < sent + self.timing.lease);
                 let fresh = |node| primary.leased(node, now + half, self) || later(node);
-                let all = primary.voters(self).into_iter().all(fresh);
+                let all = primary.voters(self).all(fresh);
                 if all { Stage::Serving } else { Stage::Lapsing }
             }
             Part::Returning(_) => Stage::Returning,

@@ -293,6 +293,22 @@ fn an_unanswered_proposal_counts_its_members() {
     assert_eq!(step(&mut primary, prepared(S, 1, 2)), [commit(2, 1, b"x", Some(7))]);
 }
 
+/// An entry of the node's own may found other groups with the members of now: nobody becomes one before it is committed, and
+/// none is written while somebody may have become one (found by `sim`, house seed 3317).
+#[test]
+fn a_group_does_not_grow_around_an_entry_that_founds_others() {
+    let mut primary = settled_primary(&[]);
+    step(&mut primary, Input::Assign(configuration(1, P, &[]), Some(S)));
+    step(&mut primary, received(S, GroupMessage::Learn { epoch: Epoch(1), attempt: 5, from: Lsn(1) }));
+    step(&mut primary, Input::Order(Bytes::from_static(b"split")));
+    step(&mut primary, Input::Settle);
+    assert_eq!(step(&mut primary, prepared(S, 1, 2)), [], "it has even that which is not committed");
+    let why = Why::CaughtUp { node: S, upto: Lsn(2) };
+    let joint = Effect::ProposeConfiguration(configuration(2, P, &[S]), why);
+    assert_eq!(step(&mut primary, Input::Durable(3)), [commit(2, 1, b"split", None), joint]);
+    assert_eq!(step(&mut primary, Input::Order(Bytes::from_static(b"split"))), [], "it may be a member by now");
+}
+
 /// What has left the memory is fetched from the log, by the node.
 #[test]
 fn a_learner_far_behind_needs_older_entries() {

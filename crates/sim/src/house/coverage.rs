@@ -1,6 +1,6 @@
 //! Which faults have struck while the house was in which state: a fault that never met a state has proved nothing of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use node::Stage;
@@ -84,6 +84,32 @@ impl State {
     }
 }
 
+/// Some states.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct States(u32);
+
+impl States {
+    pub fn add(&mut self, state: State) {
+        self.0 |= 1 << state as u32;
+    }
+
+    pub fn has(self, state: State) -> bool {
+        self.0 >> state as u32 & 1 == 1
+    }
+
+    pub fn with(self, other: States) -> States {
+        States(self.0 | other.0)
+    }
+}
+
+impl FromIterator<State> for States {
+    fn from_iter<I: IntoIterator<Item = State>>(states: I) -> States {
+        let mut all = States::default();
+        states.into_iter().for_each(|state| all.add(state));
+        all
+    }
+}
+
 /// Pairs that no history is expected to meet, each with the reason.
 const SPARED: &[(Fault, State, &str)] = &[
     (Fault::Master, State::NoMaster, "a master that is away cannot go away"),
@@ -96,8 +122,9 @@ pub struct Coverage(BTreeMap<(Fault, State), u64>);
 
 impl Coverage {
     /// The fault strikes while the house is in these states.
-    pub(super) fn met(&mut self, fault: Fault, states: &BTreeSet<State>) {
-        states.iter().for_each(|&state| *self.0.entry((fault, state)).or_default() += 1);
+    pub(super) fn met(&mut self, fault: Fault, states: States) {
+        let met = State::ALL.into_iter().filter(|(state, _)| states.has(*state));
+        met.for_each(|(state, _)| *self.0.entry((fault, state)).or_default() += 1);
     }
 
     /// Adds what another history has met.

@@ -38,14 +38,22 @@ impl World {
         let Some(master) = &self.mastery.master else { return Ok(()) };
         let state = master.state();
         for schema in state.tables.values() {
-            let areas = [Area::Hot, Area::Quiet, Area::Loose, Area::Guest, Area::Count, Area::Bank];
-            for row in areas.iter().flat_map(|area| (0..area.rows()).map(|number| area.row(number))) {
-                let of = state.groups.values().filter(|group| group.tablet.table == schema.table);
-                let holders: Vec<TabletId> =
-                    of.filter(|group| group.tablet.slice.covers(&row)).map(|group| group.tablet.id).collect();
-                if holders.len() != 1 {
-                    return Err(format!("{row:?} of {} is in {holders:?}", schema.name));
-                }
+            let of = state.groups.values().filter(|group| group.tablet.table == schema.table);
+            let mut slices: Vec<&Slice> = of.map(|group| &group.tablet.slice).collect();
+            slices.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+            // Each begins where the one before has ended, the first where all rows begin, and the last has no end.
+            let first = slices.first().is_some_and(|first| place(first) == (0, &[]));
+            let last = slices.last().is_some_and(|last| match last {
+                Slice::Rows { end, .. } => end.is_none(),
+                Slice::Hash { bucket, of } => bucket + 1 == *of,
+            });
+            let follows = |pair: &[&Slice]| match (pair[0], pair[1]) {
+                (Slice::Rows { end, .. }, Slice::Rows { start, .. }) => end.as_ref() == Some(start),
+                (Slice::Hash { bucket, of }, Slice::Hash { bucket: next, of: all }) => bucket + 1 == *next && of == all,
+                _ => false,
+            };
+            if !first || !last || !slices.windows(2).all(follows) {
+                return Err(format!("the tablets of {} do not hold each row once: {slices:?}", schema.name));
             }
         }
         Ok(())
@@ -110,6 +118,14 @@ impl Client {
                 doing.tablet = holder.map(|(tablet, _)| *tablet);
             }
         }
+    }
+}
+
+/// What it begins with.
+fn place(slice: &Slice) -> (u32, &[u8]) {
+    match slice {
+        Slice::Rows { start, .. } => (0, start),
+        Slice::Hash { bucket, .. } => (*bucket, &[]),
     }
 }
 

@@ -7,7 +7,7 @@ use model::random::Random;
 use model::request::Role;
 use model::{NodeId, TabletId};
 
-use super::coverage::State;
+use super::coverage::{State, States};
 use super::machine::Machine;
 use super::schedule::Planned;
 use super::world::{Checked, Happening, SETTLED, World};
@@ -252,11 +252,11 @@ impl World {
     }
 
     /// The node is in these states now: who lies in ambush for one of them, strikes it.
-    pub(super) fn spring_ambushes(&mut self, node: usize, states: &BTreeSet<State>) -> Checked {
+    pub(super) fn spring_ambushes(&mut self, node: usize, states: States) -> Checked {
         if self.ambushes.is_empty() || self.agenda.now() >= self.healed_at {
             return Ok(());
         }
-        let met = |planned: &Planned| planned.awaits.is_some_and(|state| states.contains(&state));
+        let met = |planned: &Planned| planned.awaits.is_some_and(|state| states.has(state));
         // All who wait for it: what is seldom and short must meet many faults.
         while let Some(first) = self.ambushes.iter().position(met) {
             let planned = self.ambushes.remove(first);
@@ -270,23 +270,24 @@ impl World {
         if state == State::NoMaster {
             return self.mastery.master.is_none().then_some(1);
         }
-        (1..self.machines.len()).find(|&node| self.states_of(node).contains(&state))
+        (1..self.machines.len()).find(|&node| self.states_of(node).has(state))
     }
 
     /// In which states the node is.
-    pub(super) fn states_of(&self, node: usize) -> BTreeSet<State> {
-        let Some(process) = &self.machines[node].process else { return BTreeSet::new() };
+    pub(super) fn states_of(&self, node: usize) -> States {
+        let Some(process) = &self.machines[node].process else { return States::default() };
         process.node.stages(process.local(self.agenda.now())).filter_map(State::of).collect()
     }
 
     /// In which states the house is.
-    fn states(&self) -> BTreeSet<State> {
-        let mut states: BTreeSet<State> = (1..self.machines.len()).flat_map(|node| self.states_of(node)).collect();
+    fn states(&self) -> States {
+        let nodes = (1..self.machines.len()).map(|node| self.states_of(node));
+        let mut states = nodes.fold(States::default(), States::with);
         if self.mastery.master.is_none() {
-            states.insert(State::NoMaster);
+            states.add(State::NoMaster);
         }
         if self.trimming {
-            states.insert(State::Trimming);
+            states.add(State::Trimming);
         }
         states
     }
@@ -295,7 +296,7 @@ impl World {
         let states = self.states();
         if self.carry_out_fault(planned) {
             self.summary.faults += 1;
-            self.summary.coverage.met(planned.fault, &states);
+            self.summary.coverage.met(planned.fault, states);
             self.struck.push(planned.fault);
             self.say(format!("fault: {planned}"));
             let mut struck = self.struck.iter();

@@ -1,6 +1,5 @@
 //! The nodes' hosts: carry effects out, each after the delay that the seed draws for it.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use model::{NodeId, Refusal, Reply, Ticket};
@@ -10,7 +9,7 @@ use store::log::Kind;
 
 use super::check;
 use super::client::client_of;
-use super::coverage::State;
+use super::coverage::{State, States};
 use super::net::Packet;
 use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, World, short};
 use crate::agenda::{MS, SECOND, US};
@@ -125,7 +124,7 @@ impl World {
         check::one_reader(stepped, others.map(|process| (&process.node, process.local(now))))?;
         if !self.ambushes.is_empty() {
             let states = self.states_of(node);
-            self.spring_ambushes(node, &states)?;
+            self.spring_ambushes(node, states)?;
         }
         for effect in effects {
             self.carry_out(node, life, effect)?;
@@ -157,7 +156,7 @@ impl World {
             Effect::Refuse(ticket, refusal) => self.answer(node, ticket, Err(refusal)),
             Effect::Trim(floors) => {
                 self.trimming = true;
-                self.spring_ambushes(node, &BTreeSet::from([State::Trimming]))?;
+                self.spring_ambushes(node, States::from_iter([State::Trimming]))?;
                 self.trimming = false;
                 if !self.lives(node, life) {
                     return Ok(());

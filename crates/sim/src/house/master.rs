@@ -295,6 +295,7 @@ impl World {
                     self.send(MASTER, place, Packet::Map(reply));
                 }
                 master::Effect::Refuse(..) => {}
+                master::Effect::Event(..) | master::Effect::Recorded(_) if self.verbose == 0 => {}
                 master::Effect::Event(name, what) => self.say(format!("master: {name} {what}")),
                 master::Effect::Recorded(event) => self.say(format!("recorded: {event:?}")),
             }

@@ -46,7 +46,7 @@ impl World {
             self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
         }
         let copies = if self.random.chance(twice) { 2 } else { 1 };
-        for _ in 0..copies {
+        for left in (0..copies).rev() {
             let late = self.weather.delay_until > now;
             let most = match healed {
                 true => MS,
@@ -61,6 +61,10 @@ impl World {
                 let last = self.arrival.entry((from, to)).or_default();
                 at = at.max(*last);
                 *last = at;
+            }
+            if left == 0 {
+                self.agenda.at(at, Happening::Deliver { from, to, packet });
+                return;
             }
             self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
         }
