@@ -70,7 +70,7 @@ impl World {
                 all.push((*tablet, removed));
                 let Some(process) = &self.machines[removed.0 as usize].process else { continue };
                 let local = process.local(self.agenda.now());
-                if process.node.replica(*tablet).is_some_and(|replica| replica.may_read(local)) {
+                if process.node.may_read(*tablet, local) {
                     return Err(format!("{removed} is removed from {tablet} by {decided:?}, and may read"));
                 }
             }
