@@ -75,7 +75,9 @@ fn main() -> ExitCode {
 fn try_mutant(mutant: Mutant) -> Trial {
     let begun = Instant::now();
     let planted = Planted::only(mutant);
-    let group_seeds = if mutant.home() == Home::Node { 0 } else { GROUP_SEEDS };
+    // The master of a group is another one, but for this.
+    let in_groups = mutant.home() == Home::Replica || mutant == Mutant::SilentLearnerChange;
+    let group_seeds = if in_groups { GROUP_SEEDS } else { 0 };
     let group = |seed, planted| group::run_mutant(seed, 0, planted).err();
     let house = |seed, planted| house::run_mutant(seed, &Setting::default(), planted).err();
     let meddled =

@@ -30,6 +30,8 @@ pub(super) struct Record {
     completions: BTreeMap<(TabletId, Lsn), Bytes>,
     /// How far each replica's commits have been compared; of one life of its node.
     compared: BTreeMap<(NodeId, u64, TabletId), Lsn>,
+    /// Who has led each epoch.
+    leaders: BTreeMap<(TabletId, Epoch), NodeId>,
     /// The newest epoch that anybody followed.
     pub newest: BTreeMap<TabletId, Epoch>,
     /// What is known of rows that are counted up.
@@ -67,6 +69,12 @@ impl Record {
     pub fn compare(&mut self, life: u64, node: &Node) -> Checked {
         for replica in node.replicas() {
             let tablet = replica.tablet();
+            if replica.role() == Role::Primary {
+                let leader = *self.leaders.entry((tablet, replica.epoch())).or_insert(node.id());
+                if leader != node.id() {
+                    return Err(format!("{leader} and {} both lead {tablet} in {}", node.id(), replica.epoch()));
+                }
+            }
             let epoch = self.newest.entry(tablet).or_default();
             *epoch = (*epoch).max(replica.epoch());
             if self.dropped.contains_key(&tablet) {

@@ -66,6 +66,10 @@ impl World {
         let mut all = Vec::new();
         for (tablet, decided) in &self.record.decided {
             let Some(before) = before.get(tablet).filter(|before| before.epoch != decided.epoch) else { continue };
+            // One command changes one epoch, and the new primary was a member before.
+            if decided.epoch != before.epoch.next() || !before.has(decided.primary) {
+                return Err(format!("{tablet}: {decided:?} follows {before:?}"));
+            }
             for removed in before.members().filter(|member| !decided.has(*member)) {
                 all.push((*tablet, removed));
                 let Some(process) = &self.machines[removed.0 as usize].process else { continue };
