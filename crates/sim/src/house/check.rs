@@ -61,7 +61,7 @@ pub(super) struct Record {
     table_of: BTreeMap<TabletId, TableId>,
     tables: BTreeSet<TableId>,
     /// The newest of the master's commands that was taken note of.
-    noted: u64,
+    pub noted: u64,
 }
 
 impl Record {

@@ -88,6 +88,10 @@ impl World {
         let now = self.agenda.now();
         let Some(master) = &self.mastery.master else { return Ok(()) };
         let state = master.state();
+        // A master that starts goes through all that was decided before.
+        if state.applied < self.record.noted {
+            return Ok(());
+        }
         let drained = &mut self.record.drained;
         drained.retain(|node, _| state.nodes.get(node).is_some_and(|known| known.draining));
         for (&node, _) in state.nodes.iter().filter(|(_, known)| known.draining) {
