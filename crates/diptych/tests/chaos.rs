@@ -292,6 +292,61 @@ async fn figure_many_tablets() {
     );
 }
 
+/// "A returning node catches up at disk or network speed, while foreground p99 stays within 2× of normal": a tablet of
+/// `BULK` MiB is copied to a node that has nothing of it, and a node that was away for ten seconds of load comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures: make chaos"]
+async fn figure_catch_up() {
+    const ROW: usize = 64 << 10;
+    let rows = (number("BULK", 256) as usize) << 20 >> 16;
+    let mut chaos = Chaos::calm().await;
+    chaos.create(&["table", "create", "bulk", "--family", "f", "--replicas", "3", "--partition", "hash:1"]);
+    let client = Client::connect(chaos.hand.front("n1"), Options::default()).expect("an address");
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let client = client.clone();
+        writers.spawn(async move {
+            for row in (writer..rows).step_by(8) {
+                let (family, qualifier) = (String::from("f"), Bytes::from_static(b"v"));
+                // What does not compress.
+                let mut random = Random::new(row as u64);
+                let value: Vec<u8> = (0..ROW / 8).flat_map(|_| random.draw().to_le_bytes()).collect();
+                let change = Change::Put { family, qualifier, timestamp: Timestamp::SERVER, value: value.into() };
+                let mutation =
+                    Mutation { row: Bytes::from(format!("{row:06}")), condition: None, changes: vec![change] };
+                client.mutate("bulk", mutation).await.expect("all is well");
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.expect("no writer fails");
+    }
+    let load = chaos.begin(1, 5);
+    let quiet = load.now();
+    sleep(Duration::from_secs(6)).await;
+    let (tablet, from, to) = chaos.hand.movable("bulk").expect("four nodes, three members");
+    let begun = load.now();
+    let normal = p99(&load.latencies(HURT, quiet..begun)).expect("all is well");
+    chaos.hand.ask(&["tablet", "move", &tablet, "--from", &from, "--to", &to]).expect("it can be moved");
+    common::until("the tablet has moved", || chaos.hand.movable("bulk").is_some_and(|(_, _, free)| free == from));
+    let ended = load.now();
+    let (took, meanwhile) = (Duration::from_nanos(ended - begun), p99(&load.latencies(HURT, begun..ended)));
+    let mib = (rows * ROW) as f64 / f64::from(1 << 20);
+    println!(
+        "FIGURE copy of {mib} MiB: {took:?}, {:.0} MiB/s; foreground p99 {meanwhile:?}, normally {normal:?}",
+        mib / took.as_secs_f64()
+    );
+    let node = chaos.node();
+    chaos.hand.kill(&node);
+    sleep(Duration::from_secs(10)).await;
+    let begun = load.now();
+    chaos.restart(&node);
+    let whole = chaos.hand.until_whole(WHOLE);
+    let meanwhile = p99(&load.latencies(HURT, begun..load.now()));
+    println!("FIGURE back after 10 s: whole after {whole:?}; foreground p99 {meanwhile:?}, normally {normal:?}");
+    load.judge().await;
+}
+
 /// The proxy cuts one way and not the other, whoever has opened the connection: otherwise chaos would prove little.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proxy_cuts_one_way() {

@@ -200,6 +200,16 @@ impl Hand {
         first["primary"].as_str().map(String::from)
     }
 
+    /// A tablet of the table, a secondary of it, and a node that keeps nothing of it.
+    pub fn movable(&self, table: &str) -> Option<(String, String, String)> {
+        let tablets = self.tablets().ok()?;
+        let tablet = tablets.iter().find(|tablet| tablet["table"] == table && tablet["learner"].is_null())?;
+        let secondaries: Vec<&str> = tablet["secondaries"].as_array()?.iter().filter_map(Value::as_str).collect();
+        let keeps = |node: &String| tablet["primary"] == node.as_str() || secondaries.contains(&node.as_str());
+        let free = self.nodes().into_iter().find(|node| !keeps(node))?;
+        Some((String::from(tablet["tablet"].as_str()?), String::from(*secondaries.first()?), free))
+    }
+
     /// How many tablets the node keeps as a member, and how many of them it leads.
     pub fn kept(&self, node: &str) -> (usize, usize) {
         let tablets = self.tablets().unwrap_or_default();
