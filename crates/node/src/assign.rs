@@ -121,7 +121,9 @@ impl Node {
             // What is said to a node that the master has not welcomed in this life may have been meant for a disk that was lost
             // (found by `sim`, house seed 4209).
             let founds = configuration.epoch == lineage.founded && configuration.has(me);
-            let fresh = founds && self.session.is_some();
+            // Nor does a late copy of its first assignment found a tablet that has left this node since.
+            let had = self.forgotten.get(&tablet).is_some_and(|&epoch| configuration.epoch <= epoch);
+            let fresh = founds && self.session.is_some() && !had;
             if (!fresh && *learner != Some(me)) || self.dropping.contains(&tablet) {
                 return;
             }
@@ -156,6 +158,15 @@ impl Node {
         self.hosted.get(&tablet).map(|hosted| hosted.replica.role())
     }
 
+    /// The newest tablets' numbers are the largest, and nobody speaks of the oldest any more.
+    pub(crate) fn note_forgotten(&mut self, tablet: TabletId, epoch: Epoch) {
+        const MOST: usize = 1 << 16;
+        self.forgotten.insert(tablet, epoch);
+        if self.forgotten.len() > MOST {
+            self.forgotten.pop_first();
+        }
+    }
+
     pub(crate) fn on_forget(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
         if self.is_busy(tablet) {
             // The master says it again with every heartbeat.
@@ -163,6 +174,7 @@ impl Node {
         }
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
         self.part_from_all(tablet);
+        self.note_forgotten(tablet, hosted.replica.epoch());
         self.healing.remove(&tablet);
         self.refused.remove(&tablet);
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet))));

@@ -138,6 +138,8 @@ pub struct Node {
     pub(crate) tally: Tally,
     /// Tablets whose replicas were stepped in this batch.
     pub(crate) touched: BTreeSet<TabletId>,
+    /// Tablets that were removed in this life, and as of which epoch: to found them again takes a later one.
+    pub(crate) forgotten: BTreeMap<TabletId, Epoch>,
     /// Tablets whose files are being removed.
     pub(crate) dropping: BTreeSet<TabletId>,
     /// Those among them whose files wait for the log to say on disk that they go: at this count of records. Files that
@@ -207,6 +209,7 @@ impl Node {
             garbage: Garbage::new(now),
             tally: Tally::default(),
             touched: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             dropping: BTreeSet::new(),
             to_drop: VecDeque::new(),
             adopting: BTreeSet::new(),

@@ -158,6 +158,7 @@ impl Node {
     fn set_aside(&mut self, tablet: TabletId, why: String, refusal: Refusal, out: &mut Vec<Effect>) {
         let Some(mut hosted) = self.hosted.remove(&tablet) else { return };
         self.part_from_all(tablet);
+        self.note_forgotten(tablet, hosted.replica.epoch());
         out.extend(hosted.lanes.clear().map(|ticket| Effect::Refuse(ticket, refusal.clone())));
         let mut effects = Vec::new();
         hosted.replica.retire(&mut effects);

@@ -38,6 +38,22 @@ fn files_go_only_after_the_log_says_so() {
     assert!(after.iter().any(|effect| matches!(effect, Effect::Run(_, store::Job::Drop { tablet: TABLET, .. }))));
 }
 
+/// Group seeds 2155 and 4064 of the simulator: a copy of a tablet's first assignment came after the tablet had left the
+/// node, which took itself for a founding member that holds all there is, and was none.
+#[test]
+fn a_late_copy_of_the_first_assignment_founds_nothing() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "old").unwrap();
+    world.step(Input::FromMaster(FromMaster::Forget(vec![TABLET])));
+    world.assign(Configuration::first(ME, []));
+    assert_eq!(world.role(), None);
+    let again = Configuration { epoch: Epoch(5), ..Configuration::first(ME, []) };
+    let lineage = model::Lineage { founded: Epoch(5), chosen: Epoch(5) };
+    let assignment = Assignment { lineage, ..world.assignment(again) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![assignment])));
+    assert_eq!(world.role(), Some(Role::Primary), "but an operator may found it anew");
+}
+
 #[test]
 fn a_written_row_is_read() {
     let mut world = World::new();

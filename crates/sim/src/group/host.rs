@@ -37,6 +37,8 @@ pub(super) struct Host {
     pub process: Option<Process>,
     /// Rises with every start, also with that of a replica.
     pub life: u64,
+    /// It has had a replica before: a founding configuration that comes late is not for it.
+    pub had: bool,
     /// What was applied to the rows.
     pub applied: Lsn,
     /// No sync ends before this.
@@ -121,6 +123,7 @@ impl World {
 
     /// Gives the replica an input, or keeps it for when the process goes on.
     pub(super) fn input(&mut self, node: usize, input: Input) -> Checked {
+        let had = self.hosts[node].had;
         let Some(process) = &mut self.hosts[node].process else { return Ok(()) };
         if process.paused {
             process.inbox.push_back(input);
@@ -130,12 +133,13 @@ impl World {
         let wanted = match &input {
             // As the node does it: a member that has lost its data must not pass for one that has it.
             Input::Assign(configuration, learner) => {
-                *learner == Some(me) || configuration.epoch == Epoch(1) && configuration.has(me)
+                *learner == Some(me) || configuration.epoch == Epoch(1) && configuration.has(me) && !had
             }
             _ => false,
         };
         if process.replica.is_none() && wanted {
             self.hosts[node].life += 1;
+            self.hosts[node].had = true;
             let life = self.hosts[node].life;
             let process = self.hosts[node].process.as_mut().expect("lives");
             process.replica = Some(Replica::new(TABLET, NodeId(node as u32), self.timing.clone()));

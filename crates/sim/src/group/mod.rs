@@ -95,6 +95,7 @@ mod tests {
         (6, "a member asked a new primary for committed entries that had left its log"),
         (9660, "what a node acknowledged as a member counted after it had forgotten everything and learnt anew"),
         (6984, "a primary whose own disk was slow to hold a new epoch proposed all its members away"),
+        (2155, "a late copy of the first assignment made a founding member of a node that had left the group"),
         (525, "a learner that its primary had lost did not introduce itself again"),
     ];
 

@@ -132,7 +132,8 @@ impl World {
         };
         // Host 0 is the master's place.
         for node in 0..=nodes {
-            world.hosts.push(Host { log: Log::default(), process: None, life: 0, applied: Lsn::ZERO, hangs_until: 0 });
+            let (log, applied) = (Log::default(), Lsn::ZERO);
+            world.hosts.push(Host { log, process: None, life: 0, had: false, applied, hangs_until: 0 });
             if node != MASTER {
                 world.start(node);
             }
