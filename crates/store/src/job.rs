@@ -26,6 +26,19 @@ pub struct FileInfo {
     pub bytes: u64,
 }
 
+/// What a tablet has of those it was made of, until its first flush.
+#[derive(Clone, Debug, Default)]
+pub enum Inherited {
+    /// Nothing: it was not made of others, or has files of its own.
+    #[default]
+    Nothing,
+    /// These tables, which it shares with another tablet.
+    Shared(Vec<Arc<Table>>),
+    /// Parts of these tables, which are copied: files of two tablets do not follow each other in time, and each may have
+    /// rows of the other, which are older than the other's own.
+    Copied(Vec<Arc<Table>>),
+}
+
 /// Something to be done on the disk.
 #[derive(Clone, Debug)]
 pub enum Job {
@@ -43,8 +56,8 @@ pub enum Job {
         clock: Timestamp,
         /// The node's note as of `upto`.
         note: Bytes,
-        /// Tables that the tablet shares with the one it was made of, if this is its first flush.
-        inherited: Option<Vec<Arc<Table>>>,
+        /// What the tablet has of those it was made of, if this is its first flush.
+        inherited: Inherited,
     },
     /// Merges tables that follow each other into one.
     Merge {

@@ -24,9 +24,10 @@ use parking_lot::Mutex;
 use crate::compaction;
 use crate::digest;
 use crate::error::{Error, again_if_unreadable};
-use crate::job::{Done, FileInfo, Job};
+use crate::job::{Done, FileInfo, Inherited, Job};
 use crate::manifest::{self, Edit, Manifest, State};
-use crate::memtable::{MemoryCursor, Memtable};
+use crate::memtable::Memtable;
+use crate::merge::Merge;
 use crate::scrub;
 use crate::sstable::{Shelf, Table, Writer};
 use crate::tablet::Tablet;
@@ -129,15 +130,23 @@ impl Keeper {
         let _ = self.sweep();
         match job {
             Job::Flush { tablet, memtable, after, upto, clock, note, inherited } => {
-                let table = self.build(|path| {
-                    let mut writer = Writer::create(&*self.disk, path, tablet, (after, upto), clock)?;
-                    write_memtable(memtable, &mut writer)?;
-                    Ok(writer)
+                let table = self.build(|path| match &inherited {
+                    Inherited::Copied(tables) => {
+                        let mut writer = Writer::create(&*self.disk, path, tablet, (Lsn::ZERO, upto), clock)?;
+                        write_all(memtable, tables, &mut writer)?;
+                        Ok(writer)
+                    }
+                    Inherited::Nothing | Inherited::Shared(_) => {
+                        let mut writer = Writer::create(&*self.disk, path, tablet, (after, upto), clock)?;
+                        write_all(memtable, &[], &mut writer)?;
+                        Ok(writer)
+                    }
                 })?;
                 let (new, note_too) = (number(&table), note.clone());
                 let edit = match &inherited {
-                    None => Edit::Flushed { table: new, after, upto, note: note_too },
-                    Some(shared) => {
+                    Inherited::Nothing => Edit::Flushed { table: new, after, upto, note: note_too },
+                    Inherited::Copied(_) => Edit::Adopted { tables: new.into_iter().collect(), upto, note: note_too },
+                    Inherited::Shared(shared) => {
                         let tables = shared.iter().map(|table| table.number()).chain(new).collect();
                         Edit::Adopted { tables, upto, note: note_too }
                     }
@@ -363,11 +372,16 @@ impl fmt::Debug for Keeper {
     }
 }
 
-fn write_memtable(memtable: Arc<Memtable>, writer: &mut Writer) -> Result<(), Error> {
-    let mut cursor = MemoryCursor::new(memtable, Lsn(u64::MAX), &[], None);
-    while let Some((key, value)) = cursor.entry() {
-        writer.add(key, value)?;
-        cursor.advance();
+/// Everything that a memtable and tables have, as it is.
+fn write_all(memtable: Arc<Memtable>, tables: &[Arc<Table>], writer: &mut Writer) -> Result<(), Error> {
+    let mut merge = Merge::default();
+    merge.add_memtable(memtable, Lsn(u64::MAX), &[], None);
+    for table in tables {
+        merge.add_table(Arc::clone(table), &[])?;
+    }
+    while let Some(key) = merge.key() {
+        writer.add(key, &merge.value())?;
+        merge.advance()?;
     }
     Ok(())
 }

@@ -103,6 +103,22 @@ pub struct Table {
     properties: Properties,
     /// Why it cannot be read at all: the parts that stay in memory are damaged.
     broken: Option<(u64, String)>,
+    /// It shows only these rows of another one.
+    part: Option<Part>,
+}
+
+/// A part of a table: see [`Table::within`].
+struct Part {
+    whole: Arc<Table>,
+    rows: RowRange,
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+}
+
+impl Part {
+    fn covers(&self, key: &[u8]) -> bool {
+        key >= &self.start[..] && self.end.as_ref().is_none_or(|end| key < &end[..])
+    }
 }
 
 impl Table {
@@ -119,7 +135,31 @@ impl Table {
             index: Vec::new(),
             properties: Properties::default(),
             broken: Some((offset, why)),
+            part: None,
         }
+    }
+
+    /// The rows of it that lie within `bounds`, as a table: the others in it belong to other tablets, and may be older than
+    /// what those have of them.
+    pub fn within(self: &Arc<Table>, bounds: &RowRange) -> Arc<Table> {
+        let (whole, rows) = match &self.part {
+            Some(part) => (&part.whole, part.rows.intersect(bounds)),
+            None => (self, bounds.clone()),
+        };
+        let index = whole.blocks_within(&rows).to_vec();
+        let bytes = index.iter().map(|(_, place)| u64::from(place.len)).sum();
+        let (start, end) = (key::row_start(&rows.start), rows.end.as_ref().map(|end| key::row_start(end)));
+        Arc::new(Table {
+            file: whole.file.clone(),
+            path: whole.path.clone(),
+            pin: None,
+            bytes,
+            filter: whole.filter.clone(),
+            index,
+            properties: whole.properties.clone(),
+            broken: whole.broken.clone(),
+            part: Some(Part { whole: Arc::clone(whole), rows, start, end }),
+        })
     }
 
     /// Why nothing of it can be read, if so.
@@ -162,7 +202,7 @@ impl Table {
         let filter = payload(filter_at)?;
         let index = decode_index(payload(index_at)?, filter_at.offset)
             .map_err(|Malformed(what)| corrupt(index_at.offset, what))?;
-        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None })
+        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None, part: None })
     }
 
     /// What it is, as a whole.
@@ -194,12 +234,18 @@ impl Table {
 
     /// Appends a row of each block within `bounds`, with what the block weighs, and the first row of all.
     pub(crate) fn weigh(&self, bounds: &RowRange, weights: &mut Vec<(Bytes, u64)>) {
-        let first = key::row_of(&self.properties.first).map(key::unescape);
-        weights.extend(first.filter(|row| bounds.covers(row)).map(|row| (row, 0)));
+        let first = Some(&self.properties.first).filter(|key| self.shows(key)).and_then(|key| key::row_of(key));
+        weights.extend(first.map(key::unescape).filter(|row| bounds.covers(row)).map(|row| (row, 0)));
         for (last, place) in self.blocks_within(bounds) {
-            let row = key::row_of(last).map(key::unescape).filter(|row| bounds.covers(row));
+            let row = key::row_of(last).filter(|_| self.shows(last)).map(key::unescape);
+            let row = row.filter(|row| bounds.covers(row));
             weights.extend(row.map(|row| (row, u64::from(place.len))));
         }
+    }
+
+    /// Is the key in what it shows of its file?
+    fn shows(&self, key: &[u8]) -> bool {
+        self.part.as_ref().is_none_or(|part| part.covers(key))
     }
 
     fn blocks_within(&self, bounds: &RowRange) -> &[(Bytes, Place)] {
@@ -228,6 +274,9 @@ impl Table {
 
     /// Whether it may have changes of the row with this escaped key and [`filter::hash`]; false is certain.
     pub fn may_hold(&self, escaped_row: &[u8], hash: u64) -> bool {
+        if self.part.as_ref().is_some_and(|part| !part.covers(escaped_row)) {
+            return false;
+        }
         if self.broken.is_some() {
             return true;
         }
@@ -238,6 +287,12 @@ impl Table {
 
     /// Whether it may have keys from `start` on and before `end`; false is certain.
     pub fn overlaps(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let apart = |part: &Part| {
+            end.is_some_and(|end| end <= &part.start[..]) || part.end.as_ref().is_some_and(|its| start >= &its[..])
+        };
+        if self.part.as_ref().is_some_and(apart) {
+            return false;
+        }
         let properties = &self.properties;
         let within = properties.last >= *start && end.is_none_or(|end| properties.first < *end);
         self.broken.is_some() || within
@@ -274,6 +329,9 @@ impl Table {
 
     /// Reads the parts that stay in memory once more, and checks that they are what they were. Gives their length.
     pub fn check_frame(&self) -> Result<u64, Error> {
+        if let Some(part) = &self.part {
+            return part.whole.check_frame();
+        }
         if let Some(damage) = self.damage() {
             return Err(damage);
         }
@@ -384,6 +442,8 @@ impl TableCursor {
         if let Some(damage) = table.damage() {
             return Err(damage);
         }
+        let part = table.part.as_ref().map_or(&[][..], |part| &part.start[..]).to_vec();
+        let start = start.max(&part[..]);
         let at = table.index.partition_point(|(last, _)| last[..] < *start);
         let mut cursor = TableCursor { table, block: None };
         cursor.enter(at)?;
@@ -401,7 +461,8 @@ impl TableCursor {
 
     /// Key of the entry it stands on.
     pub fn key(&self) -> Option<&[u8]> {
-        self.block.as_ref().and_then(|(_, block)| block.key())
+        let key = self.block.as_ref().and_then(|(_, block)| block.key());
+        key.filter(|key| self.table.part.as_ref().is_none_or(|part| part.covers(key)))
     }
 
     /// Value of the entry it stands on; empty at the end.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use model::{Bytes, Change, Lsn, RowRange, Schema, TabletId, Timestamp};
 
 use crate::compaction;
-use crate::job::{Done, Job, JobKind};
+use crate::job::{Done, Inherited, Job, JobKind};
 use crate::manifest::run_of;
 use crate::memtable::Memtable;
 use crate::sstable::Table;
@@ -33,9 +33,11 @@ pub struct Tablet {
     merging: bool,
     /// Rows outside are not its own, although its tables may have some: see [`Tablet::split`].
     bounds: Arc<RowRange>,
-    /// It was made out of another tablet, and no manifest names it yet: until its first flush it is lost with the
-    /// process, and is made out of that tablet again.
+    /// It was made out of other tablets, and no manifest names it yet: until its first flush it is lost with the
+    /// process, and is made out of them again.
     unsettled: bool,
+    /// Likewise, and its tables are parts of those of two tablets.
+    fused: bool,
 }
 
 /// A memtable that is, or is to be, written to a table.
@@ -58,8 +60,18 @@ impl Tablet {
     pub(crate) fn of_version(id: TabletId, version: Version) -> Tablet {
         let clock = version.tables.iter().map(|table| table.properties().clock).max().unwrap_or_default();
         let (applied, live) = (version.flushed, Arc::default());
-        let (bounds, unsettled) = (Arc::default(), false);
-        Tablet { id, applied, clock, live, frozen: None, version: Arc::new(version), merging: false, bounds, unsettled }
+        Tablet {
+            id,
+            applied,
+            clock,
+            live,
+            frozen: None,
+            version: Arc::new(version),
+            merging: false,
+            bounds: Arc::default(),
+            unsettled: false,
+            fused: false,
+        }
     }
 
     /// Makes a tablet out of the rows of this one that lie within `bounds`, as of [`Tablet::applied`]. It shares the
@@ -69,13 +81,10 @@ impl Tablet {
         for memtable in self.frozen.iter().map(|frozen| &frozen.memtable).chain([&self.live]) {
             live.copy(memtable, &bounds);
         }
-        let tables = self
-            .version
-            .tables
-            .iter()
-            .filter(|table| table.damage().is_some() || table.bytes_within(&bounds) > 0)
-            .cloned()
-            .collect();
+        let own =
+            self.version.tables.iter().filter(|table| table.damage().is_some() || table.bytes_within(&bounds) > 0);
+        // What is of two tablets still cannot be shared, but is copied here as well.
+        let tables = own.map(|table| if self.fused { table.within(&bounds) } else { Arc::clone(table) }).collect();
         let version = Version { tables, flushed: self.version.flushed, note: Bytes::new() };
         Tablet {
             id,
@@ -87,6 +96,31 @@ impl Tablet {
             merging: false,
             bounds: Arc::new(bounds),
             unsettled: true,
+            fused: self.fused,
+        }
+    }
+
+    /// Makes a tablet out of this one and the one that has the rows after its own. Until its first flush, which copies
+    /// all of it, it reads what it needs of both ones' tables.
+    pub fn fuse(&self, id: TabletId, right: &Tablet) -> Tablet {
+        let (live, mut tables) = (Memtable::default(), Vec::new());
+        for half in [self, right] {
+            for memtable in half.frozen.iter().map(|frozen| &frozen.memtable).chain([&half.live]) {
+                live.copy(memtable, &half.bounds);
+            }
+            let own = half.version.tables.iter().map(|table| table.within(&half.bounds));
+            tables.extend(own.filter(|table| table.damage().is_some() || table.bytes() > 0));
+        }
+        let bounds = RowRange { start: self.bounds.start.clone(), end: right.bounds.end.clone() };
+        Tablet {
+            applied: self.applied.max(right.applied),
+            clock: self.clock.max(right.clock),
+            live: Arc::new(live),
+            version: Arc::new(Version { tables, flushed: Lsn::ZERO, note: Bytes::new() }),
+            bounds: Arc::new(bounds),
+            unsettled: true,
+            fused: true,
+            ..Tablet::new(id)
         }
     }
 
@@ -189,7 +223,11 @@ impl Tablet {
             upto: frozen.upto,
             clock: frozen.clock,
             note: frozen.note.clone(),
-            inherited: self.unsettled.then(|| self.version.tables.clone()),
+            inherited: match (self.unsettled, self.fused) {
+                (false, _) => Inherited::Nothing,
+                (true, false) => Inherited::Shared(self.version.tables.clone()),
+                (true, true) => Inherited::Copied(self.version.tables.clone()),
+            },
         })
     }
 
@@ -229,9 +267,10 @@ impl Tablet {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
                 let frozen = self.frozen.take().expect("a flush comes back to the frozen memtable");
                 assert_eq!(frozen.upto, upto, "a flush comes back to the frozen memtable");
-                let tables = self.version.tables.iter().cloned().chain(table).collect();
+                let kept = if self.fused { &[][..] } else { &self.version.tables[..] };
+                let tables = kept.iter().cloned().chain(table).collect();
                 self.version = Arc::new(Version { tables, flushed: upto, note });
-                self.unsettled = false;
+                (self.unsettled, self.fused) = (false, false);
             }
             Done::Merged { tablet, removed, added } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");

@@ -11,6 +11,7 @@ use crate::Keeper;
 const PARENT: TabletId = TabletId(7);
 const LEFT: TabletId = TabletId(8);
 const RIGHT: TabletId = TabletId(9);
+const HEIR: TabletId = TabletId(10);
 
 /// A split copies nothing but what is in memory; each half is whole by itself, also after a restart, and in the end
 /// nothing is left of the shared files.
@@ -134,6 +135,105 @@ fn the_middle_of_a_large_tablet_of_two_rows_lies_between_them() {
     let job = tablet.freeze(Bytes::new());
     tablet.install(keeper.run(job.unwrap()).unwrap());
     assert_eq!(middle_of(&tablet), Some(Bytes::from_static(b"02")));
+}
+
+/// Two halves that were one become one again: each has rows of the other in its files, and those are old. Reads see
+/// only what is a half's own, before and after the files are copied, and over a restart.
+#[test]
+fn two_tablets_become_one() {
+    let disk = MemDisk::new();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let mut parent = Tablet::new(PARENT);
+    (0..8).for_each(|row| write(&mut parent, row, "old"));
+    let job = parent.freeze(Bytes::new());
+    parent.install(keeper.run(job.unwrap()).unwrap());
+    let (mut left, mut right) = (parent.split(LEFT, below("04")), parent.split(RIGHT, from("04")));
+    for half in [&mut left, &mut right] {
+        let job = half.freeze(Bytes::new());
+        half.install(keeper.run(job.unwrap()).unwrap());
+    }
+    // What the right one has deleted for good is still in the file that the left one reads.
+    right.apply(right.applied().next(), &Bytes::from_static(b"05"), &[Change::DeleteRow], Timestamp(99));
+    let job = right.freeze(Bytes::new());
+    right.install(keeper.run(job.unwrap()).unwrap());
+    let job = right.choose_all(&schema());
+    right.install(keeper.run(job.unwrap()).unwrap());
+    write(&mut right, 6, "new");
+    write(&mut left, 2, "new");
+    write(&mut left, 2, "new");
+    let mut heir = left.fuse(HEIR, &right);
+    assert_eq!((heir.applied(), heir.is_unsettled()), (right.applied().max(left.applied()), true));
+    let expected = "00=old 01=old 02=new 03=old 04=old 06=new 07=old";
+    assert_eq!(rows(&heir), expected);
+    let read = |tablet: &Tablet, row: &str| {
+        let row = tablet.view().row(row.as_bytes(), &ReadOptions::default(), &schema(), Timestamp(0)).unwrap();
+        row.map(|row| String::from_utf8(row.cells[0].value.to_vec()).unwrap())
+    };
+    assert_eq!(
+        (read(&heir, "05"), read(&heir, "06"), read(&heir, "03")),
+        (None, Some("new".into()), Some("old".into()))
+    );
+    let upto = heir.applied();
+    let job = heir.freeze(Bytes::from_static(b"note"));
+    write(&mut heir, 9, "new");
+    heir.install(keeper.run(job.unwrap()).unwrap());
+    assert_eq!((heir.flushed(), heir.is_unsettled(), heir.view().files().len()), (upto, false, 1));
+    assert_eq!(rows(&heir), format!("{expected} 09=new"));
+    drop((left, right, parent, heir, keeper));
+    let (_, mut tablets) = Keeper::open(Arc::new(disk), Timestamp(0)).unwrap();
+    let (heir, note) = tablets.sound.remove(&HEIR).unwrap();
+    assert_eq!((rows(&heir), &note[..]), (expected.to_owned(), &b"note"[..]));
+}
+
+/// House seed 809 of the simulator: a tablet was split again before it had copied what it has of two others, and its halves
+/// took the others' files for their own.
+#[test]
+fn what_was_made_of_two_may_be_split_at_once() {
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let mut parent = Tablet::new(PARENT);
+    (0..8).for_each(|row| write(&mut parent, row, "old"));
+    let job = parent.freeze(Bytes::new());
+    parent.install(keeper.run(job.unwrap()).unwrap());
+    let (left, mut right) = (parent.split(LEFT, below("04")), parent.split(RIGHT, from("04")));
+    (4..8).for_each(|row| write(&mut right, row, "new"));
+    let job = right.freeze(Bytes::new());
+    right.install(keeper.run(job.unwrap()).unwrap());
+    let heir = left.fuse(HEIR, &right);
+    let (first, second) = (heir.split(TabletId(11), below("06")), heir.split(TabletId(12), from("06")));
+    for (mut half, expected) in [(first, "00=old 01=old 02=old 03=old 04=new 05=new"), (second, "06=new 07=new")] {
+        assert_eq!(rows(&half), expected);
+        let job = half.freeze(Bytes::new());
+        half.install(keeper.run(job.unwrap()).unwrap());
+        assert_eq!((rows(&half), half.view().files().len()), (expected.to_owned(), 1));
+        let job = half.choose_all(&schema());
+        half.install(keeper.run(job.unwrap()).unwrap());
+        assert_eq!(rows(&half), expected);
+    }
+}
+
+/// A table of one of two tablets that cannot be read spoils the rows that it may have, and no others.
+#[test]
+fn damage_of_one_half_stays_there() {
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (mut left, mut right) = (Tablet::new(LEFT), Tablet::new(RIGHT));
+    left.set_bounds(below("04"));
+    right.set_bounds(from("04"));
+    write(&mut left, 1, "x");
+    write(&mut right, 5, "x");
+    for half in [&mut left, &mut right] {
+        let job = half.freeze(Bytes::new());
+        half.install(keeper.run(job.unwrap()).unwrap());
+    }
+    let table = &right.version.tables[0];
+    let file = MemDisk::new().create("x").unwrap();
+    let broken = Table::broken(file, table.path().into(), None, 0, "rotten".into());
+    right.version = Arc::new(Version { tables: vec![Arc::new(broken)], flushed: right.flushed(), note: Bytes::new() });
+    let mut heir = left.fuse(HEIR, &right);
+    let read = |row: &[u8]| heir.view().row(row, &ReadOptions::default(), &schema(), Timestamp(0));
+    assert!(read(b"01").unwrap().is_some() && read(b"05").unwrap_err().is_corrupt());
+    assert!(heir.view().damage().is_some());
+    let job = heir.freeze(Bytes::new());
+    assert!(keeper.run(job.unwrap()).unwrap_err().is_corrupt(), "it is not copied without what is damaged");
 }
 
 fn middle_of(tablet: &Tablet) -> Option<Bytes> {
