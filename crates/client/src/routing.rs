@@ -138,6 +138,12 @@ impl Routing {
         self.configurations.remove(&tablet);
         for heir in heirs {
             if let Slice::Rows { start, end } = &heir.slice {
+                // An heir of two tablets takes the place of both.
+                ranges.retain(|_, (_, known)| *known != heir.tablet);
+                let within = |first: &Bytes| first > start && end.as_ref().is_none_or(|end| first < end);
+                ranges.extract_if(.., |first, _| within(first)).for_each(|(_, (_, other))| {
+                    self.configurations.remove(&other);
+                });
                 ranges.insert(start.clone(), (end.clone(), heir.tablet));
                 self.configurations.insert(heir.tablet, heir.configuration.clone());
             }

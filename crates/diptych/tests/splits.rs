@@ -127,3 +127,60 @@ async fn a_busy_tablet_is_split() {
     assert_eq!(load.failures(), "{}");
     load.judge().await;
 }
+
+/// Tablets become one under load, though other nodes keep them: nobody fails, and one order explains what all saw. Then
+/// the heir's primary is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_fails_while_tablets_are_merged() {
+    let cluster = Cluster::start();
+    cluster.ok(TABLE);
+    let load = Load::start(&cluster.grpc, 7);
+    load.until_written(&ROWS, 0);
+    let name = |row: &str| String::from(cluster.tablet("load", row)["tablet"].as_str().expect("it has a name"));
+    let mut slowest = Vec::new();
+    for round in 0..3 {
+        let begun = load.now();
+        let merged = cluster.json(&["tablet", "merge", &name("a")]);
+        assert_eq!((name("a"), merged["done"].as_bool()), (name("z"), Some(true)), "{merged}");
+        load.until_written(&ROWS, load.now());
+        let latencies = load.latencies(&ROWS, begun..load.now());
+        assert!(latencies.iter().all(Option::is_some), "a write failed: {}", load.failures());
+        slowest.extend(latencies.last().copied().flatten());
+        println!("round {round}: one tablet, {merged}; the slowest write took {:?}", slowest[round]);
+        if round < 2 {
+            cluster.json(&["tablet", "split", &name("a"), "--at", "c"]);
+            let halves = (name("b"), name("c"));
+            assert_ne!(halves.0, halves.1);
+            // The other half goes elsewhere, and has to come back.
+            let tablet = cluster.tablet("load", "c");
+            let kept = [&tablet["primary"], &tablet["secondaries"][0]];
+            let to = ["n1", "n2", "n3", "n4"].into_iter().find(|node| !kept.iter().any(|kept| *kept == node));
+            let (from, to) = (tablet["primary"].as_str().expect("a node"), to.expect("there are four"));
+            cluster.ok(&["tablet", "move", &halves.1, "--from", from, "--to", to]);
+        }
+    }
+    assert_eq!(load.failures(), "{}");
+    let primary = cluster.primary("load", "a");
+    let killed = load.now();
+    cluster.signal(&primary, Signal::KILL);
+    load.until_written(&["a"], killed);
+    cluster.ok(&["node", "restart", &primary]);
+    load.judge().await;
+}
+
+/// A table that nobody asks anything of becomes one tablet again by itself, with all its rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_table_is_merged() {
+    let cluster = Cluster::with(&["--merge-after", "1s"], |_| {});
+    let flags = ["--family", "f", "--partition", "range", "--split", "g", "--split", "p"];
+    cluster.ok(&[&["table", "create", "cold"], &flags[..]].concat());
+    for row in ["a", "h", "z"] {
+        cluster.ok(&["put", "cold", row, "f:q=1"]);
+    }
+    let tablets = || cluster.json(&["tablet", "list", "cold"])["tablets"].as_array().map(Vec::len);
+    until("one tablet", || tablets() == Some(1));
+    let found = cluster.ok(&["scan", "cold", "--json"]);
+    assert_eq!(found.lines().filter(|line| line.contains("row")).count(), 3, "{found}");
+    let events = cluster.ok(&["events", "--json"]);
+    assert!(events.contains("merge_decided") && events.contains("tablets_merged"), "{events}");
+}

@@ -43,6 +43,13 @@ impl Master {
                 self.pass_on(ticket, self.scrub_node(now, node), out);
                 return;
             }
+            AdminRequest::MergeTablet(tablet) => {
+                out.push(match self.merge_tablet(now, tablet) {
+                    Ok(words) => Effect::Reply(ticket, AdminReply::Done(words)),
+                    Err(refusal) => Effect::Refuse(ticket, refusal),
+                });
+                return;
+            }
             AdminRequest::DrainNode { node, drain } => self.check_node(node).map(|()| Command::Drain { node, drain }),
             AdminRequest::RemoveNode(node) => self.check_node(node).map(|()| Command::RemoveNode(node)),
             AdminRequest::MoveTablet { tablet, from, to } => self.move_tablet(now, tablet, from, to),

@@ -37,7 +37,9 @@ impl Master {
             return;
         }
         let served = self.served(now);
-        let settled = |tablet: TabletId| self.settled.get(&tablet).is_none_or(|&since| now.since(since) >= pause);
+        let settled = |tablet: TabletId| {
+            self.settled.get(&tablet).is_none_or(|&since| now.since(since) >= pause) && !self.is_wished(tablet)
+        };
         let under_way = self.state.groups.values().filter(|group| group.learner.is_some()).count();
         if let Some((tablet, heir)) = self.choose_relief(now, &served, &settled) {
             self.order_hand_over(now, tablet, heir, out);

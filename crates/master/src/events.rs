@@ -193,6 +193,36 @@ impl State {
                 let table = self.table_of(*tablet);
                 Event { table, tablet: Some(*tablet), ..event("split_cancelled", why.clone()) }
             }
+            Changed::Joint(left) => {
+                let Some(joint) = self.merges.get(left) else { return };
+                let what = match joint.sealed {
+                    None => format!("it and {} are to become {}", joint.right, joint.heir),
+                    Some(upto) => format!("{} is closed at {upto}, to become {} with it", joint.right, joint.heir),
+                };
+                Event { table: self.table_of(*left), tablet: Some(*left), ..event("merge_decided", what) }
+            }
+            Changed::Unfused(left, right, why) => {
+                let table = self.table_of(*left);
+                self.events.add(Event { table, tablet: Some(*left), ..event("merge_cancelled", why.clone()) });
+                let Some(group) = self.groups.get(right) else { return };
+                let epoch = group.configuration.epoch;
+                let epochs = Some((model::Epoch(epoch.0.saturating_sub(1)), epoch));
+                let what = format!("it is open again, because it does not become one with {left}: {why}");
+                Event { table: self.table_of(*right), tablet: Some(*right), epochs, ..event("merge_cancelled", what) }
+            }
+            Changed::Fused(left, merge) => {
+                let (heir, right) = (merge.heir, merge.right);
+                let table = self.table_of(heir);
+                for parent in [*left, right] {
+                    let what = format!("it has become part of {heir}");
+                    let event = event("tablets_merged", what);
+                    self.events.add(Event { table: table.clone(), tablet: Some(parent), ..event });
+                }
+                let first = merge.configuration.epoch;
+                let epochs = Some((model::Epoch(first.0.saturating_sub(1)), first));
+                let what = format!("made of {left} and {right}, {}", merge.slice);
+                Event { table, tablet: Some(heir), epochs, ..event("tablets_merged", what) }
+            }
             Changed::Divided(parent, split) => {
                 let first = split.configuration.epoch;
                 let (at, of) = (model::text::printable(&split.at), [split.left, split.right]);

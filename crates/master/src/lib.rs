@@ -24,6 +24,7 @@ mod admin;
 mod balance;
 mod healing;
 mod mending;
+mod merges;
 mod moves;
 mod operate;
 mod splits;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{Effect, Input};
 use crate::events::{Reader, decided};
+use crate::merges::Merging;
 use crate::splits::Splitting;
 use crate::state::{Changed, Command, Error, State};
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub split_bytes: u64,
     /// A tablet of a range that serves more requests per second is split; 0 is never.
     pub split_load: u64,
+    /// Two tablets of a range that have been small and cold for so long become one; `None` is never.
+    pub merge_after: Option<Duration>,
 }
 
 /// A command on its way through consensus, with a number by which its proposer knows it again.
@@ -82,6 +85,7 @@ pub struct Master {
     /// How often a member of a tablet was removed for being slow, and when last: it does not come back at once.
     pub(crate) slow: BTreeMap<(TabletId, NodeId), (u32, Instant)>,
     pub(crate) splitting: Splitting,
+    pub(crate) merging: Merging,
     pub(crate) next_tick: Instant,
     /// What it looked at when it last looked at everything, and when that was.
     pub(crate) looked: (u64, BTreeSet<NodeId>, Instant),
@@ -110,6 +114,7 @@ impl Master {
             settled: BTreeMap::new(),
             slow: BTreeMap::new(),
             splitting: Splitting::default(),
+            merging: Merging::default(),
             next_tick: Instant::ZERO,
             looked: (0, BTreeSet::new(), Instant::ZERO),
             stepped: Instant::ZERO,
@@ -214,6 +219,7 @@ impl Master {
                 for (tablet, nodes) in tablets {
                     self.forget_tablet(tablet);
                     self.forget_splitting(tablet, out);
+                    self.forget_merging(tablet);
                     out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
                 }
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
@@ -221,6 +227,9 @@ impl Master {
             Changed::Intent(tablet) => self.tell_intent(now, ticket, tablet, out),
             Changed::Divided(tablet, split) => self.tell_divided(tablet, split, out),
             Changed::Undivided(tablet, why) => self.tell_undivided(tablet, why, out),
+            Changed::Joint(left) => self.tell_joint(left, out),
+            Changed::Fused(left, merge) => self.tell_fused(left, &merge, out),
+            Changed::Unfused(left, right, why) => self.tell_unfused(left, right, &why, out),
             Changed::Group(tablet, nodes) => {
                 self.asked.remove(&tablet);
                 let group = &self.state.groups[&tablet];
@@ -328,10 +337,14 @@ impl Master {
                     self.propose(Command::Join { node, address, disk, incarnation }, out);
                 }
                 self.remind_of_splits(node, out);
+                self.remind_of_merges(node, out);
             }
             ToMaster::Divided { tablet, lsn, split } => self.on_divided(node, tablet, lsn, split, out),
             ToMaster::Undivided { tablet, left, why } => self.on_undivided(tablet, left, why, out),
             ToMaster::Buried(tablet) => self.on_buried(node, tablet, out),
+            ToMaster::Closed { tablet, epoch, lsn, heir } => self.on_closed(tablet, epoch, lsn, heir, out),
+            ToMaster::Merged { tablet, lsn, merge } => self.on_merged(node, tablet, lsn, merge, out),
+            ToMaster::Unmerged { heir, left, why } => self.on_unmerged(heir, left, why, out),
         }
     }
 
@@ -476,6 +489,9 @@ impl Master {
         let tablets: Vec<TabletId> = match changed {
             Changed::Group(tablet, _) | Changed::Intent(tablet) | Changed::Undivided(tablet, _) => vec![*tablet],
             Changed::Divided(tablet, split) => vec![*tablet, split.left, split.right],
+            Changed::Joint(left) => vec![*left],
+            Changed::Fused(left, merge) => vec![*left, merge.right, merge.heir],
+            Changed::Unfused(left, right, _) => vec![*left, *right],
             Changed::Dropped(_, tablets) => tablets.iter().map(|(tablet, _)| *tablet).collect(),
             Changed::Table(schema, _) => {
                 let its = self.state.groups.values().filter(|group| group.tablet.table == schema.table);
@@ -543,6 +559,7 @@ impl Master {
                     self.empty_draining(now, out);
                     self.even_out(now, out);
                     self.split_the_laden(now, out);
+                    self.carry_merges_on(now, out);
                 }
             }
             Some(_) => {}
@@ -577,6 +594,7 @@ impl Core for Master {
                 self.slow.clear();
                 self.turn_readers_away(out);
                 self.give_splits_up(None, out);
+                self.forget_all_merging();
                 let waiting = core::mem::take(&mut self.waiting);
                 out.extend(waiting.into_values().map(|(ticket, _)| Effect::Refuse(ticket, Refusal::NoMaster)));
             }

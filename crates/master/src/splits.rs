@@ -85,13 +85,14 @@ impl State {
     /// Is it a tablet that may exist on nodes before the map has it?
     pub(crate) fn is_expected(&self, tablet: TabletId) -> bool {
         self.splits.values().any(|intent| intent.left == tablet || intent.right == tablet)
+            || self.merges.values().any(|joint| joint.heir == tablet)
     }
 
     pub(crate) fn intend_split(&mut self, tablet: TabletId, epoch: Epoch, at: SplitAt) -> Result<Changed, Refusal> {
         let group = self.groups.get(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         check_split(&group.tablet.slice, &at)?;
-        if self.splits.contains_key(&tablet) {
-            return Err(Refusal::Exists(format!("a split of tablet {tablet}")));
+        if self.splits.contains_key(&tablet) || self.is_joining(tablet) {
+            return Err(Refusal::Exists(format!("a split or a merge of tablet {tablet}")));
         }
         if group.configuration.epoch != epoch {
             return Err(Refusal::NotReady(tablet));
@@ -181,7 +182,7 @@ impl Master {
         self.tell_ended(node, out);
     }
 
-    fn tell_ended(&self, node: NodeId, out: &mut Vec<Effect>) {
+    pub(crate) fn tell_ended(&self, node: NodeId, out: &mut Vec<Effect>) {
         // Somebody may keep it who left its group long before.
         let keeps = |tablet: &TabletId| self.heard.get(&node).is_some_and(|heard| heard.replicas.contains_key(tablet));
         let told = |(tablet, ended): &(&TabletId, &Ended)| ended.nodes.contains(&node) || keeps(tablet);
@@ -294,6 +295,7 @@ impl Master {
                 && report.epoch == group.configuration.epoch
                 && matches!(group.tablet.slice, Slice::Rows { .. })
                 && !self.state.splits.contains_key(&tablet)
+                && !self.is_wished(tablet)
                 && self.splitting.asked.get(&tablet).is_none_or(|asked| asked.is_over(now));
             due.then_some((tablet, report.epoch, at))
         };

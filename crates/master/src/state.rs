@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use model::event::{Noted, Source};
 use model::{
-    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, NodeId, Partition,
+    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, Merge, NodeId, Partition,
     Refusal, Retention, Schema, Split, SplitAt, TableId, Tablet, TabletId, limits,
 };
 use protocol::{Mutant, Planted, Why};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::Events;
+use crate::merges::Joint;
 use crate::splits::{Ended, Intent};
 
 /// A change of the state. Commands are judged when they are applied, in the order of the log.
@@ -153,6 +154,42 @@ pub enum Command {
         /// Which node.
         node: NodeId,
     },
+    /// Make one tablet of these two, which are kept by the same nodes.
+    Merge {
+        /// The one,
+        left: TabletId,
+        /// and the one whose rows follow.
+        right: TabletId,
+    },
+    /// The right one of two tablets is closed.
+    Seal {
+        /// The left one.
+        left: TabletId,
+        /// What they are to become.
+        heir: TabletId,
+        /// The right one's last entry.
+        lsn: Lsn,
+    },
+    /// Both tablets have ended, and the heir goes on.
+    Fuse {
+        /// The left one.
+        left: TabletId,
+        /// Its last entry.
+        lsn: Lsn,
+        /// What that says.
+        merge: Merge,
+    },
+    /// There will be no such merge.
+    CancelMerge {
+        /// The left one.
+        left: TabletId,
+        /// The heir that was meant.
+        heir: TabletId,
+        /// Was the right one sealed when this was decided?
+        sealed: bool,
+        /// Why.
+        why: String,
+    },
 }
 
 /// What a command has changed.
@@ -178,6 +215,12 @@ pub enum Changed {
     Divided(TabletId, Split),
     /// It will not be, and why.
     Undivided(TabletId, String),
+    /// This tablet and the next one are to become one, as far as that is.
+    Joint(TabletId),
+    /// They have.
+    Fused(TabletId, Merge),
+    /// These two will not, and why; the second has a new epoch.
+    Unfused(TabletId, TabletId, String),
 }
 
 /// A node as the masters know it.
@@ -239,13 +282,15 @@ pub struct State {
     pub splits: BTreeMap<TabletId, Intent>,
     /// Tablets that were split, as long as nodes may keep them.
     pub ended: BTreeMap<TabletId, Ended>,
+    /// Tablets that are to become one with the next.
+    pub merges: BTreeMap<TabletId, Joint>,
     /// Which fault it has, one of those that check the checkers.
     #[serde(skip)]
     pub(crate) planted: Planted,
 }
 
 impl State {
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 6;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -322,6 +367,10 @@ impl State {
             Command::Divide { tablet, lsn, split } => self.divide(tablet, lsn, split),
             Command::CancelSplit { tablet, left, why } => Ok(self.cancel_split(tablet, left, why)),
             Command::Bury { tablet, node } => Ok(self.bury(tablet, node)),
+            Command::Merge { left, right } => self.intend_merge(left, right),
+            Command::Seal { left, heir, lsn } => Ok(self.seal(left, heir, lsn)),
+            Command::Fuse { left, lsn, merge } => self.fuse(left, lsn, merge),
+            Command::CancelMerge { left, heir, sealed, why } => Ok(self.cancel_merge(left, heir, sealed, why)),
         }
     }
 
@@ -397,6 +446,7 @@ impl State {
         gone.iter().for_each(|(tablet, _)| {
             self.groups.remove(tablet);
             self.splits.remove(tablet);
+            self.merges.remove(tablet);
         });
         self.ended.retain(|_, ended| ended.table != schema.table);
         Ok(Changed::Dropped(schema, gone))
@@ -421,7 +471,7 @@ impl State {
     }
 
     fn configure(&mut self, tablet: TabletId, configuration: Configuration, by: NodeId) -> Result<Changed, Refusal> {
-        let known = configuration.members().all(|node| self.nodes.contains_key(&node));
+        let known = configuration.members().all(|node| self.nodes.contains_key(&node)) && !self.is_sealed(tablet);
         let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         let mut concerned: BTreeSet<NodeId> = [by].into();
         // A new primary is always a member of the configuration before (PacificA, 2.4).
@@ -440,7 +490,7 @@ impl State {
     }
 
     fn learn(&mut self, tablet: TabletId, epoch: Epoch, learner: Option<NodeId>) -> Result<Changed, Refusal> {
-        let known = learner.is_none_or(|node| self.nodes.contains_key(&node));
+        let known = learner.is_none_or(|node| self.nodes.contains_key(&node)) && !self.is_sealed(tablet);
         let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         let member = learner.is_some_and(|node| group.configuration.has(node));
         if group.configuration.epoch != epoch || member || !known {
@@ -488,7 +538,7 @@ impl State {
     }
 
     fn move_tablet(&mut self, tablet: TabletId, epoch: Epoch, from: NodeId, to: NodeId) -> Result<Changed, Refusal> {
-        let known = self.nodes.contains_key(&to);
+        let known = self.nodes.contains_key(&to) && !self.is_joining(tablet);
         let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         let free = group.learner.is_none() && group.leaving.is_none() && group.configuration.epoch == epoch;
         if !free || !known || !group.configuration.has(from) || group.configuration.has(to) {
@@ -503,6 +553,10 @@ impl State {
     fn recover(&mut self, tablet: TabletId, epoch: Epoch, from: NodeId, empty: bool) -> Result<Changed, Refusal> {
         if !self.nodes.contains_key(&from) {
             return Err(unknown_node(from));
+        }
+        if self.is_sealed(tablet) {
+            let why = "is about to become part of the one before it; recover that one first";
+            return Err(Refusal::Invalid(format!("tablet {tablet} {why}")));
         }
         let group = self.groups.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
         if group.configuration.epoch != epoch {

@@ -37,7 +37,7 @@ pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};
 pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};
 pub use mutation::{Change, Command, Condition, Mutation, Outcome};
-pub use payload::{Digest, Heir, Payload, Split, SplitAt};
+pub use payload::{Close, Digest, Heir, Merge, Payload, Split, SplitAt};
 pub use read::{ColumnFilter, ReadOptions, RowRange};
 pub use refusal::Refusal;
 pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Configuration, Slice, TabletId, Timestamp};
+use crate::{Command, Configuration, Lsn, Slice, TabletId, Timestamp};
 
 /// What an entry of a group's log says. An entry without bytes says nothing and has no payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,10 @@ pub enum Payload {
     Split(Split),
     /// Changes nothing: all members sum up what they hold as of this place, and compare.
     Digest(Digest),
+    /// The tablet takes no writes after this in the epoch of this entry, because it is to become one with the one before it.
+    Close(Close),
+    /// The tablet ends here, and another one goes on with its rows and those of the next one.
+    Merge(Merge),
 }
 
 impl Payload {
@@ -60,6 +64,41 @@ impl Split {
     }
 }
 
+/// The right one of two tablets is closed, for as long as its group has this configuration: so long its last entry is
+/// this one, and every member has all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// The tablet that is to be.
+    pub heir: TabletId,
+}
+
+/// Where the left one of two tablets ends, and with it the right one. Whoever applies it makes one out of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// The other tablet,
+    pub right: TabletId,
+    /// which ends with this entry of its log, a [`Close`].
+    pub upto: Lsn,
+    /// Goes on with the rows of both.
+    pub heir: TabletId,
+    /// All these rows.
+    pub slice: Slice,
+    /// The heir's first configuration: the members that both had, in an epoch that neither had.
+    pub configuration: Configuration,
+}
+
+impl Merge {
+    /// The rows of two slices; `None` if the second does not begin where the first ends.
+    pub fn join(left: &Slice, right: &Slice) -> Option<Slice> {
+        match (left, right) {
+            (Slice::Rows { start, end: Some(border) }, Slice::Rows { start: next, end }) if border == next => {
+                Some(Slice::Rows { start: start.clone(), end: end.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Where a tablet is to be cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SplitAt {
@@ -96,6 +135,8 @@ mod tests {
             let parts = u32::from(left.covers(row)) + u32::from(right.covers(row));
             assert_eq!(parts, u32::from(slice.covers(row)), "{row:?}");
         }
+        assert_eq!(Merge::join(&left, &right).as_ref(), Some(&slice));
+        assert_eq!((Merge::join(&right, &left), Merge::join(&left, &left)), (None, None));
         for outside in [&b""[..], b"b", b"c", b"p", b"q"] {
             assert_eq!(Split::cut(&slice, &Bytes::copy_from_slice(outside)), None);
         }

@@ -157,6 +157,9 @@ pub enum AdminRequest {
     CheckTablet(TabletId),
     /// Has a node read all that it keeps; answered by [`AdminReply::Done`] when the node has been asked.
     ScrubNode(NodeId),
+    /// Makes one tablet of this one, of a table that is cut by ranges, and the next; answered by [`AdminReply::Done`] when
+    /// they are being brought together.
+    MergeTablet(TabletId),
 }
 
 impl AdminRequest {

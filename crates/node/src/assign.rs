@@ -11,6 +11,7 @@ use store::log::{Kind, Record};
 use crate::api::{Effect, Event};
 use crate::hosted::Hosted;
 use crate::machine::{NODE_ITSELF, Node, state_record};
+use crate::merges::Joining;
 use crate::splits::Wish;
 
 impl Node {
@@ -44,6 +45,10 @@ impl Node {
             }
             FromMaster::Check(tablet) => self.on_check_wish(now, tablet),
             FromMaster::Scrub => self.scrub_now(now),
+            FromMaster::Close { tablet, epoch, heir } => self.on_close_wish(now, tablet, epoch, heir, out),
+            FromMaster::Merge { tablet, epoch, right, right_epoch, upto, heir } => {
+                self.on_merge_wish(now, tablet, Joining { epoch, right, right_epoch, upto, heir }, out);
+            }
             FromMaster::Ended(tablets) => self.on_ended(now, tablets, out),
             FromMaster::SayAll(sent) => self.ask_master |= self.reporting.on_lost(sent),
             FromMaster::Release(tablets) => {

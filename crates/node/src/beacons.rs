@@ -111,7 +111,9 @@ impl Node {
             let Line { tablet, epoch, committed, leased } = line;
             let mut effects = Vec::new();
             let mut stands = false;
-            if let Some(hosted) = self.hosted.get_mut(&tablet) {
+            // The right one of two tablets that were merged has ended without a word in its own group: whoever still reads
+            // there must lose its leases before another one than itself can serve the heir.
+            if let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| !hosted.ending.is_joined()) {
                 hosted.replica.step(now, GroupInput::Beacon(from, epoch, committed), &mut effects);
                 self.deadlines.note(tablet, hosted.replica.deadline());
                 if let (true, Some(asof)) = (leased, asof) {

@@ -20,7 +20,7 @@ const MOST_REQUESTS: usize = 65_536;
 pub struct Completions {
     clients: BTreeMap<ClientId, Client>,
     /// Clients by when they were last heard, to find the one to forget.
-    by_age: BTreeMap<Lsn, ClientId>,
+    by_age: BTreeSet<(Lsn, ClientId)>,
     /// The newest version of all.
     newest: Timestamp,
     /// Families of which single versions were deleted ([`crate::digest`] says what for).
@@ -90,9 +90,9 @@ impl Completions {
     pub fn record(&mut self, lsn: Lsn, request: RequestId, version: Timestamp, completion: Completion) {
         self.newest = self.newest.max(version);
         let client = self.clients.entry(request.client).or_default();
-        self.by_age.remove(&client.heard);
+        self.by_age.remove(&(client.heard, request.client));
         client.heard = lsn;
-        self.by_age.insert(lsn, request.client);
+        self.by_age.insert((lsn, request.client));
         if request.first_incomplete > client.first_incomplete {
             client.first_incomplete = request.first_incomplete;
             if client.done.first_key_value().is_some_and(|(&first, _)| first < request.first_incomplete) {
@@ -103,11 +103,36 @@ impl Completions {
         if client.done.len() > MOST_REQUESTS {
             client.done.pop_first();
         }
-        if self.clients.len() > MOST_CLIENTS
+        self.forget_the_oldest();
+    }
+
+    fn forget_the_oldest(&mut self) {
+        while self.clients.len() > MOST_CLIENTS
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
             self.clients.remove(&oldest);
         }
+    }
+
+    /// The records of a tablet that is made of two. What a client has said to one of them holds for both: its requests
+    /// have one sequence, whatever rows they are about.
+    pub fn unite(&self, other: &Completions) -> Completions {
+        let mut both = self.clone();
+        both.newest = both.newest.max(other.newest);
+        both.erased.extend(&other.erased);
+        for (&id, theirs) in &other.clients {
+            let client = both.clients.entry(id).or_default();
+            client.heard = client.heard.max(theirs.heard);
+            client.first_incomplete = client.first_incomplete.max(theirs.first_incomplete);
+            client.done.extend(theirs.done.iter().map(|(&sequence, &completion)| (sequence, completion)));
+            client.done = client.done.split_off(&client.first_incomplete);
+            while client.done.len() > MOST_REQUESTS {
+                client.done.pop_first();
+            }
+        }
+        both.by_age = both.clients.iter().map(|(&id, client)| (client.heard, id)).collect();
+        both.forget_the_oldest();
+        both
     }
 
     /// As bytes, for a checkpoint.
@@ -160,6 +185,26 @@ mod tests {
         }
         assert_eq!(completions.find(request(0, 1, 1)), Seen::Never);
         assert_eq!(completions.find(request(1, 1, 1)), Seen::Done(applied(1)));
+    }
+
+    /// Two tablets that were made of one count on from the same place: their numbers may be equal.
+    #[test]
+    fn the_records_of_two_tablets_are_united() {
+        let (mut left, mut right) = (Completions::default(), Completions::default());
+        left.record(Lsn(5), request(7, 1, 1), Timestamp(100), applied(100));
+        right.record(Lsn(5), request(8, 1, 1), Timestamp(200), applied(200));
+        right.record(Lsn(6), request(7, 2, 1), Timestamp(201), applied(201));
+        let both = left.unite(&right);
+        assert_eq!(both, right.unite(&left));
+        assert_eq!(both.newest(), Timestamp(201));
+        assert_eq!(both.find(request(7, 1, 1)), Seen::Done(applied(100)));
+        assert_eq!(both.find(request(7, 2, 1)), Seen::Done(applied(201)));
+        assert_eq!(both.find(request(8, 1, 1)), Seen::Done(applied(200)));
+        right.record(Lsn(7), request(7, 3, 2), Timestamp(202), applied(202));
+        assert_eq!(left.unite(&right).find(request(7, 1, 1)), Seen::Stale, "it was heard by the right one");
+        let mut both = left.unite(&right);
+        both.record(Lsn(8), request(8, 2, 1), Timestamp(300), applied(300));
+        assert_eq!((both.by_age.len(), both.clients.len()), (2, 2));
     }
 
     #[test]

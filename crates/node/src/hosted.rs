@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Cell, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, NodeId, Outcome, Payload,
-    ReadOptions, Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Cell, Close, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, Merge, NodeId, Outcome,
+    Payload, ReadOptions, Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
 };
 use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::completions::{Completion, Completions, Seen};
 use crate::lanes::Lanes;
 use crate::load::Load;
 use crate::read::{Read, What};
-use crate::splits::{Ending, Origin, bounds};
+use crate::splits::{End, Ending, Origin, bounds};
 
 /// What the log keeps of a replica beside its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
 
     /// A version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -54,6 +54,10 @@ pub(crate) enum Applied {
     Split(Vec<Hosted>),
     /// What is there now is to be summed up.
     Digest(Digest),
+    /// The tablet ends here, and another one is to be made of it and the next one.
+    Merge(Merge),
+    /// No write follows in this epoch.
+    Closed(Close),
     /// A committed entry makes no sense: its bytes are not a command.
     Broken(String),
 }
@@ -168,8 +172,9 @@ impl Hosted {
 
     /// May new writes go into the log?
     pub fn may_write(&self, now: Instant) -> bool {
-        let closed = self.ending.is_closed() && !self.replica.mutant(Mutant::WriteBehindSplit);
-        self.replica.may_write(now) && !closed && !self.is_doubtful()
+        let strange = self.replica.mutant(Mutant::WriteWhenClosed) && !self.ending.is_under_way();
+        let strange = strange && !self.ending.has_ended() || self.replica.mutant(Mutant::WriteBehindSplit);
+        self.replica.may_write(now) && (!self.ending.is_closed() || strange) && !self.is_doubtful()
     }
 
     /// What it says may be wrong, and others know better.
@@ -197,6 +202,15 @@ impl Hosted {
             Ok(Payload::Digest(digest)) => {
                 self.rows.skip(entry.lsn);
                 return Some(Applied::Digest(digest));
+            }
+            Ok(Payload::Close(close)) => {
+                self.rows.skip(entry.lsn);
+                return Some(Applied::Closed(close));
+            }
+            Ok(Payload::Merge(merge)) => {
+                self.rows.skip(entry.lsn);
+                self.ending.end(entry.lsn, End::Merge(merge.clone()));
+                return Some(Applied::Merge(merge));
             }
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
@@ -240,7 +254,7 @@ impl Hosted {
     fn apply_split(&mut self, lsn: Lsn, split: Split) -> Applied {
         self.rows.skip(lsn);
         let heirs = self.bear(lsn, &split);
-        self.ending.end(lsn, split);
+        self.ending.end(lsn, End::Split(split));
         Applied::Split(heirs)
     }
 

@@ -30,6 +30,7 @@ mod identity;
 mod lanes;
 mod load;
 mod machine;
+mod merges;
 mod quarantine;
 mod recovery;
 mod report;

@@ -209,8 +209,8 @@ impl Node {
             garbage: Garbage::new(now),
             tally: Tally::default(),
             touched: BTreeSet::new(),
-            forgotten: BTreeMap::new(),
             dropping: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             to_drop: VecDeque::new(),
             adopting: BTreeSet::new(),
             logged: 0,
@@ -402,7 +402,7 @@ impl Node {
     /// Applies what is committed, answers whoever waits, and lets those go on who waited for these rows.
     fn apply(&mut self, now: Instant, tablet: TabletId, commits: Vec<(Entry, Option<Ticket>)>, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
-        let (mut rows, mut heirs, mut pinned) = (Vec::new(), None, Vec::new());
+        let (mut rows, mut heirs, mut merge, mut pinned) = (Vec::new(), None, None, Vec::new());
         for (entry, ticket) in commits {
             let lsn = entry.lsn;
             match hosted.apply(entry, ticket) {
@@ -416,6 +416,8 @@ impl Node {
                 }
                 Some(Applied::Split(born)) => heirs = Some(born),
                 Some(Applied::Digest(digest)) => pinned.push(hosted.pin(lsn, digest)),
+                Some(Applied::Merge(merged)) => merge = Some(merged),
+                Some(Applied::Closed(close)) => hosted.ending.closed(close, hosted.rows.applied()),
                 Some(Applied::Broken(what)) => {
                     out.push(Effect::Stop(format!("tablet {tablet} cannot go on: {what}")));
                     return;
@@ -423,11 +425,13 @@ impl Node {
                 None => {}
             }
         }
-        match heirs {
-            Some(heirs) => self.on_born(now, tablet, heirs, out),
-            None => rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out)),
+        match (heirs, merge) {
+            (Some(heirs), _) => self.on_born(now, tablet, heirs, out),
+            (None, Some(merge)) => self.on_merged(now, tablet, merge, out),
+            (None, None) => rows.iter().for_each(|row| self.advance_lane(now, tablet, row, out)),
         }
         pinned.into_iter().for_each(|pinned| self.on_digest_applied(now, pinned, out));
+        self.report_closed(tablet, out);
         self.flush_if_due(now, tablet, out);
     }
 

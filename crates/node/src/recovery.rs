@@ -1,7 +1,7 @@
 //! Opens a node: what its disk remembers becomes replicas, rows and completion records again.
 
 use disk::Disk;
-use model::{ClusterId, Epoch, Instant, Lsn, NodeId, Payload, Split, TabletId};
+use model::{ClusterId, Epoch, Instant, Lsn, Merge, NodeId, Payload, TabletId};
 use protocol::{Core, Entry, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -72,12 +72,20 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     let known: BTreeSet<TabletId> = states.keys().copied().collect();
     // That an heir was born shows that the entry by which its parent ended was committed.
     let mut ended: BTreeMap<TabletId, Lsn> = BTreeMap::new();
-    for Origin { parent, lsn } in states.values().filter_map(|(state, _)| state.origin) {
-        ended.insert(parent, lsn);
-    }
+    ended.extend(states.values().filter_map(|(state, _)| state.origin).flat_map(Origin::parents));
     let mut born = BTreeMap::new();
     // Heirs have higher numbers, so whom they come from is there before them.
     for (tablet, (state, found)) in states {
+        if let Some(merge) = state.origin.and_then(|origin| merge_of(&node, origin)) {
+            if let (false, Some(left), Some(right)) =
+                (tables.contains_key(&tablet), state.origin.map(|origin| origin.parent), node.hosted.get(&merge.right))
+                && let Some(left) = node.hosted.get(&left)
+                && right.rows.applied() == merge.upto
+            {
+                born.insert(tablet, left.join(left.rows.applied(), right, &merge));
+            }
+            node.end_joined(&merge);
+        }
         let (rows, completions, version) = match (tables.remove(&tablet), born.remove(&tablet)) {
             (Some((rows, note)), _) => {
                 let completions = Completions::from_bytes(&note);
@@ -163,18 +171,25 @@ impl Recovering<'_> {
         for entry in Entries::after(reader, tablet, base, committed) {
             let entry = entry?;
             let lsn = entry.lsn;
-            if let Some(split) = split_of(&entry).filter(|split| !self.knows_heirs(split)) {
-                // A crash came before both heirs were on the disk. It stays in the tail, and they are born again when
-                // it is committed again.
-                heirs = hosted.bear(lsn, &split);
-                committed = lsn.prev();
-                break;
+            // If a crash came before all heirs were on the disk, it stays in the tail, and they are born again when it is
+            // committed again.
+            match last_of(&entry) {
+                Some(Payload::Split(split)) if !self.knows(&[split.left, split.right]) => {
+                    heirs = hosted.bear(lsn, &split);
+                    committed = lsn.prev();
+                    break;
+                }
+                Some(Payload::Merge(merge)) if !self.knows(&[merge.heir]) => {
+                    committed = lsn.prev();
+                    break;
+                }
+                _ => {}
             }
             match hosted.apply(entry, None) {
                 Some(Applied::Split(born)) => heirs = born,
                 Some(Applied::Broken(what)) => return Err(broken(tablet, &what)),
                 // Nobody waits for the sums of a former life.
-                Some(Applied::Row(..) | Applied::Digest(_)) | None => {}
+                Some(Applied::Row(..) | Applied::Digest(_) | Applied::Merge(_) | Applied::Closed(_)) | None => {}
             }
         }
         let tail: Vec<Entry> = Entries::after(reader, tablet, committed, self.found.last).collect::<Result<_, _>>()?;
@@ -188,19 +203,23 @@ impl Recovering<'_> {
         Ok((hosted, heirs))
     }
 
-    fn knows_heirs(&self, split: &Split) -> bool {
-        self.known.contains(&split.left) && self.known.contains(&split.right)
+    fn knows(&self, heirs: &[TabletId]) -> bool {
+        heirs.iter().all(|heir| self.known.contains(heir))
     }
 }
 
-fn split_of(entry: &Entry) -> Option<Split> {
+/// What an entry says that is no write.
+fn last_of(entry: &Entry) -> Option<Payload> {
     if entry.payload.is_empty() || Payload::is_write(&entry.payload) {
         return None;
     }
-    match postcard::from_bytes(&entry.payload) {
-        Ok(Payload::Split(split)) => Some(split),
-        _ => None,
-    }
+    postcard::from_bytes(&entry.payload).ok()
+}
+
+/// The merge by which a tablet of this origin was made, if its left parent is still here.
+fn merge_of(node: &Node, origin: Origin) -> Option<Merge> {
+    let left = node.hosted.get(&origin.parent).filter(|_| origin.other.is_some())?;
+    left.ending.merge().cloned()
 }
 
 /// Entries of a tablet out of the log, read a batch at a time.

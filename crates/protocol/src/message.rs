@@ -6,7 +6,9 @@ use bytes::Bytes;
 use core::fmt;
 use model::event::Noted;
 use model::request::{ReplicaReport, ScrubReport};
-use model::{Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, NodeId, Split, SplitAt, TabletId};
+use model::{
+    Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, Merge, NodeId, Split, SplitAt, TabletId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Why;
@@ -258,6 +260,35 @@ pub enum ToMaster {
         /// Why not.
         why: String,
     },
+    /// The tablet is closed: the entry is committed, and no write follows it in that epoch.
+    Closed {
+        /// Which.
+        tablet: TabletId,
+        /// The configuration in which it is.
+        epoch: Epoch,
+        /// The entry.
+        lsn: Lsn,
+        /// For the sake of this one.
+        heir: TabletId,
+    },
+    /// The tablet has ended at that entry of its log, which is committed: the heir may take its place, and that of the next.
+    Merged {
+        /// Which.
+        tablet: TabletId,
+        /// The entry.
+        lsn: Lsn,
+        /// What it says.
+        merge: Merge,
+    },
+    /// The merge into this heir is not in the log of the left tablet and never will be, or the right one is not closed for it.
+    Unmerged {
+        /// The heir that the master had meant.
+        heir: TabletId,
+        /// Does the left one's primary say so?
+        left: bool,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// What the master says to a node.
@@ -311,4 +342,29 @@ pub enum FromMaster {
     Check(TabletId),
     /// Read all that lies there, now.
     Scrub,
+    /// To a primary: take no more writes in this epoch.
+    Close {
+        /// Which.
+        tablet: TabletId,
+        /// The configuration in which it was decided.
+        epoch: Epoch,
+        /// What it is to be a part of.
+        heir: TabletId,
+    },
+    /// To the primary of two tablets, of which the right one is closed: make one of both, in this epoch of the left one or
+    /// not at all.
+    Merge {
+        /// The left one,
+        tablet: TabletId,
+        /// and its configuration.
+        epoch: Epoch,
+        /// The right one,
+        right: TabletId,
+        /// its configuration,
+        right_epoch: Epoch,
+        /// and its last entry.
+        upto: Lsn,
+        /// What both become.
+        heir: TabletId,
+    },
 }

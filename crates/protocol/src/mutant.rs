@@ -91,6 +91,7 @@ mutants! {
         WriteBehindSplit: "a tablet takes writes behind the entry that splits it",
         HeirForgetsRequests: "the heirs of a split tablet have no completion records",
         DamageIgnored: "a replica whose tables are damaged stays in its group",
+        WriteWhenClosed: "a tablet that was closed to become part of another one takes writes",
     }
     Master {
         AnyEpoch: "a configuration is accepted whatever it succeeds",

@@ -477,6 +477,7 @@ impl TryFrom<v1::OperateRequest> for AdminRequest {
                 AdminRequest::Transfer { tablet: TabletId(transfer.tablet), to: NodeId(transfer.to) }
             }
             What::Losses(tablet) => AdminRequest::Losses(TabletId(tablet)),
+            What::Merge(tablet) => AdminRequest::MergeTablet(TabletId(tablet)),
             What::Recover(recover) => AdminRequest::Recover {
                 tablet: TabletId(recover.tablet),
                 epoch: Epoch(recover.epoch),
@@ -500,6 +501,7 @@ pub fn operate_request(request: &AdminRequest) -> Option<v1::OperateRequest> {
         AdminRequest::Losses(tablet) => What::Losses(tablet.0),
         AdminRequest::CheckTablet(tablet) => What::CheckTablet(tablet.0),
         AdminRequest::ScrubNode(node) => What::ScrubNode(node.0),
+        AdminRequest::MergeTablet(tablet) => What::Merge(tablet.0),
         AdminRequest::Recover { tablet, epoch, from, empty } => {
             What::Recover(Recover { tablet: tablet.0, epoch: epoch.0, from: from.0, empty })
         }

@@ -125,6 +125,9 @@ pub struct Up {
     /// A tablet of a range table that serves more requests per second is split; 0 is never
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub split_load: u64,
+    /// Two tablets of a range table that have been small and cold for so long become one; 0s is never
+    #[arg(long, default_value = "0s", value_parser = parse::duration, value_name = "DURATION")]
+    pub merge_after: Duration,
     /// Where to serve HTTP; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub http: SocketAddr,
@@ -213,6 +216,9 @@ pub struct MasterRun {
     /// A tablet of a range table that serves more requests per second is split; 0 is never
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub split_load: u64,
+    /// Two tablets of a range table that have been small and cold for so long become one; 0s is never
+    #[arg(long, default_value = "0s", value_parser = parse::duration, value_name = "DURATION")]
+    pub merge_after: Duration,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends
@@ -424,6 +430,15 @@ pub enum TabletCommand {
         /// The first row key of the second tablet; about the middle of the bytes
         #[arg(long, value_parser = parse::row_key, value_name = "KEY")]
         at: Option<Bytes>,
+    },
+    /// Make one tablet of this one and the next, of a table that is cut by ranges, while they are in use
+    Merge {
+        /// t1, t2 …
+        #[arg(value_parser = parse::tablet)]
+        tablet: TabletId,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
     },
 }
 

@@ -86,6 +86,7 @@ pub async fn tablet(client: &Client, command: TabletCommand, out: &mut Output) -
         }
         TabletCommand::Check { tablet } => return operate::check(client, tablet, out).await,
         TabletCommand::Split { tablet, at } => return split(client, tablet, at, out).await,
+        TabletCommand::Merge { tablet, no_wait } => return operate::merge(client, tablet, !no_wait, out).await,
     };
     let status = fetch(client).await?;
     let wanted = |tablet: &&TabletStatus| table.as_ref().is_none_or(|table| tablet.assignment.schema.name == *table);

@@ -210,10 +210,12 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         balance_after,
         split_bytes,
         split_load,
+        merge_after,
         ..
     } = args;
     let founding = founding(id, initial, join)?;
     let balance_after = (!balance_after.is_zero()).then_some(balance_after);
+    let merge_after = (!merge_after.is_zero()).then_some(merge_after);
     let args = host::MasterArgs {
         data,
         id,
@@ -226,6 +228,7 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         balance_after,
         split_bytes,
         split_load,
+        merge_after,
         timing,
     };
     let runtime = server_runtime()?;

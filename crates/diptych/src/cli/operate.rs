@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use client::Client;
 use model::request::{ClusterStatus, Losses, ReplicaReport};
-use model::{AdminReply, AdminRequest, EventQuery, NodeId, TabletId};
+use model::{AdminReply, AdminRequest, EventQuery, NodeId, Slice, TabletId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -112,6 +112,30 @@ pub async fn move_tablet(
     let answer = json!({"tablet": tablet.to_string(), "from": from.to_string(), "to": to.to_string()});
     let words = if wait { "moved" } else { "moves" };
     Ok(out.say(answer, format!("tablet {tablet} {words} from {from} to {to}"))?)
+}
+
+/// Brings the tablet and the next one together, and waits until there is one in their place.
+pub async fn merge(client: &Client, tablet: TabletId, wait: bool, out: &mut Output) -> Result<(), Failure> {
+    let before = fetch(client).await?;
+    let slice = before.tablets.iter().find(|status| status.assignment.tablet.id == tablet);
+    let slice = slice.map(|status| (status.assignment.tablet.table, status.assignment.tablet.slice.clone()));
+    let mut words = ask(client, AdminRequest::MergeTablet(tablet)).await?;
+    let mut answer = json!({"tablet": tablet.to_string(), "done": wait});
+    if wait && let Some((table, Slice::Rows { start, .. })) = slice {
+        let heir = wait_for(client, |status| {
+            let mut groups = status.tablets.iter().map(|status| &status.assignment);
+            // Whoever keeps the first row now.
+            let holder = groups.find(|group| group.tablet.table == table && group.tablet.slice.covers(&start));
+            let state = holder.map(|group| (group.tablet.id, group.configuration.clone()));
+            (state.as_ref().is_none_or(|(holder, _)| *holder != tablet), state)
+        })
+        .await?;
+        if let Some((heir, _)) = heir {
+            words = format!("tablet {tablet} and the next one are {heir}");
+            answer["heir"] = json!(heir.to_string());
+        }
+    }
+    Ok(out.say(answer, words)?)
 }
 
 pub async fn transfer(

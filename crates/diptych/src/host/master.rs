@@ -92,6 +92,7 @@ impl Running {
             balance_after: args.balance_after,
             split_bytes: args.split_bytes,
             split_load: args.split_load,
+            merge_after: args.merge_after,
         };
         Running::on(disk, u64::from(args.id), address, args.founding.clone(), options, health)
             .await
@@ -517,6 +518,7 @@ mod tests {
             balance_after: None,
             split_bytes: 0,
             split_load: 0,
+            merge_after: None,
         };
         let (address, founding) = (String::from("127.0.0.1:1"), Founding::Alone);
         let running = Running::on(Arc::new(disk.clone()), 1, address, founding, options, Health::default());

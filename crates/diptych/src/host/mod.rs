@@ -82,6 +82,8 @@ pub struct MasterArgs {
     pub split_bytes: u64,
     /// A tablet of a range that serves more requests per second is split; 0 is never.
     pub split_load: u64,
+    /// Two tablets of a range that have been small and cold for so long become one; `None` is never.
+    pub merge_after: Option<Duration>,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
 }

@@ -73,6 +73,9 @@ impl Reports {
             | ToMaster::Events { .. }
             | ToMaster::Divided { .. }
             | ToMaster::Undivided { .. }
+            | ToMaster::Closed { .. }
+            | ToMaster::Merged { .. }
+            | ToMaster::Unmerged { .. }
             | ToMaster::Buried(_) => {
                 if matches!(report, ToMaster::Events { .. }) {
                     // It is said again until it is kept.

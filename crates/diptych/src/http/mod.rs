@@ -346,6 +346,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 17, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 18, "a resource without a description, or the other way round");
     }
 }

@@ -53,6 +53,8 @@ pub enum TabletAction {
     Transfer,
     /// It shall become two.
     Split,
+    /// It shall become one with the next.
+    Merge,
 }
 
 /// A column by name.
@@ -126,9 +128,10 @@ fn tablet_action(name: &str) -> Result<TabletAction, Problem> {
         "move" => Ok(TabletAction::Move),
         "transfer" => Ok(TabletAction::Transfer),
         "split" => Ok(TabletAction::Split),
+        "merge" => Ok(TabletAction::Merge),
         _ => Err(Problem::not_found(
             format!("{name:?} cannot be done with a tablet"),
-            "There are move, transfer and split.",
+            "There are move, transfer, split and merge.",
         )),
     }
 }

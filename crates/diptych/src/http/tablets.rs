@@ -1,5 +1,5 @@
-//! What can be done with tablets, as by `diptych tablet`. Answers when it is decided: a split when it is done, a move
-//! or a transfer before.
+//! What can be done with tablets, as by `diptych tablet`. Answers when it is decided: a split when it is done, all
+//! else before.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -52,6 +52,7 @@ fn read_wish(tablet: TabletId, action: TabletAction, body: &[u8]) -> Result<Admi
             let at = at.as_ref().map(bytes_from_json).transpose().map_err(Problem::invalid)?;
             AdminRequest::SplitTablet { tablet, at }
         }
+        TabletAction::Merge => AdminRequest::MergeTablet(tablet),
     })
 }
 
@@ -66,6 +67,7 @@ pub async fn act(client: &Client, tablet: TabletId, action: TabletAction, body: 
         (AdminReply::Done(_), AdminRequest::Transfer { to, .. }) => {
             json!({"tablet": name, "primary": to.to_string(), "done": false})
         }
+        (AdminReply::Done(_), AdminRequest::MergeTablet(_)) => json!({"tablet": name, "done": false}),
         (AdminReply::Split(split), _) => split_to_json(tablet, &split),
         (other, _) => return Err(Error::Protocol(format!("asked for a change of a tablet, got {other:?}")).into()),
     };
@@ -90,6 +92,7 @@ mod tests {
         assert_eq!(read(TabletAction::Move, r#"{"from": "n1", "to": "n4"}"#), moved);
         let to = AdminRequest::Transfer { tablet: TABLET, to: NodeId(2) };
         assert_eq!(read(TabletAction::Transfer, r#"{"to": "n2"}"#), to);
+        assert_eq!(read(TabletAction::Merge, ""), AdminRequest::MergeTablet(TABLET));
         let split = |at| AdminRequest::SplitTablet { tablet: TABLET, at };
         assert_eq!(read(TabletAction::Split, ""), split(None));
         assert_eq!(read(TabletAction::Split, "{}"), split(None));

@@ -133,6 +133,7 @@ struct Supervisor {
     replicas: u8,
     split_bytes: u64,
     split_load: u64,
+    merge_after: Duration,
     log_format: LogFormat,
     /// The masters first.
     processes: Vec<Process>,
@@ -164,6 +165,7 @@ impl Supervisor {
             replicas: args.replicas,
             split_bytes: args.split_bytes,
             split_load: args.split_load,
+            merge_after: args.merge_after,
             log_format: args.log.log_format,
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
             grpc: String::new(),
@@ -309,6 +311,7 @@ impl Supervisor {
                 flag("--replicas", self.replicas.to_string());
                 flag("--split-bytes", self.split_bytes.to_string());
                 flag("--split-load", self.split_load.to_string());
+                flag("--merge-after", format!("{}ms", self.merge_after.as_millis()));
                 flag("--id", number.to_string());
                 if masters.len() > 1 {
                     let all: Vec<String> = masters.iter().map(|(id, address)| format!("{id}={address}")).collect();

@@ -600,6 +600,7 @@ fn options() -> Options {
         balance_after: None,
         split_bytes: 0,
         split_load: 0,
+        merge_after: None,
     }
 }
 

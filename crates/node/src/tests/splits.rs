@@ -3,8 +3,8 @@
 use super::*;
 use model::SplitAt;
 
-const LEFT: TabletId = TabletId(8);
-const RIGHT: TabletId = TabletId(9);
+pub(super) const LEFT: TabletId = TabletId(8);
+pub(super) const RIGHT: TabletId = TabletId(9);
 
 /// Papers, 6.7: once the entry is committed the tablet answers by its heirs, and they have its rows.
 #[test]
@@ -148,6 +148,17 @@ fn a_lost_tablet_that_has_ended_goes() {
     assert!(world.reports.contains(&ToMaster::Buried(TABLET)), "{:?}", world.reports);
 }
 
+/// Seed 265 of the simulator's house: a tablet that had ended and was forgotten came back, empty, by a late assignment of
+/// its first epoch, in which replicas are made from nothing.
+#[test]
+fn what_was_forgotten_is_not_made_anew_by_a_late_assignment() {
+    let mut world = World::range();
+    world.put("a", "info", "note", "1").unwrap();
+    world.step(Input::FromMaster(FromMaster::Forget(vec![TABLET])));
+    world.assign(Configuration::first(ME, []));
+    assert!(world.node.applied(TABLET).is_none());
+}
+
 /// Whoever lags holds the entry and does not know that it is committed: the master says so.
 #[test]
 fn a_lagging_replica_applies_the_split_when_the_master_says_so() {
@@ -182,7 +193,7 @@ fn a_lagging_replica_applies_the_split_when_the_master_says_so() {
 }
 
 impl World {
-    fn range() -> World {
+    pub(super) fn range() -> World {
         World::range_of(Configuration::first(ME, []))
     }
 
@@ -193,11 +204,11 @@ impl World {
         world
     }
 
-    fn wish(&mut self, epoch: u32, at: Option<&str>) {
+    pub(super) fn wish(&mut self, epoch: u32, at: Option<&str>) {
         self.step(Input::FromMaster(wish(epoch, LEFT, at)));
     }
 
-    fn ended(&mut self, left: TabletId) {
+    pub(super) fn ended(&mut self, left: TabletId) {
         let lsn = self.reports.iter().find_map(|report| match report {
             ToMaster::Divided { lsn, .. } => Some(*lsn),
             _ => None,
@@ -207,7 +218,7 @@ impl World {
     }
 
     /// Makes this node the primary of an heir in that epoch.
-    fn lead(&mut self, heir: TabletId, epoch: u32) {
+    pub(super) fn lead(&mut self, heir: TabletId, epoch: u32) {
         let slice = self.slice.clone();
         let tablet = Tablet { id: heir, table: TableId(1), slice };
         let configuration = Configuration { epoch: Epoch(epoch), primary: ME, secondaries: vec![] };
@@ -216,7 +227,7 @@ impl World {
         self.step(Input::FromMaster(FromMaster::Assignments(vec![assignment])));
     }
 
-    fn read(&mut self, tablet: TabletId, row: &str) -> Result<String, Refusal> {
+    pub(super) fn read(&mut self, tablet: TabletId, row: &str) -> Result<String, Refusal> {
         match self.operate_on(tablet, get(row))? {
             Reply::Row(Some(row), ..) => Ok(String::from_utf8(row.cells[0].value.to_vec()).unwrap()),
             other => panic!("{other:?}"),
@@ -230,7 +241,7 @@ fn wish(epoch: u32, left: TabletId, at: Option<&str>) -> FromMaster {
 }
 
 /// The keys that a tablet has, of all that lie in its files.
-fn rows(world: &World, tablet: TabletId) -> String {
+pub(super) fn rows(world: &World, tablet: TabletId) -> String {
     let (_, view, schema) = world.node.applied(tablet).unwrap();
     let all = RowRange::default();
     let (rows, _) = view.scan(&all, &ReadOptions::default(), &schema, Timestamp(0), 99, usize::MAX).unwrap();

@@ -333,6 +333,11 @@ impl Replica {
         }
     }
 
+    /// May it write an entry of its own, which says who goes on with the tablet? Not while it is asking for a newcomer.
+    pub fn may_order(&self, now: Instant) -> bool {
+        self.may_write(now) && !self.is_growing()
+    }
+
     /// A primary whose configuration has nobody else?
     pub fn is_alone(&self) -> bool {
         matches!(&self.part, Part::Primary(primary) if primary.voters(self).next().is_none())

@@ -161,6 +161,8 @@ fn live_houses(tally: &Tally, seeds: &Range<u64>, events: usize, setting: &Setti
     let run = |seed, events| house::live(seed, events, setting);
     histories(tally, "house", &words, seeds, events, run, |summary: &house::Summary| {
         coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&summary.coverage);
+        tally.splits.fetch_add(summary.splits / 2, Relaxed);
+        tally.merges.fetch_add(summary.merges, Relaxed);
         (summary.lived, summary.faults)
     });
 }
@@ -188,6 +190,9 @@ struct Tally {
     bad: AtomicU64,
     nanoseconds: AtomicU64,
     faults: AtomicU64,
+    /// Counted at each replica that made heirs.
+    splits: AtomicU64,
+    merges: AtomicU64,
     /// Of all cores together.
     cpu_ms: AtomicU64,
 }
@@ -197,6 +202,10 @@ impl Tally {
     fn tell(&self, kind: &str) -> bool {
         let (bad, seconds) = (self.bad.load(Relaxed), self.nanoseconds.load(Relaxed) / 1_000_000_000);
         let cpu = self.cpu_ms.load(Relaxed) as f64 / 1e3;
+        let (splits, merges) = (self.splits.load(Relaxed), self.merges.load(Relaxed));
+        if splits + merges > 0 {
+            println!("{kind}: replicas were split {splits} times, and two made one {merges} times");
+        }
         println!(
             "{kind}: {bad} of {} histories are bad; {} faults in {seconds} simulated seconds; {:.0} of these in a \
              second of a core ({cpu:.1} in all), {:.1} years in a night of ten hours on two",

@@ -96,9 +96,12 @@ impl Record {
                 if !self.committed.contains_key(&(tablet, entry.lsn)) {
                     let table = self.table_of.get(&tablet).copied().unwrap_or_default();
                     self.prefixes.add(table, tablet, entry)?;
-                    if let Ok(Payload::Split(split)) = postcard::from_bytes(&entry.payload) {
-                        self.table_of.extend([(split.left, table), (split.right, table)]);
-                    }
+                    let heirs = match postcard::from_bytes(&entry.payload) {
+                        Ok(Payload::Split(split)) => vec![split.left, split.right],
+                        Ok(Payload::Merge(merge)) => vec![merge.heir],
+                        _ => vec![],
+                    };
+                    self.table_of.extend(heirs.into_iter().map(|heir| (heir, table)));
                 }
                 let first = self.committed.entry((tablet, entry.lsn)).or_insert_with(|| mine.clone());
                 if *first != mine {
@@ -132,7 +135,9 @@ impl Record {
         for &gone in self.tablets.difference(&tablets) {
             self.dropped.entry(gone).or_insert(now);
         }
-        for &tablet in tablets.iter().chain(state.splits.values().map(|intent| &intent.left)) {
+        let wished =
+            state.splits.values().map(|intent| &intent.left).chain(state.merges.values().map(|joint| &joint.heir));
+        for &tablet in tablets.iter().chain(wished) {
             self.appeared.entry(tablet).or_insert(now);
         }
         self.tablets = tablets;
@@ -145,6 +150,10 @@ impl Record {
         for (tablet, intent) in &state.splits {
             let table = self.table_of.get(tablet).copied().unwrap_or_default();
             self.table_of.extend([(intent.left, table), (intent.right, table)]);
+        }
+        for (tablet, joint) in &state.merges {
+            let table = self.table_of.get(tablet).copied().unwrap_or_default();
+            self.table_of.insert(joint.heir, table);
         }
         for family in state.table(Area::Hot.table()).iter().flat_map(|schema| &schema.families) {
             self.families.entry(family.id).or_insert(now);

@@ -33,6 +33,14 @@ impl World {
         self.step_master(master::Input::Admin(OPERATOR, AdminRequest::SplitTablet { tablet, at }));
     }
 
+    /// The operator wants some tablet and the next one to become one.
+    pub(super) fn ask_for_a_merge(&mut self) {
+        let Some(master) = &self.mastery.master else { return };
+        let tablets: Vec<TabletId> = master.state().groups.keys().copied().collect();
+        let Some(&tablet) = self.elastic.pick(&tablets) else { return };
+        self.step_master(master::Input::Admin(OPERATOR, AdminRequest::MergeTablet(tablet)));
+    }
+
     /// At every index of the master's log the tablets of a table hold each row once (invariant I13).
     pub(super) fn check_tiling(&self) -> Checked {
         let Some(master) = &self.mastery.master else { return Ok(()) };
@@ -69,9 +77,16 @@ impl World {
         let moves = |tablet: TabletId| self.record.is_in_motion(now, tablet);
         let ended = state.ended.iter().all(|(&tablet, ended)| moves(tablet) || ended.nodes.iter().all(gone));
         let wished = state.splits.iter().all(|(tablet, intent)| moves(intent.left) || hopeless.contains(tablet));
-        match wished && ended {
+        let joined = state
+            .merges
+            .iter()
+            .all(|(tablet, joint)| moves(joint.heir) || hopeless.contains(tablet) || hopeless.contains(&joint.right));
+        match wished && joined && ended {
             true => Ok(()),
-            false => Err(format!("splits {:?} and ends {:?} are not done", state.splits, state.ended)),
+            false => {
+                let (splits, merges, ended) = (&state.splits, &state.merges, &state.ended);
+                Err(format!("splits {splits:?}, merges {merges:?} and ends {ended:?} are not done"))
+            }
         }
     }
 }
@@ -87,6 +102,12 @@ impl Client {
             assignment.tablet.id = heir.tablet;
             assignment.tablet.slice = heir.slice;
             assignment.configuration = heir.configuration;
+            // An heir of two takes the place of both.
+            self.tablets.retain(|known| {
+                known.tablet.id != heir.tablet
+                    && !(known.tablet.table == parent.tablet.table
+                        && common(known.tablet.slice.clone(), &assignment.tablet.slice).is_some())
+            });
             self.tablets.push(assignment);
         }
     }

@@ -41,17 +41,14 @@ impl Prefixes {
             Payload::Write(command) => command,
             Payload::Digest(_) => return Ok(()),
             Payload::Split(split) => {
-                // Heirs know what their parent knew.
-                let of = self.heard.iter().filter(|((of, _), _)| *of == tablet);
-                let of: Vec<(ClientId, u64)> = of.map(|((_, client), heard)| (*client, *heard)).collect();
-                for (client, heard) in of {
-                    for heir in [split.left, split.right] {
-                        let known = self.heard.entry((heir, client)).or_default();
-                        *known = heard.max(*known);
-                    }
-                }
+                [split.left, split.right].into_iter().for_each(|heir| self.inherit(tablet, heir));
                 return Ok(());
             }
+            Payload::Merge(merge) => {
+                [tablet, merge.right].into_iter().for_each(|parent| self.inherit(parent, merge.heir));
+                return Ok(());
+            }
+            Payload::Close(_) => return Ok(()),
         };
         // A late copy of what the client has long been told of does nothing.
         let heard = self.heard.entry((tablet, command.request.client)).or_default();
@@ -79,6 +76,16 @@ impl Prefixes {
             self.writes.entry((table, command.row.clone())).or_default().insert(entry.lsn, value);
         }
         Ok(())
+    }
+
+    /// Heirs know what their parents knew.
+    fn inherit(&mut self, parent: TabletId, heir: TabletId) {
+        let of = self.heard.iter().filter(|((of, _), _)| *of == parent);
+        let of: Vec<(ClientId, u64)> = of.map(|((_, client), heard)| (*client, *heard)).collect();
+        for (client, heard) in of {
+            let known = self.heard.entry((heir, client)).or_default();
+            *known = heard.max(*known);
+        }
     }
 
     pub fn acknowledged(&mut self, value: u64, at: u64) {

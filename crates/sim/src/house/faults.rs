@@ -178,6 +178,8 @@ pub(super) struct Climate {
     pub ledger: bool,
     /// An operator acts where it is most delicate.
     pub meddling: bool,
+    /// An operator has tablets merged.
+    pub merges: bool,
 }
 
 impl Climate {
@@ -205,6 +207,7 @@ impl Climate {
             split_load: 0,
             ledger: false,
             meddling: false,
+            merges: false,
         };
         if extra.chance(LATE) {
             climate.faults.insert(Fault::Late);

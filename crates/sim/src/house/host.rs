@@ -184,7 +184,8 @@ impl World {
                 if event.name == "checkpoint_adopted" {
                     self.summary.checkpoints += 1;
                 }
-                self.summary.splits += u64::from(event.name == "tablet_born");
+                self.summary.splits += u64::from(event.name == "tablet_born" && !event.what.contains(" and "));
+                self.summary.merges += u64::from(event.name == "tablet_born" && event.what.contains(" and "));
                 match event.name {
                     "peer_suspected" => return Err(format!("n{node}: {event:?}")),
                     "replica_diverged" if !self.wrong => return Err(format!("n{node}: {event:?}")),

@@ -201,6 +201,9 @@ impl World {
         if self.climate.elastic && now < self.healed_at && self.elastic.chance(60) {
             self.ask_for_a_split();
         }
+        if self.climate.merges && now < self.healed_at && self.joining.chance(60) {
+            self.ask_for_a_merge();
+        }
         if self.climate.balance && now < self.healed_at && self.random.chance(40) {
             let request = self.arrangement();
             return self.step_master(master::Input::Admin(OPERATOR, request));

@@ -125,7 +125,16 @@ impl World {
         let Climate { split_bytes, split_load, .. } = self.climate;
         let (timing, replicas) = (self.timing.clone(), self.climate.replicas);
         let (seed, min_replicas) = (4711, 1);
-        let options = master::Options { timing, seed, replicas, min_replicas, balance_after, split_bytes, split_load };
+        let options = master::Options {
+            timing,
+            seed,
+            replicas,
+            min_replicas,
+            balance_after,
+            split_bytes,
+            split_load,
+            merge_after: None,
+        };
         let mut master = Master::new(options);
         if let Some((_, snapshot)) = &self.mastery.snapshot {
             master.restore(snapshot).map_err(|error| format!("the master's snapshot: {error}"))?;

@@ -61,6 +61,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Tablets that were split.
     pub splits: u64,
+    /// Tablets that were made of two.
+    pub merges: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
     /// Which faults met which states.
@@ -132,16 +134,20 @@ mod tests {
 
     #[test]
     fn the_house_keeps_its_promises() {
-        let mut eventual = 0;
+        let (mut eventual, mut splits, mut merges) = (0, 0, 0);
         for seed in 0..24 {
             match run(seed, 60) {
-                Ok(summary) => eventual += summary.eventual,
+                Ok(summary) => {
+                    eventual += summary.eventual;
+                    (splits, merges) = (splits + summary.splits, merges + summary.merges);
+                }
                 Err(Violation { time, what, events }) => {
                     panic!("seed {seed} at {time} ns: {what}\n{}", events.join("\n"));
                 }
             }
         }
         assert!(eventual > 1_000, "{eventual} eventual reads");
+        assert!(splits > 50 && merges > 5, "{splits} heirs of splits, {merges} of merges");
     }
 
     /// Seeds that once broke a promise, the faults that they had if not their own, and why.
@@ -154,6 +160,9 @@ mod tests {
         ),
         (1831, "", "a node was moved away before it had heard that it is primary no more, and read by its old leases"),
         (2231, "", "the same after a drain"),
+        (265, "", "a tablet that had ended came back, empty, by a late assignment of its first epoch"),
+        (809, "", "a tablet was split again before it had copied what it has of two others"),
+        (1327, "", "a newcomer committed that heirs go on, whose only member had lost the entry"),
         (1139, "syncs,full,crashes", "a node that started on a full disk did not say that the disk is full"),
     ];
 

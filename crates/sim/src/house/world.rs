@@ -67,6 +67,8 @@ pub(super) enum Happening {
 pub(super) struct World {
     pub agenda: Agenda<Happening>,
     pub random: Random,
+    /// Chance of what concerns merges, likewise.
+    pub joining: Random,
     /// Chance of what concerns splits, so that histories without them stay what they were.
     pub elastic: Random,
     /// Likewise of late copies.
@@ -127,13 +129,17 @@ impl World {
         climate.elastic = elastic.chance(60);
         climate.split_bytes = if elastic.chance(40) { SPLIT_BYTES } else { 0 };
         // A chance of its own: other seeds live as they always did.
-        climate.split_load = if Random::new(seed ^ 0x10ad).chance(30) { SPLIT_LOAD } else { 0 };
+        // It goes on to the end, and the balance would go on with it.
+        let busy = Random::new(seed ^ 0x10ad).chance(30) && !climate.balance;
+        climate.split_load = if busy { SPLIT_LOAD } else { 0 };
         // Chance of its own, so that the pinned histories stay what they were.
         let compares = Random::new(seed ^ 0x0d16_e533).chance(50) || setting.goes_wrong;
         if setting.goes_wrong {
             // Of two, nobody knows who is right; what is dropped tells nothing.
             (climate.replicas, climate.families, climate.tables) = (3, false, false);
         }
+        let mut joining = Random::new(seed ^ 0x9019_7063);
+        climate.merges = climate.elastic && !setting.goes_wrong && joining.chance(70);
         let clients = random.between(2, 7) as usize;
         let clients = setting.clients.unwrap_or(clients);
         let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));
@@ -144,6 +150,7 @@ impl World {
             random,
             elastic,
             extra,
+            joining,
             climate,
             timing: timing(),
             machines: (0..=nodes).map(|_| Machine::new()).collect(),
