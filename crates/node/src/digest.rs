@@ -143,7 +143,7 @@ impl Hosted {
 
     /// May its primary order a digest now?
     fn may_compare(&self, now: Instant) -> bool {
-        self.may_write(now) && !self.is_alone() && self.damage.is_none()
+        self.may_write(now) && self.replica.may_order(now) && !self.is_alone() && self.damage.is_none()
     }
 }
 
