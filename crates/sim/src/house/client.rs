@@ -354,7 +354,7 @@ impl Client {
             }
             Kind::Scan { page, end, left, .. } => {
                 let (_, slice, start) = left.last()?;
-                let range = RowRange { start: start.clone(), end: end_within(slice, end.as_ref()) };
+                let range = RowRange { start: start_within(slice, start), end: end_within(slice, end.as_ref()) };
                 Operation::Scan { range, options: options(), rows: *page }
             }
         };
@@ -458,7 +458,7 @@ impl Client {
     ) -> Result<Vec<(Bytes, Option<(u64, FamilyId)>)>, String> {
         let Kind::Scan { page, end, left, .. } = &doing.kind else { return Err("no scan".into()) };
         let (_, slice, start) = left.last().ok_or("no tablet is left")?;
-        let end = end_within(slice, end.as_ref());
+        let (start, end) = (start_within(slice, start), end_within(slice, end.as_ref()));
         let asked = RowRange { start: start.clone(), end: end.clone() };
         let told = RowRange { start: start.clone(), end: resume.or(end.as_ref()).cloned() };
         if rows.len() > *page as usize || !rows.is_sorted_by(|a, b| a.key < b.key) {
@@ -529,6 +529,14 @@ impl Client {
         };
         let operation = linear::Operation { called: doing.called, answered: None, action };
         Some(Observed { area: doing.area, register: (doing.table?, doing.row), operation, family: None })
+    }
+}
+
+/// Where a scan begins in this part of the table: an heir of two tablets has rows before it.
+fn start_within(slice: &Slice, start: &Bytes) -> Bytes {
+    match slice {
+        Slice::Rows { start: first, .. } => start.max(first).clone(),
+        Slice::Hash { .. } => start.clone(),
     }
 }
 
