@@ -240,7 +240,7 @@ impl World {
                     self.notice_damage(&format!("n{node}: {error}"))?;
                 } else if is_missing(error) {
                     return Err(format!("n{node}: a file is gone that is still needed: {error}"));
-                } else if !error.is_full() && !is_eio(error) {
+                } else if !error.is_full() && !is_eio(error) && !error.is_corrupt() {
                     // The power has gone.
                     return self.disk_failed(node, error);
                 }
