@@ -246,10 +246,15 @@ async fn figure_many_tablets() {
     let tablets = number("TABLETS", 1_334);
     let mut chaos = Chaos::calm().await;
     let keys: Vec<String> = (0..tablets).map(|tablet| format!("r{tablet:06}")).collect();
-    let mut create: Vec<&str> = ["table", "create", "many", "--family", "f", "--replicas", "3"].into();
-    create.extend(["--partition", "range"]);
-    keys[1..].iter().for_each(|key| create.extend(["--split", key]));
-    chaos.create(&create);
+    let tables = keys.chunks(500).enumerate().map(|(number, keys)| (format!("many{number}"), keys));
+    for (table, keys) in tables.clone() {
+        let mut create: Vec<&str> = ["table", "create", &table, "--family", "f", "--replicas", "3"].into();
+        create.extend(["--partition", "range"]);
+        keys[1..].iter().for_each(|key| create.extend(["--split", key]));
+        chaos.create(&create);
+    }
+    let rows: Vec<(String, String)> =
+        tables.flat_map(|(table, keys)| keys.iter().map(move |key| (table.clone(), key.clone()))).collect();
     chaos.whole();
     let (mut gaps, kills) = (Vec::new(), number("KILLS", 5));
     for round in 0..kills {
@@ -262,14 +267,14 @@ async fn figure_many_tablets() {
         let killed = Instant::now();
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..WRITERS {
-            let (client, keys) = (client.clone(), keys.clone());
+            let (client, rows) = (client.clone(), rows.clone());
             writers.spawn(async move {
-                for key in keys.iter().skip(writer as usize).step_by(WRITERS as usize) {
+                for (table, key) in rows.iter().skip(writer as usize).step_by(WRITERS as usize) {
                     let (family, qualifier) = (String::from("f"), Bytes::from_static(b"v"));
                     let value = Bytes::from(format!("{round}"));
                     let change = Change::Put { family, qualifier, timestamp: Timestamp::SERVER, value };
                     let mutation = Mutation { row: Bytes::from(key.clone()), condition: None, changes: vec![change] };
-                    client.mutate("many", mutation).await.expect("within half a minute");
+                    client.mutate(table, mutation).await.expect("within half a minute");
                 }
             });
         }

@@ -365,7 +365,8 @@ impl Node {
 
     /// With every report: what has ended here and the master does not know yet.
     pub(crate) fn report_all_ended(&self, out: &mut Vec<Effect>) {
-        self.hosted.keys().for_each(|&tablet| self.report_ended(tablet, out));
+        let ended = self.hosted.iter().filter(|(_, hosted)| hosted.ending.has_ended());
+        ended.for_each(|(&tablet, _)| self.report_ended(tablet, out));
     }
 
     /// The master knows that these tablets have ended.

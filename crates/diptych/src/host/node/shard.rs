@@ -31,8 +31,9 @@ use crate::host::inbox::Inbox;
 use crate::host::peers::Peers;
 use crate::host::session::Reports;
 
-/// Metrics are refreshed this often.
+/// Metrics are refreshed this often, and a period more seldom for each so many tablets.
 const GAUGES: Duration = Duration::from_secs(1);
+const GAUGES_TABLETS: usize = 2_000;
 
 /// What comes to the shard.
 pub enum Arrival {
@@ -152,7 +153,8 @@ impl Shard {
         let mut batch = VecDeque::new();
         loop {
             self.pulse.end();
-            let until = self.node.deadline().map_or(self.gauges_due, |deadline| deadline.min(self.gauges_due));
+            let deadlines = [self.node.deadline(), self.batching.deadline()].into_iter().flatten();
+            let until = deadlines.fold(self.gauges_due, Instant::min);
             if !self.inbox.drain(&mut batch, Some(self.clock.at(until))) {
                 return;
             }
@@ -166,7 +168,8 @@ impl Shard {
             self.settle(now);
             if self.gauges_due <= now {
                 self.node.step(now, Input::Date(Clock::wall()), &mut self.effects);
-                self.gauges_due = now + GAUGES;
+                let many = u32::try_from(self.node.replicas().count() / GAUGES_TABLETS).unwrap_or(u32::MAX);
+                self.gauges_due = now + GAUGES.saturating_mul(many.saturating_add(1));
                 publish(&self.node, now);
             }
         }
@@ -206,7 +209,7 @@ impl Shard {
     fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
         self.reads.count(&request.operation);
         let passed = match request.operation {
-            Operation::Write { .. } => self.batching.offer((request, waiter)),
+            Operation::Write { .. } => self.batching.offer(now, (request, waiter)),
             Operation::Get { .. } | Operation::Scan { .. } => Some((request, waiter)),
         };
         if let Some((request, waiter)) = passed {
@@ -216,7 +219,7 @@ impl Shard {
 
     /// Lets the writes go on that waited for a sync.
     fn release(&mut self, now: Instant) {
-        let ready = self.batching.take_ready();
+        let ready = self.batching.take_ready(now);
         if ready.is_empty() {
             return;
         }
