@@ -286,7 +286,9 @@ impl Keeper {
             self.remove_incoming(|of, other| of == tablet && other < attempt)?;
             self.disk.create(&path).map_err(io("create"))?
         };
-        piece.write_at(offset, bytes).map_err(io("write"))
+        piece.write_at(offset, bytes).map_err(io("write"))?;
+        // Piece by piece: what gathers would go to the disk at once, and the log's syncs would wait behind it.
+        piece.sync().map_err(io("sync"))
     }
 
     fn adopt(
