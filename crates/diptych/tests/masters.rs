@@ -52,8 +52,12 @@ async fn a_killed_leader_does_not_hurt() {
     // The leader and a primary at once: the tablet's secondary needs a master that decides.
     all_follow(&cluster);
     for (row, hurt) in [("a", &["a", "b", "c"]), ("z", &["x", "y", "z"])] {
-        let follower = cluster.tablet("load", row)["secondaries"][0].clone();
-        cluster.until_secondary("load", row, follower.as_str().expect("there is one"));
+        let mut follower = None;
+        until("the tablet has a secondary again", || {
+            follower = cluster.tablet("load", row)["secondaries"][0].as_str().map(String::from);
+            follower.is_some()
+        });
+        cluster.until_secondary("load", row, &follower.expect("it was just found"));
         let (leader, primary) = (leader(&cluster), cluster.primary("load", row));
         let killed = load.now();
         cluster.signal(&leader, Signal::KILL);
