@@ -290,11 +290,18 @@ mod tests {
             table: TableId(1),
             name: "t".into(),
             version: 1,
-            families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep, loosened: false }],
+            families: vec![Family {
+                id: FamilyId(1),
+                name: "f".into(),
+                retention: Retention::Keep,
+                loosened: false,
+                locality: model::LocalityId(0),
+            }],
             next_family: FamilyId(2),
             partition: partition.clone(),
             replicas: 3,
             min_replicas: 2,
+            storage: model::Storage::default(),
         };
         let assignment = |(id, slice)| Assignment {
             tablet: Tablet { id: TabletId(id), table: TableId(1), slice },

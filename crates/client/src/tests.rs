@@ -304,11 +304,18 @@ fn schema(partition: Partition) -> Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
-        families: vec![Family { id: FamilyId(1), name: "f".into(), retention: Retention::Keep, loosened: false }],
+        families: vec![Family {
+            id: FamilyId(1),
+            name: "f".into(),
+            retention: Retention::Keep,
+            loosened: false,
+            locality: model::LocalityId(0),
+        }],
         next_family: FamilyId(2),
         partition,
         replicas: 2,
         min_replicas: 1,
+        storage: model::Storage::default(),
     }
 }
 

@@ -290,7 +290,7 @@ pub struct State {
 }
 
 impl State {
-    const VERSION: u8 = 6;
+    const VERSION: u8 = 7;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -411,6 +411,7 @@ impl State {
             partition,
             replicas,
             min_replicas,
+            storage: model::Storage::default(),
         };
         set_families(&mut schema, families);
         let mut tablets = Vec::new();
@@ -586,7 +587,13 @@ fn set_families(schema: &mut Schema, families: Vec<(String, Retention)>) {
                 family.retention = retention;
             }
             None => {
-                schema.families.push(Family { id: schema.next_family, name, retention, loosened: false });
+                schema.families.push(Family {
+                    id: schema.next_family,
+                    name,
+                    retention,
+                    loosened: false,
+                    locality: model::LocalityId(0),
+                });
                 schema.next_family.0 += 1;
             }
         }

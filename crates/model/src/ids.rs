@@ -40,6 +40,10 @@ id! {
     FamilyId(u32), "f"
 }
 id! {
+    /// A locality group within its table. Never reused.
+    LocalityId(u32), "l"
+}
+id! {
     /// One start of a node. A node that starts again has a higher one, so late messages of its former life show.
     Incarnation(u64), "i"
 }

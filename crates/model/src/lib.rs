@@ -28,6 +28,7 @@ pub mod request;
 pub mod row;
 pub mod schema;
 pub mod slice;
+pub mod storage;
 pub mod text;
 pub mod time;
 
@@ -35,7 +36,9 @@ pub use bytes::Bytes;
 pub use event::{Event, EventPage, EventQuery};
 pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};
-pub use ids::{ClientId, ClusterId, Epoch, FamilyId, Incarnation, Lsn, NodeId, RequestId, TableId, TabletId};
+pub use ids::{
+    ClientId, ClusterId, Epoch, FamilyId, Incarnation, LocalityId, Lsn, NodeId, RequestId, TableId, TabletId,
+};
 pub use mutation::{Change, Command, Condition, Mutation, Outcome};
 pub use payload::{Close, Digest, Heir, Merge, Payload, Split, SplitAt};
 pub use read::{ColumnFilter, ReadOptions, RowRange};
@@ -44,4 +47,5 @@ pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};
 pub use row::{Cell, Row};
 pub use schema::{Family, Partition, Retention, Schema};
 pub use slice::Slice;
+pub use storage::{Compaction, Compression, Filter, LocalityGroup, Storage};
 pub use time::{Instant, Timestamp};

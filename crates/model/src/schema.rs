@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{FamilyId, TableId, Timestamp};
+use crate::{FamilyId, LocalityGroup, LocalityId, Storage, TableId, Timestamp};
 
 /// A table's schema. The master owns it; nodes keep the copy that came with their tablets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Schema {
     pub replicas: u8,
     /// Below this many replicas writes are refused.
     pub min_replicas: u8,
+    /// How its rows lie on disks.
+    pub storage: Storage,
 }
 
 /// A column family: the unit of retention, and of much else later.
@@ -41,6 +43,8 @@ pub struct Family {
     /// Once other versions might go. What a merge has given up then is gone at one replica, and comes to light again at
     /// another that has not merged yet: they may differ.
     pub loosened: bool,
+    /// With which families it lies in the same files.
+    pub locality: LocalityId,
 }
 
 /// How a table's rows are spread over tablets.
@@ -108,6 +112,17 @@ impl Schema {
     /// The family of that id; `None` when it was dropped.
     pub fn family_by_id(&self, id: FamilyId) -> Option<&Family> {
         self.families.iter().find(|family| family.id == id)
+    }
+
+    /// The locality group in which the family lies; the default one if neither the family nor its group is known.
+    pub fn locality_of(&self, family: FamilyId) -> LocalityId {
+        let wanted = self.family_by_id(family).map(|family| family.locality);
+        wanted.filter(|&id| self.storage.locality_by_id(id).is_some()).unwrap_or_default()
+    }
+
+    /// The locality group of that id; a default one if it is not known.
+    pub fn locality(&self, id: LocalityId) -> LocalityGroup {
+        self.storage.locality_by_id(id).cloned().unwrap_or_else(|| LocalityGroup { id, ..LocalityGroup::default() })
     }
 
     /// Names of the families, for messages to people.

@@ -28,7 +28,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
 
     /// A version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {

@@ -748,11 +748,18 @@ fn schema() -> Schema {
         table: TableId(1),
         name: "airports".into(),
         version: 1,
-        families: vec![Family { id: FamilyId(1), name: "info".into(), retention: Retention::Keep, loosened: false }],
+        families: vec![Family {
+            id: FamilyId(1),
+            name: "info".into(),
+            retention: Retention::Keep,
+            loosened: false,
+            locality: model::LocalityId(0),
+        }],
         next_family: FamilyId(2),
         partition: Partition::Hash { tablets: 1 },
         replicas: 1,
         min_replicas: 1,
+        storage: model::Storage::default(),
     }
 }
 

@@ -244,7 +244,13 @@ impl TryFrom<v1::Table> for Schema {
         let family = |family: v1::Family| {
             let retention = retention_from_proto(family.retention)?;
             // Only nodes and masters care, who have it otherwise.
-            Ok(Family { id: FamilyId(family.id), name: family.name, retention, loosened: false })
+            Ok(Family {
+                id: FamilyId(family.id),
+                name: family.name,
+                retention,
+                loosened: false,
+                locality: model::LocalityId(0),
+            })
         };
         Ok(Schema {
             table: TableId(message.id),
@@ -255,6 +261,7 @@ impl TryFrom<v1::Table> for Schema {
             partition: message.partition.ok_or_else(|| missing("partition"))?.try_into()?,
             replicas: small(message.replicas, "replicas")?,
             min_replicas: small(message.min_replicas, "min_replicas")?,
+            storage: model::Storage::default(),
         })
     }
 }

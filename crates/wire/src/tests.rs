@@ -64,8 +64,13 @@ fn options() -> ReadOptions<String> {
 }
 
 fn schema() -> Schema {
-    let family =
-        |id, name: &str, retention| Family { id: FamilyId(id), name: String::from(name), retention, loosened: false };
+    let family = |id, name: &str, retention| Family {
+        id: FamilyId(id),
+        name: String::from(name),
+        retention,
+        loosened: false,
+        locality: model::LocalityId(0),
+    };
     let rules = vec![Retention::Versions(3), Retention::Age(Duration::from_millis(1_500)), Retention::Keep];
     Schema {
         table: TableId(2),
@@ -79,6 +84,7 @@ fn schema() -> Schema {
         partition: Partition::Range { splits: vec![Bytes::from_static(b"m")] },
         replicas: 3,
         min_replicas: 2,
+        storage: model::Storage::default(),
     }
 }
 

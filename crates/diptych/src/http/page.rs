@@ -182,6 +182,7 @@ mod tests {
             partition: Partition::Range { splits: vec![split.clone()] },
             replicas: 2,
             min_replicas: 1,
+            storage: model::Storage::default(),
         };
         let tablet = Tablet { id: TabletId(1), table: TableId(1), slice: Slice::Rows { start: split, end: None } };
         let configuration = Configuration::first(NodeId(1), []);

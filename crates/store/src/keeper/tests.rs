@@ -390,7 +390,13 @@ fn schema() -> Schema {
         Retention::Any(vec![Retention::Versions(3), Retention::Age(second)]),
         Retention::All(vec![Retention::Versions(1), Retention::Age(second / 2)]),
     ];
-    let family = |(id, retention)| Family { id: FamilyId(id), name: id.to_string(), retention, loosened: false };
+    let family = |(id, retention)| Family {
+        id: FamilyId(id),
+        name: id.to_string(),
+        retention,
+        loosened: false,
+        locality: model::LocalityId(0),
+    };
     Schema {
         table: TableId(1),
         name: "t".into(),
@@ -400,6 +406,7 @@ fn schema() -> Schema {
         partition: Partition::Hash { tablets: 1 },
         replicas: 1,
         min_replicas: 1,
+        storage: model::Storage::default(),
     }
 }
 

@@ -142,7 +142,8 @@ const YOUNG: FamilyId = FamilyId(3);
 const DROPPED: FamilyId = FamilyId(4);
 
 fn schema() -> Schema {
-    let family = |id, retention| Family { id, name: id.to_string(), retention, loosened: false };
+    let family =
+        |id, retention| Family { id, name: id.to_string(), retention, loosened: false, locality: model::LocalityId(0) };
     Schema {
         table: TableId(1),
         name: "t".into(),
@@ -156,6 +157,7 @@ fn schema() -> Schema {
         partition: Partition::Hash { tablets: 1 },
         replicas: 1,
         min_replicas: 1,
+        storage: model::Storage::default(),
     }
 }
 

@@ -280,10 +280,12 @@ fn schema() -> Schema {
             name: "f".into(),
             retention: model::Retention::Keep,
             loosened: false,
+            locality: model::LocalityId(0),
         }],
         next_family: FamilyId(2),
         partition: Partition::Range { splits: vec![] },
         replicas: 1,
         min_replicas: 1,
+        storage: model::Storage::default(),
     }
 }

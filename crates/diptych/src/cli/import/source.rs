@@ -291,6 +291,7 @@ mod tests {
             name: name.into(),
             retention: Retention::Keep,
             loosened: false,
+            locality: model::LocalityId(0),
         };
         Schema {
             table: TableId(1),
@@ -301,6 +302,7 @@ mod tests {
             partition: Partition::Hash { tablets: 2 },
             replicas: 2,
             min_replicas: 1,
+            storage: model::Storage::default(),
         }
     }
 

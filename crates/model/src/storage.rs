@@ -1,0 +1,109 @@
+//! How a table's rows lie on disks: locality groups and the way they are compacted (Bigtable 5.3 and 6).
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::LocalityId;
+
+/// A table's settings for the engine. What does not fit them yet is brought into line by compaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Which tables are merged, and when.
+    pub compaction: Compaction,
+    /// The locality groups; the first is [`LocalityGroup::default`]'s, in which families are unless they say otherwise.
+    pub localities: Vec<LocalityGroup>,
+    /// The id that the next locality group gets.
+    pub next_locality: LocalityId,
+}
+
+/// Which sorted tables are merged, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compaction {
+    /// Runs of similar size are merged into one: each byte is written about as often as there are runs, and there are
+    /// about log2 of all bytes of them. For tables that are written more than read.
+    #[default]
+    Tiered,
+    /// Runs on levels, each ten times as large as the one above, of which small parts are merged at a time: few runs for
+    /// a read to look at and little room wasted, but more written.
+    Leveled,
+}
+
+/// Families that lie in the same files, apart from those of other groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalityGroup {
+    /// Its number within the table.
+    pub id: LocalityId,
+    /// Its name; as a family's.
+    pub name: String,
+    /// Its tables are read into memory when they are first needed, and stay there.
+    pub in_memory: bool,
+    /// How blocks are compressed.
+    pub compression: Compression,
+    /// Bytes of a block before it is compressed.
+    pub block_bytes: u32,
+    /// Which reads a table's filter spares.
+    pub filter: Filter,
+}
+
+/// How a block is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// LZ4: costs little time.
+    #[default]
+    Lz4,
+    /// Zstandard, with a dictionary for the table where that pays: costs more time, saves more room.
+    Zstd,
+}
+
+/// What a table's filter knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Filter {
+    /// Nothing.
+    None,
+    /// Rows.
+    #[default]
+    Rows,
+    /// Rows, and each row's columns.
+    Columns,
+}
+
+impl LocalityGroup {
+    /// Bytes of a block, unless something else is asked for.
+    pub const BLOCK_BYTES: u32 = 16 << 10;
+}
+
+impl Default for LocalityGroup {
+    fn default() -> LocalityGroup {
+        LocalityGroup {
+            id: LocalityId(0),
+            name: String::from("default"),
+            in_memory: false,
+            compression: Compression::default(),
+            block_bytes: LocalityGroup::BLOCK_BYTES,
+            filter: Filter::default(),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Storage {
+        let (compaction, localities) = (Compaction::default(), vec![LocalityGroup::default()]);
+        Storage { compaction, localities, next_locality: LocalityId(1) }
+    }
+}
+
+impl Storage {
+    /// The locality group of that name.
+    pub fn locality(&self, name: &str) -> Option<&LocalityGroup> {
+        self.localities.iter().find(|locality| locality.name == name)
+    }
+
+    /// The locality group of that id.
+    pub fn locality_by_id(&self, id: LocalityId) -> Option<&LocalityGroup> {
+        self.localities.iter().find(|locality| locality.id == id)
+    }
+}
