@@ -95,6 +95,10 @@ impl Disk for KernelDisk {
         fs::rename(self.at(from)?, self.at(to)?)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.at(from)?, self.at(to)?)
+    }
+
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         StdFile::open(self.dir(dir)?)?.sync_all()
     }

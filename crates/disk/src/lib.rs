@@ -3,7 +3,7 @@
 //! ```text
 //!   Disk ──create, open──▶ File     read_at, write_at: at once visible, durable after sync()
 //!    │
-//!    └──names: create, rename, remove: at once visible, durable after sync_dir() of the folder they are in
+//!    └──names: create, link, rename, remove: at once visible, durable after sync_dir() of the folder they are in
 //! ```
 //!
 //! [`KernelDisk`] is the machine's; [`MemDisk`] lives in memory, forgets what was not synced, tears, rots and fills.
@@ -41,7 +41,10 @@ pub trait Disk: Send + Sync {
     fn remove_dir_all(&self, path: &str) -> io::Result<()>;
     /// Gives a file another name, at once and in place of the file that has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Names that were created, renamed or removed in `dir` are durable when it returns.
+    /// Gives a file one more name, under which it lives on when the first is removed: what is written by one name is read
+    /// by the other. Fails with `AlreadyExists` if something has that name.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Names that were created, linked, renamed or removed in `dir` are durable when it returns.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Bytes that may still be written.
     fn free_bytes(&self) -> io::Result<u64>;

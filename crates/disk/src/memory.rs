@@ -162,10 +162,12 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.names
-            .values()
-            .map(|entry| if let Entry::File(number) = entry { self.node(*number).live.len } else { 0 })
-            .sum()
+        let number = |entry: &Entry| if let Entry::File(number) = entry { Some(*number) } else { None };
+        let mut files: Vec<Number> = self.names.values().filter_map(number).collect();
+        // A file that has several names takes its room once.
+        files.sort_unstable();
+        files.dedup();
+        files.into_iter().map(|number| self.node(number).live.len).sum()
     }
 
     fn node(&self, number: Number) -> &Node {
@@ -404,6 +406,20 @@ impl Disk for MemDisk {
             _ => {}
         }
         state.rename(vec![(from.to_owned(), None), (to.to_owned(), Some(Entry::File(number)))]);
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let mut state = self.0.lock();
+        state.change()?;
+        let number = state.find_file(from)?;
+        state.find_folder(parent(to))?;
+        if state.find(to).is_ok() {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{to} is there")));
+        }
+        state.rename(vec![(to.to_owned(), Some(Entry::File(number)))]);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ pub fn run(disk: &dyn Disk) {
     allocate(disk);
     names(disk);
     rename_replaces(disk);
+    linked_files_are_one(disk);
     removed_files_are_readable(disk);
     folders(disk);
 }
@@ -112,6 +113,25 @@ pub fn rename_replaces(disk: &dyn Disk) {
     disk.rename("rename/old", "rename/old").expect("rename to itself");
     assert_eq!(disk.list("rename").expect("list"), ["old"]);
     assert_eq!(contents(&*disk.open("rename/old").expect("open")), b"new");
+}
+
+/// A file with two names is one file, and lives as long as it has one of them.
+pub fn linked_files_are_one(disk: &dyn Disk) {
+    let file = create(disk, "link/a");
+    file.write_at(0, b"one").expect("write");
+    disk.create_dir("link/deep").expect("create a folder");
+    disk.link("link/a", "link/deep/b").expect("link");
+    file.write_at(3, b" file").expect("write");
+    assert_eq!(contents(&*disk.open("link/deep/b").expect("open")), b"one file");
+    disk.rename("link/a", "link/deep/b").expect("rename to another name of its own");
+    disk.remove("link/a").expect("remove the first name, which such a rename leaves");
+    assert_eq!(contents(&*disk.open("link/deep/b").expect("open")), b"one file");
+    let refused = disk.link("link/deep/b", "link/deep/b").err();
+    assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::AlreadyExists));
+    for missing in [disk.link("link/a", "link/c").err(), disk.link("link/deep/b", "link/nowhere/c").err()] {
+        assert_eq!(missing.map(|error| error.kind()), Some(ErrorKind::NotFound));
+    }
+    assert!(disk.link("link/deep", "link/c").is_err(), "a folder has one name");
 }
 
 /// Whoever has a file open reads on when its name is gone.

@@ -28,6 +28,26 @@ fn only_what_was_synced_is_sure() {
     assert_eq!(names.len(), 2);
 }
 
+/// A synced link keeps the synced bytes, whatever becomes of the first name; one that was not synced may be lost alone.
+#[test]
+fn links_are_durable_with_their_folder() {
+    let mut kept = BTreeSet::new();
+    for seed in 0..50 {
+        let disk = file_with(b"abc");
+        disk.create_dir("pin").unwrap();
+        disk.sync_dir("").unwrap();
+        disk.link("a", "pin/a").unwrap();
+        disk.sync_dir("pin").unwrap();
+        disk.link("a", "b").unwrap();
+        disk.remove("a").unwrap();
+        assert_eq!(disk.used(), 3, "one file, however many names");
+        disk.crash(seed);
+        assert_eq!(read(&disk, "pin/a"), b"abc", "seed {seed}");
+        kept.insert((disk.exists("a").unwrap(), disk.exists("b").unwrap()));
+    }
+    assert!(kept.contains(&(true, false)) && kept.contains(&(false, true)), "{kept:?}");
+}
+
 /// ext4 and XFS write what fits and say so with a short count, which `write_all` turns into "no space".
 #[test]
 fn a_full_disk_writes_what_fits() {
