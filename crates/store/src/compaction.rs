@@ -12,7 +12,7 @@ use model::{RowRange, Schema, Timestamp};
 use crate::Error;
 use crate::key;
 use crate::merge::{Fate, Merge, Sieve};
-use crate::sstable::{Table, Writer};
+use crate::sstable::{Purpose, Table, Writer};
 
 /// Fewer tables are not worth a merge.
 const FEWEST: usize = 4;
@@ -45,7 +45,7 @@ pub fn merge(
     let start = key::row_start(&bounds.start);
     let end = bounds.end.as_ref().map(|end| key::row_start(end));
     for table in inputs {
-        merge.add_table(table.clone(), &start)?;
+        merge.add_table(table.clone(), &start, Purpose::Background)?;
     }
     let mut sieve = Sieve::new(schema, now);
     while let (Some(key), Some(parts)) = (merge.key(), merge.parts()?) {

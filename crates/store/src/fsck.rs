@@ -7,7 +7,7 @@ use disk::Disk;
 use model::{Lsn, TabletId};
 
 use crate::manifest::{self, Manifest};
-use crate::sstable::Table;
+use crate::sstable::{Cache, Table};
 use crate::{Error, keeper, log, trash};
 
 /// Something that is not as it should be, or that one may want to know.
@@ -164,7 +164,7 @@ fn check_tables(
 fn check_table(disk: &Arc<dyn Disk>, number: u64) -> Result<Arc<Table>, Error> {
     let path = keeper::path_of(number);
     let file = disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
-    let table = Arc::new(Table::open(file, path, None)?);
+    let table = Arc::new(Table::open(file, path, None, &Cache::none())?);
     table.verify()?;
     Ok(table)
 }

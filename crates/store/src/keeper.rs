@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use disk::{Disk, File};
-use model::{Bytes, Lsn, TabletId, Timestamp};
+use model::{Bytes, LocalityGroup, Lsn, TabletId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::compaction;
@@ -29,7 +29,7 @@ use crate::manifest::{self, Edit, Manifest, State};
 use crate::memtable::Memtable;
 use crate::merge::Merge;
 use crate::scrub;
-use crate::sstable::{Shelf, Table, Writer};
+use crate::sstable::{Cache, Purpose, Shape, Shelf, Table, Writer};
 use crate::tablet::Tablet;
 use crate::trash;
 use crate::view::{Version, View};
@@ -38,6 +38,8 @@ pub(crate) const TABLES: &str = "tables";
 const INCOMING: &str = "incoming";
 /// Bytes of a checkpoint that are read at once, whatever a peer asks for.
 const MOST_FETCHED: u32 = 8 << 20;
+/// Bytes of blocks that are kept in memory.
+const CACHE: u64 = 64 << 20;
 
 /// The tablets that a restart brings back.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ pub struct Keeper {
     disk: Arc<dyn Disk>,
     manifest: Mutex<Manifest>,
     shelf: Arc<Shelf>,
+    cache: Arc<Cache>,
     /// Number of the next table file.
     next: AtomicU64,
 }
@@ -75,8 +78,8 @@ impl Keeper {
                 trash::put(&*disk, &format!("{TABLES}/{name}"), date)?;
             }
         }
-        let keeper =
-            Keeper { disk, manifest: Mutex::new(manifest), shelf: Arc::default(), next: AtomicU64::new(greatest + 1) };
+        let (manifest, next) = (Mutex::new(manifest), AtomicU64::new(greatest + 1));
+        let keeper = Keeper { disk, manifest, shelf: Arc::default(), cache: Cache::new(CACHE), next };
         keeper.remove_incoming(|_, _| true)?;
         let mut tablets = Tablets { sound: BTreeMap::new(), damaged };
         // Tablets that were made of one share its tables until they are merged.
@@ -132,12 +135,15 @@ impl Keeper {
             Job::Flush { tablet, memtable, after, upto, clock, note, inherited } => {
                 let table = self.build(|path| match &inherited {
                     Inherited::Copied(tables) => {
-                        let mut writer = Writer::create(&*self.disk, path, tablet, (Lsn::ZERO, upto), clock)?;
+                        let shape =
+                            Shape { tablet, after: Lsn::ZERO, upto, clock, locality: &LocalityGroup::default() };
+                        let mut writer = Writer::create(&*self.disk, path, shape)?;
                         write_all(memtable, tables, &mut writer)?;
                         Ok(writer)
                     }
                     Inherited::Nothing | Inherited::Shared(_) => {
-                        let mut writer = Writer::create(&*self.disk, path, tablet, (after, upto), clock)?;
+                        let shape = Shape { tablet, after, upto, clock, locality: &LocalityGroup::default() };
+                        let mut writer = Writer::create(&*self.disk, path, shape)?;
                         write_all(memtable, &[], &mut writer)?;
                         Ok(writer)
                     }
@@ -161,8 +167,9 @@ impl Keeper {
                     [only] => (only.properties(), only.properties()),
                 };
                 let table = self.build(|path| {
-                    let range = (first.after, last.upto);
-                    let mut writer = Writer::create(&*self.disk, path, tablet, range, last.clock)?;
+                    let (after, upto, clock) = (first.after, last.upto, last.clock);
+                    let shape = Shape { tablet, after, upto, clock, locality: &LocalityGroup::default() };
+                    let mut writer = Writer::create(&*self.disk, path, shape)?;
                     compaction::merge(&inputs, oldest, &schema, now, &bounds, &mut writer)?;
                     Ok(writer)
                 })?;
@@ -255,7 +262,7 @@ impl Keeper {
             }
             let (file, path) = writer.finish()?;
             self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
-            Ok(Some(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)))?)))
+            Ok(Some(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)), &self.cache)?)))
         });
         if !matches!(built, Ok(Some(_))) {
             self.shelf.retire([number]);
@@ -327,7 +334,7 @@ impl Keeper {
     fn check_received(&self, path: String, info: &FileInfo) -> Result<Arc<Table>, Error> {
         let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
         file.sync().map_err(|source| Error::io(&path, "sync", source))?;
-        let table = Arc::new(Table::open(file, path, None)?);
+        let table = Arc::new(Table::open(file, path, None, &Cache::none())?);
         if table.bytes() != info.bytes {
             let what = format!("it has {} bytes, {} were to come", table.bytes(), info.bytes);
             return Err(Error::corrupt(table.path(), 0, what));
@@ -351,7 +358,7 @@ impl Keeper {
             }
             opened => opened.map_err(|source| Error::io(&path, "open", source))?,
         };
-        Ok(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)))?))
+        Ok(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)), &self.cache)?))
     }
 
     /// Removes received pieces by tablet and attempt.
@@ -379,7 +386,7 @@ fn write_all(memtable: Arc<Memtable>, tables: &[Arc<Table>], writer: &mut Writer
     let mut merge = Merge::default();
     merge.add_memtable(memtable, Lsn(u64::MAX), &[], None);
     for table in tables {
-        merge.add_table(Arc::clone(table), &[])?;
+        merge.add_table(Arc::clone(table), &[], Purpose::Background)?;
     }
     while let Some(key) = merge.key() {
         writer.add(key, &merge.value())?;

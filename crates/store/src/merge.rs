@@ -23,7 +23,7 @@ use model::{Bytes, FamilyId, Lsn, Retention, Schema, Timestamp};
 use crate::Error;
 use crate::key::{Parts, Scope, Seq};
 use crate::memtable::{MemoryCursor, Memtable};
-use crate::sstable::{Table, TableCursor};
+use crate::sstable::{Purpose, Table, TableCursor};
 
 /// One of the things that are merged.
 enum Source {
@@ -77,8 +77,8 @@ impl Merge {
     }
 
     /// Adds a table, from `start` on.
-    pub fn add_table(&mut self, table: Arc<Table>, start: &[u8]) -> Result<(), Error> {
-        self.insert(Source::Table(TableCursor::new(table, start)?));
+    pub fn add_table(&mut self, table: Arc<Table>, start: &[u8], purpose: Purpose) -> Result<(), Error> {
+        self.insert(Source::Table(TableCursor::new(table, start, purpose)?));
         Ok(())
     }
 

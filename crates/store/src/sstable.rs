@@ -7,7 +7,7 @@
 //!                12    12  index       offset u64, sealed length u32
 //!                24    12  properties  offset u64, sealed length u32
 //!                36    12  zero
-//!                48     4  version     1
+//!                48     4  version     2; of 1 the properties are fewer
 //!                52     4  crc         CRC-32C of bytes 0..52 and of the footer's own offset (u64)
 //!                56     8  magic
 //! ```
@@ -19,8 +19,12 @@
 //! An open table keeps filter, index and properties in memory; a point read costs one block. Nothing is cached
 //! here beyond that: the kernel's page cache does it.
 
+mod ahead;
 pub mod block;
+mod cache;
+mod cursor;
 pub mod filter;
+mod properties;
 mod shelf;
 mod writer;
 
@@ -28,42 +32,23 @@ use std::fmt;
 use std::sync::Arc;
 
 use disk::File;
-use model::{Bytes, Lsn, RowRange, TabletId, Timestamp};
-use serde::{Deserialize, Serialize};
+use model::{Bytes, FamilyId, RowRange, Timestamp};
 
+use self::ahead::Ahead;
+pub use self::ahead::Purpose;
 use self::block::Malformed;
+pub use self::cache::{Cache, Stats};
+pub use self::cursor::TableCursor;
+pub use self::properties::{Deletes, Properties};
 pub use self::shelf::{Pin, Shelf};
-pub use self::writer::Writer;
+pub use self::writer::{Shape, Writer};
 use crate::{Error, key};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"diptable";
 const FOOTER: usize = 64;
 const PLACE: usize = 8 + 4;
 const _: () = assert!(FOOTER == 3 * PLACE + 12 + 4 + 4 + 8);
-
-/// What a table is, as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Properties {
-    /// Whose rows.
-    pub tablet: TabletId,
-    /// It has the changes of all records after this one,
-    pub after: Lsn,
-    /// up to this one.
-    pub upto: Lsn,
-    /// The latest version that a primary had chosen by then: retention judges by no later time in a merge.
-    pub clock: Timestamp,
-    /// Keys.
-    pub entries: u64,
-    /// Keys that delete.
-    pub deletions: u64,
-    /// Rows.
-    pub rows: u64,
-    /// The first key.
-    pub first: Bytes,
-    /// The last key.
-    pub last: Bytes,
-}
 
 /// Where a sealed block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +89,10 @@ pub struct Table {
     /// Why it cannot be read at all: the parts that stay in memory are damaged.
     broken: Option<(u64, String)>,
     /// It shows only these rows of another one.
-    part: Option<Part>,
+    part: Option<Arc<Part>>,
+    cache: Arc<Cache>,
+    /// Its number in the cache.
+    cached_as: u64,
 }
 
 /// A part of a table: see [`Table::within`].
@@ -136,6 +124,8 @@ impl Table {
             properties: Properties::default(),
             broken: Some((offset, why)),
             part: None,
+            cache: Cache::none(),
+            cached_as: 0,
         }
     }
 
@@ -158,7 +148,9 @@ impl Table {
             index,
             properties: whole.properties.clone(),
             broken: whole.broken.clone(),
-            part: Some(Part { whole: Arc::clone(whole), rows, start, end }),
+            part: Some(Arc::new(Part { whole: Arc::clone(whole), rows, start, end })),
+            cache: whole.cache.clone(),
+            cached_as: whole.cached_as,
         })
     }
 
@@ -168,7 +160,7 @@ impl Table {
     }
 
     /// Reads the parts that stay in memory, and checks them and that the parts fill the file.
-    pub fn open(file: Arc<dyn File>, path: String, pin: Option<Pin>) -> Result<Table, Error> {
+    pub fn open(file: Arc<dyn File>, path: String, pin: Option<Pin>, cache: &Arc<Cache>) -> Result<Table, Error> {
         let bytes = file.len().map_err(|source| Error::io(&path, "measure", source))?;
         let corrupt = |offset, what: &str| Error::corrupt(&path, offset, what);
         let Some(footer_at) = bytes.checked_sub(FOOTER as u64) else {
@@ -181,7 +173,7 @@ impl Table {
             return Err(corrupt(footer_at, "the footer's checksum is wrong"));
         }
         let found = u32::from_le_bytes([footer[48], footer[49], footer[50], footer[51]]);
-        if found != VERSION {
+        if !(1..=VERSION).contains(&found) {
             return Err(Error::Version { file: path, found, known: VERSION });
         }
         let place = |at: usize| Place::from_bytes(&footer[at..at + PLACE]);
@@ -197,12 +189,17 @@ impl Table {
             let sealed = read(&*file, &path, place)?;
             block::unseal(sealed, place.offset).map_err(|Malformed(what)| corrupt(place.offset, what))
         };
-        let properties = postcard::from_bytes(&payload(properties_at)?)
-            .map_err(|_| corrupt(properties_at.offset, "the properties do not decode"))?;
+        let properties = payload(properties_at)?;
+        let properties = match found {
+            1 => Properties::from_v1(&properties),
+            _ => postcard::from_bytes(&properties),
+        };
+        let properties = properties.map_err(|_| corrupt(properties_at.offset, "the properties do not decode"))?;
         let filter = payload(filter_at)?;
         let index = decode_index(payload(index_at)?, filter_at.offset)
             .map_err(|Malformed(what)| corrupt(index_at.offset, what))?;
-        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None, part: None })
+        let (cache, cached_as) = (Arc::clone(cache), cache.number());
+        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None, part: None, cache, cached_as })
     }
 
     /// What it is, as a whole.
@@ -285,9 +282,32 @@ impl Table {
         after_first && escaped_row <= last && filter::may_hold(&self.filter, hash)
     }
 
+    /// Whether a reader of this family must look at it: it may have keys of it, or delete rows. False is certain.
+    pub fn may_hold_family(&self, family: FamilyId) -> bool {
+        let families = self.properties.families.as_ref();
+        let held = families.is_none_or(|families| families.binary_search(&family).is_ok());
+        held || self.properties.deletes.rows > 0 || self.broken.is_some()
+    }
+
+    /// The least and the greatest timestamp of its cells, set or deleted; `None` if it has none, only larger deletions.
+    pub fn timestamps(&self) -> Option<(Timestamp, Timestamp)> {
+        match self.broken {
+            Some(_) => Some((Timestamp(i64::MIN), Timestamp(i64::MAX))),
+            None => self.properties.timestamps,
+        }
+    }
+
+    /// Can its keys from `start` on and before `end` be read without the disk? By the time one reads, that may have changed.
+    pub fn is_cached(&self, start: &[u8], end: &[u8]) -> bool {
+        let first = self.find(start, 0);
+        let last = self.find(end, first).min(self.index.len().saturating_sub(1));
+        let mut places = self.index.get(first..=last).unwrap_or_default().iter().map(|(_, place)| place.offset);
+        self.broken.is_none() && places.all(|offset| self.cache.has(self.cached_as, offset))
+    }
+
     /// Whether it may have keys from `start` on and before `end`; false is certain.
     pub fn overlaps(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        let apart = |part: &Part| {
+        let apart = |part: &Arc<Part>| {
             end.is_some_and(|end| end <= &part.start[..]) || part.end.as_ref().is_some_and(|its| start >= &its[..])
         };
         if self.part.as_ref().is_some_and(apart) {
@@ -335,7 +355,7 @@ impl Table {
         if let Some(damage) = self.damage() {
             return Err(damage);
         }
-        let again = Table::open(self.file.clone(), self.path.clone(), None)?;
+        let again = Table::open(self.file.clone(), self.path.clone(), None, &Cache::none())?;
         let same = again.properties == self.properties && again.index == self.index && again.filter == self.filter;
         let data = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
         if same { Ok(self.bytes - data) } else { Err(Error::corrupt(&self.path, data, "the file is another one")) }
@@ -352,7 +372,7 @@ impl Table {
         let corrupt = |what: &str| Error::corrupt(&self.path, 0, what);
         let (mut entries, mut deletions, mut rows) = (0, 0, 0);
         let mut last: Vec<u8> = Vec::new();
-        let mut cursor = TableCursor::new(self.clone(), &[])?;
+        let mut cursor = TableCursor::new(self.clone(), &[], Purpose::Background)?;
         while let Some(key) = cursor.key() {
             let parts = key::Parts::parse(key).ok_or_else(|| corrupt("a key does not decode"))?;
             if entries == 0 && key != &self.properties.first[..] {
@@ -383,10 +403,36 @@ impl Table {
         Ok(())
     }
 
-    fn block(&self, at: usize) -> Result<block::Cursor, Error> {
+    /// Number of the first block from `from` on that may have keys from `target` on.
+    fn find(&self, target: &[u8], from: usize) -> usize {
+        match self.index.get(from) {
+            Some((last, _)) if last[..] < *target => {
+                from + 1 + self.index[from + 1..].partition_point(|(last, _)| last[..] < *target)
+            }
+            _ => from,
+        }
+    }
+
+    /// Has this block, and those before it, only keys below `target`?
+    fn ends_below(&self, at: usize, target: &[u8]) -> bool {
+        self.index[at].0[..] < *target
+    }
+
+    /// The payload of a block.
+    fn block(&self, at: usize, purpose: Purpose, ahead: &mut Ahead) -> Result<Bytes, Error> {
         let place = self.index[at].1;
-        let payload = block::unseal(read(&*self.file, &self.path, place)?, place.offset);
-        payload.and_then(block::Cursor::new).map_err(|malformed| self.corrupt(at, malformed))
+        let serves = purpose == Purpose::Serve;
+        if serves && let Some(payload) = self.cache.get(self.cached_as, place.offset) {
+            ahead.pass(place);
+            return Ok(payload);
+        }
+        let limit = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
+        let sealed = ahead.read((&*self.file, &self.path), place, limit, purpose)?;
+        let payload = block::unseal(sealed, place.offset).map_err(|malformed| self.corrupt(at, malformed))?;
+        if serves {
+            self.cache.insert(self.cached_as, place.offset, &payload);
+        }
+        Ok(payload)
     }
 
     fn corrupt(&self, block: usize, Malformed(what): Malformed) -> Error {
@@ -427,71 +473,6 @@ fn read(file: &dyn File, path: &str, place: Place) -> Result<Bytes, Error> {
         return Err(Error::corrupt(path, place.offset + got as u64, "the file ends too early"));
     }
     Ok(Bytes::from(bytes))
-}
-
-/// Walks a table in key order. Stands on an entry, or is at the end.
-pub struct TableCursor {
-    table: Arc<Table>,
-    /// Number and entries of the block it is in; `None` at the end.
-    block: Option<(usize, block::Cursor)>,
-}
-
-impl TableCursor {
-    /// Goes to the first key from `start` on.
-    pub fn new(table: Arc<Table>, start: &[u8]) -> Result<TableCursor, Error> {
-        if let Some(damage) = table.damage() {
-            return Err(damage);
-        }
-        let part = table.part.as_ref().map_or(&[][..], |part| &part.start[..]).to_vec();
-        let start = start.max(&part[..]);
-        let at = table.index.partition_point(|(last, _)| last[..] < *start);
-        let mut cursor = TableCursor { table, block: None };
-        cursor.enter(at)?;
-        if let Some((at, block)) = &mut cursor.block {
-            block.seek(start).map_err(|malformed| cursor.table.corrupt(*at, malformed))?;
-        }
-        cursor.skip_empty()?;
-        Ok(cursor)
-    }
-
-    /// The table's file.
-    pub fn path(&self) -> &str {
-        &self.table.path
-    }
-
-    /// Key of the entry it stands on.
-    pub fn key(&self) -> Option<&[u8]> {
-        let key = self.block.as_ref().and_then(|(_, block)| block.key());
-        key.filter(|key| self.table.part.as_ref().is_none_or(|part| part.covers(key)))
-    }
-
-    /// Value of the entry it stands on; empty at the end.
-    pub fn value(&self) -> Bytes {
-        self.block.as_ref().map_or(Bytes::new(), |(_, block)| block.value())
-    }
-
-    /// Goes on by one entry.
-    pub fn advance(&mut self) -> Result<(), Error> {
-        if let Some((at, block)) = &mut self.block {
-            block.advance().map_err(|malformed| self.table.corrupt(*at, malformed))?;
-        }
-        self.skip_empty()
-    }
-
-    /// From the end of a block to the next one.
-    fn skip_empty(&mut self) -> Result<(), Error> {
-        while let Some((at, block)) = &self.block
-            && block.key().is_none()
-        {
-            self.enter(at + 1)?;
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, at: usize) -> Result<(), Error> {
-        self.block = if at < self.table.index.len() { Some((at, self.table.block(at)?)) } else { None };
-        Ok(())
-    }
 }
 
 #[cfg(test)]

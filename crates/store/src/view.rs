@@ -13,7 +13,7 @@ use crate::job::FileInfo;
 use crate::key;
 use crate::memtable::Memtable;
 use crate::merge::{Fate, Merge, Sieve};
-use crate::sstable::{Table, filter};
+use crate::sstable::{Purpose, Table, filter};
 
 /// Bytes up to which a tablet is read to find its middle.
 const SMALL: u64 = 1 << 20;
@@ -63,7 +63,7 @@ impl View {
         let hash = filter::hash(&start);
         let mut merge = self.memory(&start, Some(key::row_end(key)));
         for table in self.version.tables.iter().filter(|table| table.may_hold(&start, hash)) {
-            merge.add_table(table.clone(), &start)?;
+            merge.add_table(table.clone(), &start, Purpose::Serve)?;
         }
         let cells = next_row(&mut merge, &start, &mut Sieve::new(schema, now), options)?;
         Ok((!cells.is_empty()).then(|| Row { key: Bytes::copy_from_slice(key), cells }))
@@ -86,7 +86,7 @@ impl View {
         let mut merge = self.memory(&start, end.clone());
         for table in &self.version.tables {
             if table.overlaps(&start, end.as_deref()) {
-                merge.add_table(table.clone(), &start)?;
+                merge.add_table(table.clone(), &start, Purpose::Serve)?;
             }
         }
         let mut sieve = Sieve::new(schema, now);

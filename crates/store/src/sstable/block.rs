@@ -19,6 +19,11 @@ use model::Bytes;
 /// Bytes that sealing adds to a payload.
 pub const SEAL: usize = 1 + 4;
 const CODEC_NONE: u8 = 0;
+/// A key is no longer: row and qualifier at their limits, with every byte of them escaped, and 19 + 13 bytes beside them.
+const MOST_KEY: usize = 64 << 10;
+const _: () = assert!(MOST_KEY > 2 * (model::limits::ROW_KEY + model::limits::QUALIFIER) + 40);
+/// There are no more entries from one restart to the next.
+const MOST_BEHIND: usize = 64;
 
 /// Bytes that cannot be what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +78,7 @@ impl Builder {
             self.restarts.push(number(self.payload.len()));
             self.since_restart = 0;
         } else {
-            shared = self.last.iter().zip(key).take_while(|(a, b)| a == b).count();
+            shared = common(&self.last, key);
         }
         self.since_restart += 1;
         push_varint(&mut self.payload, number(shared));
@@ -113,80 +118,255 @@ impl Builder {
     }
 }
 
-/// Walks the entries of a payload in order. Stands on an entry, or is at the end.
+/// Walks the entries of a payload, both ways. Stands on an entry, or is off one of the ends.
+#[derive(Default)]
 pub struct Cursor {
     payload: Bytes,
     /// Where the entries end and the restarts begin.
     entries_end: usize,
     restarts: usize,
-    /// Where the entry after this one begins.
+    /// Where the entry that it stands on begins, and where the one after it does.
+    at: usize,
     next: usize,
     key: Vec<u8>,
     value: Range<usize>,
     valid: bool,
+    /// Entries from a restart on up to the one that it stands on, as far as a retreat has decoded them.
+    behind: Vec<Behind>,
+    behind_keys: Vec<u8>,
+}
+
+/// An entry that a retreat will come to.
+struct Behind {
+    at: usize,
+    /// Where in `behind_keys` its key begins; it goes on to the end of those.
+    key: usize,
+    value: Range<usize>,
+}
+
+/// An entry as it lies in the payload.
+struct Entry {
+    shared: usize,
+    rest: Range<usize>,
+    value: Range<usize>,
 }
 
 impl Cursor {
     /// Goes to the first entry.
     pub fn new(payload: Bytes) -> Result<Cursor, Malformed> {
-        let wrong = Malformed("a block's restarts do not fit it");
-        let (rest, count) = payload.split_last_chunk().ok_or(wrong)?;
-        let restarts = u32::from_le_bytes(*count) as usize;
-        let entries_end = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len)).ok_or(wrong)?;
-        let (next, key, value) = (0, Vec::new(), 0..0);
-        let mut cursor = Cursor { payload, entries_end, restarts, next, key, value, valid: false };
+        let mut cursor = Cursor::default();
+        cursor.enter(payload)?;
         cursor.advance()?;
         Ok(cursor)
     }
 
+    /// Goes before the first entry of another payload.
+    pub fn enter(&mut self, payload: Bytes) -> Result<(), Malformed> {
+        let wrong = Malformed("a block's restarts do not fit it");
+        let (rest, count) = payload.split_last_chunk().ok_or(wrong)?;
+        let restarts = u32::from_le_bytes(*count) as usize;
+        let entries_end = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len)).ok_or(wrong)?;
+        if (restarts == 0) != (entries_end == 0) {
+            return Err(wrong);
+        }
+        (self.payload, self.entries_end, self.restarts) = (payload, entries_end, restarts);
+        (self.at, self.next, self.valid) = (0, 0, false);
+        self.key.clear();
+        self.forget_behind();
+        Ok(())
+    }
+
     /// Goes to the first entry whose key is not below `target`.
     pub fn seek(&mut self, target: &[u8]) -> Result<(), Malformed> {
-        let (mut low, mut high) = (0, self.restarts);
-        // All restarts before `low` have keys below the target; those from `high` on do not.
+        let before = self.restarts_below(0, target)?.saturating_sub(1);
+        let at = if self.restarts == 0 { 0 } else { self.restart(before)? };
+        self.run_to(target, at, 0, 0)
+    }
+
+    /// As [`Cursor::seek`], from the entry on that it stands on, whose key is below `target`. Costs little if it is near.
+    pub fn seek_on(&mut self, target: &[u8]) -> Result<(), Malformed> {
+        let ahead = self.restarts_before(self.next)?;
+        let near = ahead == self.restarts || self.restart_key(ahead)? >= target;
+        if near && self.valid {
+            return self.run_to(target, self.next, self.key.len(), common(&self.key, target));
+        }
+        let before = self.restarts_below(ahead, target)?.saturating_sub(1);
+        let at = if self.restarts == 0 { 0 } else { self.restart(before)? };
+        self.run_to(target, at, 0, 0)
+    }
+
+    /// How many restarts have keys below `target`, if the first `low` do.
+    fn restarts_below(&self, mut low: usize, target: &[u8]) -> Result<usize, Malformed> {
+        let mut high = self.restarts;
         while low < high {
             let middle = low + (high - low) / 2;
-            self.go_to(middle)?;
-            if self.key[..] < *target {
+            if self.restart_key(middle)? < target {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        self.go_to(low.saturating_sub(1))?;
-        while self.valid && self.key[..] < *target {
-            self.advance()?;
-        }
-        Ok(())
+        Ok(low)
     }
 
-    fn go_to(&mut self, restart: usize) -> Result<(), Malformed> {
-        let at = self.entries_end + 4 * restart;
-        let bytes = self.payload.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
-        self.next = u32::from_le_bytes(*bytes.ok_or(Malformed("a block has no such restart"))?) as usize;
-        self.key.clear();
-        self.advance()
+    /// How many restarts lie before this offset.
+    fn restarts_before(&self, offset: usize) -> Result<usize, Malformed> {
+        let (mut low, mut high) = (0, self.restarts);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.restart(middle)? < offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Goes on from the entry at `at` to the first whose key is not below `target`. The key before it has `before` bytes,
+    /// is below `target` too, and begins like it for `matched` bytes.
+    ///
+    /// That tells of most entries whether they are below without a look at their keys: one that shares more than `matched`
+    /// with its neighbour differs from `target` where that one did; one that shares less has risen above it there.
+    fn run_to(&mut self, target: &[u8], mut at: usize, mut before: usize, mut matched: usize) -> Result<(), Malformed> {
+        self.forget_behind();
+        while at < self.entries_end {
+            let entry = self.entry(at)?;
+            if entry.shared > before {
+                return Err(Malformed("an entry does not fit its block"));
+            }
+            let mut found = entry.shared < matched;
+            if entry.shared == matched {
+                let (rest, wanted) = (&self.payload[entry.rest.clone()], &target[matched..]);
+                let same = common(rest, wanted);
+                found = same == wanted.len() || (same < rest.len() && rest[same] > wanted[same]);
+                matched += if found { 0 } else { same };
+            }
+            if found {
+                self.key.clear();
+                self.key.extend_from_slice(&target[..entry.shared]);
+                self.stand_on(at, entry);
+                return Ok(());
+            }
+            before = entry.shared + entry.rest.len();
+            at = entry.value.end;
+        }
+        self.go_behind_all();
+        Ok(())
     }
 
     /// Goes on by one entry.
     pub fn advance(&mut self) -> Result<(), Malformed> {
-        self.valid = self.next < self.entries_end;
-        if !self.valid {
+        if self.next >= self.entries_end {
+            self.go_behind_all();
             return Ok(());
         }
+        if !self.behind.is_empty() {
+            self.forget_behind();
+        }
+        let entry = self.entry(self.next)?;
+        if entry.shared > self.key.len() {
+            return Err(Malformed("an entry does not fit its block"));
+        }
+        self.key.truncate(entry.shared);
+        self.stand_on(self.next, entry);
+        Ok(())
+    }
+
+    /// Goes behind the last entry.
+    pub fn go_behind_all(&mut self) {
+        self.forget_behind();
+        (self.at, self.next, self.valid) = (self.entries_end, self.entries_end, false);
+        self.value = 0..0;
+    }
+
+    /// Goes back by one entry. What was decoded on the way there is kept for the next step.
+    pub fn retreat(&mut self) -> Result<(), Malformed> {
+        if self.behind.is_empty() && self.at > 0 {
+            self.look_behind()?;
+        }
+        match self.behind.pop() {
+            Some(entry) => {
+                self.key.clear();
+                self.key.extend_from_slice(&self.behind_keys[entry.key..]);
+                self.behind_keys.truncate(entry.key);
+                (self.at, self.next) = (entry.at, entry.value.end);
+                (self.value, self.valid) = (entry.value, true);
+            }
+            None => {
+                self.key.clear();
+                (self.at, self.next, self.valid) = (0, 0, false);
+                self.value = 0..0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes the entries from the restart before the one that it stands on up to that one.
+    fn look_behind(&mut self) -> Result<(), Malformed> {
+        let far = Malformed("a block's restarts are too far apart");
+        let restart = self.restarts_before(self.at)?.checked_sub(1).ok_or(far)?;
+        let mut at = self.restart(restart)?;
+        self.key.clear();
+        while at < self.at {
+            let entry = self.entry(at)?;
+            if entry.shared > self.key.len() || self.behind.len() == MOST_BEHIND {
+                return Err(far);
+            }
+            self.key.truncate(entry.shared);
+            self.key.extend_from_slice(&self.payload[entry.rest]);
+            self.behind.push(Behind { at, key: self.behind_keys.len(), value: entry.value.clone() });
+            self.behind_keys.extend_from_slice(&self.key);
+            at = entry.value.end;
+        }
+        if at == self.at { Ok(()) } else { Err(far) }
+    }
+
+    fn forget_behind(&mut self) {
+        self.behind.clear();
+        self.behind_keys.clear();
+    }
+
+    /// The entry at `at`; its key's beginning is in place.
+    fn stand_on(&mut self, at: usize, entry: Entry) {
+        self.key.extend_from_slice(&self.payload[entry.rest]);
+        (self.at, self.next) = (at, entry.value.end);
+        (self.value, self.valid) = (entry.value, true);
+    }
+
+    fn entry(&self, at: usize) -> Result<Entry, Malformed> {
         let wrong = Malformed("an entry does not fit its block");
-        let mut rest = &self.payload[self.next..self.entries_end];
-        let shared = take_varint(&mut rest).ok_or(wrong)?;
-        let key_len = take_varint(&mut rest).ok_or(wrong)?;
-        let value_len = take_varint(&mut rest).ok_or(wrong)?;
-        if shared > self.key.len() || rest.len() < key_len || rest.len() - key_len < value_len {
+        let bytes = self.payload.get(at..self.entries_end).ok_or(wrong)?;
+        let (shared, rest, value, head) = match *bytes {
+            // Mostly all three are short.
+            [shared, rest, value, ..] if (shared | rest | value) < 0x80 => {
+                (usize::from(shared), usize::from(rest), usize::from(value), 3)
+            }
+            _ => {
+                let mut left = bytes;
+                let shared = take_varint(&mut left).ok_or(wrong)?;
+                let rest = take_varint(&mut left).ok_or(wrong)?;
+                let value = take_varint(&mut left).ok_or(wrong)?;
+                (shared, rest, value, bytes.len() - left.len())
+            }
+        };
+        if shared + rest > MOST_KEY || head + rest + value > bytes.len() {
             return Err(wrong);
         }
-        self.key.truncate(shared);
-        self.key.extend_from_slice(&rest[..key_len]);
-        let start = self.entries_end - rest.len() + key_len;
-        self.value = start..start + value_len;
-        self.next = self.value.end;
-        Ok(())
+        let (rest, value) = (at + head..at + head + rest, at + head + rest..at + head + rest + value);
+        Ok(Entry { shared, rest, value })
+    }
+
+    /// Where the entries from this restart on begin.
+    fn restart(&self, number: usize) -> Result<usize, Malformed> {
+        let at = self.entries_end + 4 * number;
+        let bytes = self.payload.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
+        Ok(u32::from_le_bytes(*bytes.ok_or(Malformed("a block has no such restart"))?) as usize)
+    }
+
+    fn restart_key(&self, number: usize) -> Result<&[u8], Malformed> {
+        let entry = self.entry(self.restart(number)?)?;
+        Ok(&self.payload[entry.rest])
     }
 
     /// Key of the entry it stands on.
@@ -198,6 +378,24 @@ impl Cursor {
     pub fn value(&self) -> Bytes {
         self.payload.slice(self.value.clone())
     }
+
+    /// Value of the entry it stands on.
+    pub fn value_ref(&self) -> &[u8] {
+        &self.payload[self.value.clone()]
+    }
+}
+
+/// How many bytes `a` and `b` begin with in common.
+pub fn common(a: &[u8], b: &[u8]) -> usize {
+    let mut same = 0;
+    for (x, y) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
+        let differs = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differs != 0 {
+            return same + differs.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
 }
 
 fn number(len: usize) -> u32 {

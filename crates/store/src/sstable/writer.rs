@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use disk::{Disk, File};
+use model::storage::{Compression, Filter, LocalityGroup};
 use model::{Bytes, Lsn, TabletId, Timestamp};
 
 use super::{FOOTER, MAGIC, PLACE, Place, Properties, VERSION, block, filter};
-use crate::{Error, key};
+use crate::Error;
+use crate::key::Parts;
 
-/// A data block ends with the entry that brings it here.
-const BLOCK: usize = 16 << 10;
+/// A data block ends with the entry that brings it to what the locality group says, within these bounds.
+const LEAST_BLOCK: u32 = 256;
+const MOST_BLOCK: u32 = 4 << 20;
 const RESTART_INTERVAL: usize = 16;
 /// Sealed blocks go to the file in pieces of at least this size.
 const PIECE: usize = 256 << 10;
@@ -29,17 +32,26 @@ pub struct Writer {
     properties: Properties,
 }
 
+/// What a table is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// Whose rows.
+    pub tablet: TabletId,
+    /// It has the changes of all records after this one,
+    pub after: Lsn,
+    /// up to this one.
+    pub upto: Lsn,
+    /// The latest version that a primary had chosen by then.
+    pub clock: Timestamp,
+    /// How it lies on the disk.
+    pub locality: &'a LocalityGroup,
+}
+
 impl Writer {
-    /// Begins a file for a tablet's changes after one record, up to another.
-    pub fn create(
-        disk: &dyn Disk,
-        path: String,
-        tablet: TabletId,
-        (after, upto): (Lsn, Lsn),
-        clock: Timestamp,
-    ) -> Result<Writer, Error> {
+    /// Begins a file.
+    pub fn create(disk: &dyn Disk, path: String, shape: Shape<'_>) -> Result<Writer, Error> {
         let file = disk.create(&path).map_err(|source| Error::io(&path, "create", source))?;
-        let (first, last) = (Bytes::new(), Bytes::new());
+        let Shape { tablet, after, upto, clock, locality } = shape;
         Ok(Writer {
             file,
             path,
@@ -49,28 +61,43 @@ impl Writer {
             index: block::Builder::new(1),
             hashes: Vec::new(),
             row: Vec::new(),
-            properties: Properties { tablet, after, upto, clock, entries: 0, deletions: 0, rows: 0, first, last },
+            properties: Properties {
+                tablet,
+                after,
+                upto,
+                clock,
+                locality: locality.id,
+                families: Some(Vec::new()),
+                compression: Compression::None,
+                block_bytes: locality.block_bytes.clamp(LEAST_BLOCK, MOST_BLOCK),
+                filter: Filter::Rows,
+                ..Properties::default()
+            },
         })
     }
 
     /// Adds an entry; keys must rise.
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        let row = key::row_of(key).expect("keys that we merged were parsed before");
-        if row != &self.row[..] {
+        let parts = Parts::parse(key).expect("keys that we merged were parsed before");
+        if parts.row != &self.row[..] {
             self.row.clear();
-            self.row.extend_from_slice(row);
-            self.hashes.push(filter::hash(row));
+            self.row.extend_from_slice(parts.row);
+            self.hashes.push(filter::hash(parts.row));
         }
         if self.properties.entries == 0 {
             self.properties.first = Bytes::copy_from_slice(key);
         }
-        self.properties.entries += 1;
-        self.properties.deletions += u64::from(key.last() == Some(&0));
+        self.properties.count(key, &parts, value);
         self.block.add(key, value);
-        if self.block.len() >= BLOCK {
+        if self.block.len() >= self.properties.block_bytes as usize {
             self.end_block()?;
         }
         Ok(())
+    }
+
+    /// Bytes of the file so far, give or take a block: for those who cut what they write into several files.
+    pub fn bytes(&self) -> u64 {
+        self.written + (self.out.len() + self.block.len()) as u64
     }
 
     /// Whether nothing was added.

@@ -1,0 +1,172 @@
+//! Blocks of table files in memory, decompressed and checked: bounded by bytes, shared by all tables of a node.
+//!
+//! ```text
+//!   read for a client ──▶ Cache ──miss──▶ file ──check──▶ Cache
+//!   merge, scrub, check of what a peer sent ────────────▶ file      these neither fill it nor believe it
+//! ```
+//!
+//! A block that is read once, as by a scan, leaves before one that is read again (S3-FIFO with a memory of what has left, in
+//! `quick_cache`). Each open table has a number of its own here, so that a block is never taken for that of another file.
+//!
+//! Beside it, and counted apart, tables keep in memory what a read needs on its way to a block (filters and indexes: pinned, up
+//! to a share of the cache's size; what is over that goes through the cache), and the blocks of tables that are held in
+//! memory as a whole ([`super::Table::load`]).
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::Bytes;
+use quick_cache::sync::DefaultLifecycle;
+use quick_cache::{OptionsBuilder, Weighter, sync};
+
+/// Of so many parts, each with a lock of its own. A number of its own accord, so that every machine does the same.
+const SHARDS: usize = 16;
+/// What a block is expected to weigh, to begin with.
+const BLOCK: u64 = 8 << 10;
+/// What the cache needs for a block beside its bytes.
+const BESIDE: u64 = 128;
+/// Counters are spread, so that readers on many cores do not wait for one line of memory.
+const STRIPES: usize = 8;
+
+/// Where a block comes from: number of the open table, offset in its file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key(u64, u64);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, Bytes> for Weigh {
+    fn weight(&self, _: &Key, block: &Bytes) -> u64 {
+        block.len() as u64 + BESIDE
+    }
+}
+
+/// Mixes the two numbers of a key, the same in every process.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let product = u128::from(self.0 ^ number ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Blocks = sync::Cache<Key, Bytes, Weigh, BuildHasherDefault<Mix>>;
+
+/// See the module.
+pub struct Cache {
+    /// `None` if it never holds anything.
+    blocks: Option<Blocks>,
+    next_table: AtomicU64,
+    counts: [Counts; STRIPES],
+    pinned: AtomicU64,
+    loaded: AtomicU64,
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// What a cache has done, and what is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that went to a file.
+    pub misses: u64,
+    /// Blocks in it.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many bytes there may be.
+    pub capacity: u64,
+    /// Bytes of filters and indexes that open tables keep.
+    pub pinned: u64,
+    /// Bytes of blocks of tables that are in memory as a whole.
+    pub loaded: u64,
+}
+
+impl Cache {
+    /// One that holds up to so many bytes of blocks. Tables may pin a quarter as much beside them.
+    pub fn new(capacity: u64) -> Arc<Cache> {
+        let options = OptionsBuilder::new()
+            .shards(SHARDS)
+            .estimated_items_capacity((capacity / BLOCK).clamp(64, 1 << 20) as usize)
+            .weight_capacity(capacity)
+            .build()
+            .expect("both capacities are given");
+        let lifecycle = DefaultLifecycle::default();
+        let blocks = Blocks::with_options(options, Weigh, BuildHasherDefault::default(), lifecycle);
+        Arc::new(Cache::of(Some(blocks)))
+    }
+
+    /// One that never holds anything: for tools, which read everything once.
+    pub fn none() -> Arc<Cache> {
+        Arc::new(Cache::of(None))
+    }
+
+    fn of(blocks: Option<Blocks>) -> Cache {
+        let (next_table, pinned, loaded) = Default::default();
+        Cache { blocks, next_table, counts: Default::default(), pinned, loaded }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        let sum = |count: fn(&Counts) -> &AtomicU64| self.counts.iter().map(|c| count(c).load(Ordering::Relaxed)).sum();
+        Stats {
+            hits: sum(|counts| &counts.hits),
+            misses: sum(|counts| &counts.misses),
+            blocks: self.blocks.as_ref().map_or(0, |blocks| blocks.len() as u64),
+            bytes: self.blocks.as_ref().map_or(0, |blocks| blocks.weight()),
+            capacity: self.blocks.as_ref().map_or(0, |blocks| blocks.capacity()),
+            pinned: self.pinned.load(Ordering::Relaxed),
+            loaded: self.loaded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A number for a table that is opened.
+    pub(super) fn number(&self) -> u64 {
+        self.next_table.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The block at this offset of the table's file, if it is here. It counts as a read.
+    pub(super) fn get(&self, table: u64, offset: u64) -> Option<Bytes> {
+        let found = self.blocks.as_ref().and_then(|blocks| blocks.get(&Key(table, offset)));
+        let counts = &self.counts[(table as usize ^ (offset >> 12) as usize) % STRIPES];
+        let count = if found.is_some() { &counts.hits } else { &counts.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Is it here? Nothing comes of the question.
+    pub(super) fn has(&self, table: u64, offset: u64) -> bool {
+        self.blocks.as_ref().is_some_and(|blocks| blocks.contains_key(&Key(table, offset)))
+    }
+
+    /// Keeps a block that was just read.
+    pub(super) fn insert(&self, table: u64, offset: u64, block: &Bytes) {
+        if let Some(blocks) = &self.blocks {
+            blocks.insert(Key(table, offset), block.clone());
+        }
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats().fmt(f)
+    }
+}
