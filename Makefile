@@ -8,6 +8,7 @@
 #   make model        every interleaving of small groups, and that deliberate faults are found so (STEPS=40000000)
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
+#   make bench-engines  the storage engine against rocksdb, fjall, redb and sled (ARGS=--quick for three minutes)
 #   make lint         formatting, clippy, docs, licences
 
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ KILLS ?= 5
 PAUSES ?= 3
 HANGS ?= 3
 
-.PHONY: run build test lint fmt sim sim-night mutants model chaos bench bench-peers tools doc
+.PHONY: run build test lint fmt sim sim-night mutants model chaos bench bench-peers bench-engines tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -71,6 +72,9 @@ bench: build
 
 bench-peers: build
 	bench/peers
+
+bench-engines:
+	bench/engines/run $(ARGS)
 
 # What the tests need beside the toolchain: the test runner and the licence checker, from the crates' registry.
 tools:
