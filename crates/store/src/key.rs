@@ -107,44 +107,47 @@ impl<'a> Parts<'a> {
 
 /// The key of a change of `row`. A put that leaves its version to the server gets `version`.
 pub fn of_change(row: &[u8], change: &Change, seq: Seq, version: Timestamp) -> Bytes {
-    let qualifier_len = match change {
-        Change::Put { qualifier, .. }
-        | Change::DeleteCell { qualifier, .. }
-        | Change::DeleteColumn { qualifier, .. } => qualifier.len(),
-        Change::DeleteFamily { .. } | Change::DeleteRow => 0,
-    };
-    let mut key = Vec::with_capacity(row.len() + qualifier_len + 19 + TAIL);
-    escape(row, &mut key);
+    let mut key = row_start(row);
+    push_change(&mut key, change, seq, version);
+    Bytes::from(key)
+}
+
+/// Appends to an escaped row what makes it the key of a change of that row.
+pub fn push_change(key: &mut Vec<u8>, change: &Change, seq: Seq, version: Timestamp) {
     let mut op = DELETES;
     match change {
         Change::DeleteRow => key.push(WHOLE),
-        Change::DeleteFamily { family } => push_family(*family, WHOLE, &mut key),
+        Change::DeleteFamily { family } => push_family(*family, WHOLE, key),
         Change::DeleteColumn { family, qualifier } => {
-            push_family(*family, INNER, &mut key);
-            escape(qualifier, &mut key);
+            push_family(*family, INNER, key);
+            escape(qualifier, key);
             key.push(WHOLE);
         }
         Change::DeleteCell { family, qualifier, timestamp } => {
-            push_family(*family, INNER, &mut key);
-            push_cell(qualifier, *timestamp, &mut key);
+            push_family(*family, INNER, key);
+            push_cell(qualifier, *timestamp, key);
         }
         Change::Put { family, qualifier, timestamp, .. } => {
             op = SETS;
-            push_family(*family, INNER, &mut key);
-            push_cell(qualifier, if *timestamp == Timestamp::SERVER { version } else { *timestamp }, &mut key);
+            push_family(*family, INNER, key);
+            push_cell(qualifier, if *timestamp == Timestamp::SERVER { version } else { *timestamp }, key);
         }
     }
     key.extend_from_slice(&(!seq.0.0).to_be_bytes());
     key.extend_from_slice(&(!seq.1).to_be_bytes());
     key.push(op);
-    Bytes::from(key)
 }
 
 /// The first possible key of a row: what all its keys begin with.
 pub fn row_start(row: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(row.len() + 2);
-    escape(row, &mut key);
+    let mut key = Vec::with_capacity(row.len() + END.len());
+    push_row(row, &mut key);
     key
+}
+
+/// Appends the first possible key of a row.
+pub fn push_row(row: &[u8], key: &mut Vec<u8>) {
+    escape(row, key);
 }
 
 /// After the last possible key of a row, and before the first of the next one.
@@ -187,12 +190,13 @@ pub fn unescape(escaped: &[u8]) -> Bytes {
 }
 
 fn escape(plain: &[u8], key: &mut Vec<u8>) {
-    for &byte in plain {
-        key.push(byte);
-        if byte == 0 {
-            key.push(0xff);
-        }
+    let mut rest = plain;
+    while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
+        key.extend_from_slice(&rest[..=zero]);
+        key.push(0xff);
+        rest = &rest[zero + 1..];
     }
+    key.extend_from_slice(rest);
     key.extend_from_slice(&END);
 }
 

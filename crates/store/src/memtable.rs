@@ -1,23 +1,28 @@
 //! The newest changes of a tablet, in memory and sorted: the shard writes while readers read.
 //!
+//! ```text
+//!   apply ──▶ tree: where keys lie, in order ──▶ arena: keys and values, one after the other
+//!               │
+//!   reader ◀────┘ copies a window of entries under the lock, and walks it without
+//! ```
+//!
 //! Nothing is ever removed or replaced: what came up to some lsn stays as it was, so a reader that ignores later changes
 //! sees the tablet as of that lsn for ever, although it takes the lock only for moments. Grows until its tablet
 //! freezes it; being written to a table is the business of [`crate::keeper`].
 
-use std::collections::BTreeMap;
+mod arena;
+mod cursor;
+mod tree;
+
 use std::fmt;
-use std::ops::Bound;
-use std::sync::Arc;
 
 use model::{Bytes, Change, Lsn, RowRange, Timestamp};
 use parking_lot::RwLock;
 
+use self::arena::Value;
+pub use self::cursor::MemoryCursor;
+use self::tree::Tree;
 use crate::key::{self, Scope, Seq};
-
-/// What an entry costs beside its bytes: two handles and its share of a tree node.
-const OVERHEAD: usize = 96;
-/// The most entries that a reader takes while it holds the lock.
-const MOST_AT_ONCE: usize = 256;
 
 /// Sorted changes by internal key.
 #[derive(Default)]
@@ -25,35 +30,39 @@ pub struct Memtable(RwLock<Sorted>);
 
 #[derive(Default)]
 struct Sorted {
-    entries: BTreeMap<Bytes, Bytes>,
-    weight: usize,
+    tree: Tree,
+    /// The key that is being made; kept for its memory.
+    key: Vec<u8>,
 }
 
 impl Memtable {
     /// Adds the changes of one record.
     pub fn apply(&self, lsn: Lsn, row: &[u8], changes: &[Change], version: Timestamp) {
         let mut sorted = self.0.write();
+        let Sorted { tree, key } = &mut *sorted;
+        key.clear();
+        key::push_row(row, key);
+        let row_len = key.len();
         for (index, change) in (0..).zip(changes) {
-            let key = key::of_change(row, change, Seq(lsn, index), version);
-            let value = if let Change::Put { value, .. } = change { value.clone() } else { Bytes::new() };
-            sorted.weight += key.len() + value.len() + OVERHEAD;
-            sorted.entries.insert(key, value);
+            key.truncate(row_len);
+            key::push_change(key, change, Seq(lsn, index), version);
+            tree.insert(key, if let Change::Put { value, .. } = change { value.into() } else { Value::Small(&[]) });
         }
     }
 
     /// For the simulator: memory goes wrong, and there is an old version that nobody wrote. False if it holds no version.
     pub(crate) fn go_wrong(&self) -> bool {
         let mut sorted = self.0.write();
-        let version = sorted.entries.iter().find_map(|(key, value)| {
+        let version = sorted.within(&RowRange::default()).find_map(|(key, value)| {
             let parts = key::Parts::parse(key)?;
             let Scope::Cell { sets: true, .. } = parts.scope else { return None };
-            let (family, timestamp, value) = (parts.family, Timestamp(1), value.clone());
+            let (family, timestamp, value) = (parts.family, Timestamp(1), value.to_bytes());
             let change = Change::Put { family, qualifier: key::unescape(parts.qualifier), timestamp, value };
             Some((key::unescape(parts.row), change, parts.seq.0))
         });
         let Some((row, change, lsn)) = version else { return false };
         let key = key::of_change(&row, &change, Seq(lsn, u32::MAX), Timestamp(1));
-        sorted.entries.insert(key, Bytes::from_static(b"0"));
+        sorted.tree.insert(&key, Value::Small(b"0"));
         true
     }
 
@@ -61,8 +70,7 @@ impl Memtable {
     pub(crate) fn copy(&self, other: &Memtable, bounds: &RowRange) {
         let (mut sorted, other) = (self.0.write(), other.0.read());
         for (key, value) in other.within(bounds) {
-            sorted.weight += key.len() + value.len() + OVERHEAD;
-            sorted.entries.insert(key.clone(), value.clone());
+            sorted.tree.insert(key, value);
         }
     }
 
@@ -78,14 +86,14 @@ impl Memtable {
         }
     }
 
-    /// Bytes that it takes, about.
+    /// Bytes of memory that it takes.
     pub fn weight(&self) -> usize {
-        self.0.read().weight
+        self.0.read().tree.taken()
     }
 
     /// How many changes it holds.
     pub fn updates(&self) -> u64 {
-        self.0.read().entries.len() as u64
+        self.0.read().tree.len()
     }
 
     /// Whether it holds no change.
@@ -95,11 +103,12 @@ impl Memtable {
 }
 
 impl Sorted {
-    fn within(&self, bounds: &RowRange) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        let start = Bytes::from(key::row_start(&bounds.start));
+    fn within(&self, bounds: &RowRange) -> impl Iterator<Item = (&[u8], Value<'_>)> {
         let end = bounds.end.as_ref().map(|end| key::row_start(end));
-        let inside = move |key: &Bytes| end.as_ref().is_none_or(|end| key[..] < end[..]);
-        self.entries.range(start..).take_while(move |(key, _)| inside(key))
+        let first = self.tree.first_from(&key::row_start(&bounds.start));
+        let places = std::iter::successors(first, |place| self.tree.after(*place));
+        let inside = move |key: &[u8]| end.as_ref().is_none_or(|end| key < &end[..]);
+        places.map(|place| self.tree.entry(place)).take_while(move |(key, _)| inside(key))
     }
 }
 
@@ -109,114 +118,5 @@ impl fmt::Debug for Memtable {
     }
 }
 
-/// Walks a memtable as of some lsn, in key order. Stands on an entry, or is at the end.
-pub struct MemoryCursor {
-    memtable: Arc<Memtable>,
-    at: Lsn,
-    /// No key from here on is wanted.
-    end: Option<Vec<u8>>,
-    /// Taken under one lock; the cursor stands on its last entry, for it is in reverse.
-    taken: Vec<(Bytes, Bytes)>,
-    /// Where to go on, once those are used up; `None` if there is nothing more.
-    next: Option<Bound<Bytes>>,
-    /// How many to take at once: few at first, since most reads want one row.
-    at_once: usize,
-}
-
-impl MemoryCursor {
-    /// Goes to the first key from `start` on and before `end`.
-    pub fn new(memtable: Arc<Memtable>, at: Lsn, start: &[u8], end: Option<Vec<u8>>) -> MemoryCursor {
-        let next = Some(Bound::Included(Bytes::copy_from_slice(start)));
-        let mut cursor = MemoryCursor { memtable, at, end, taken: Vec::new(), next, at_once: 8 };
-        cursor.fill();
-        cursor
-    }
-
-    /// The entry it stands on.
-    pub fn entry(&self) -> Option<(&[u8], &Bytes)> {
-        self.taken.last().map(|(key, value)| (&key[..], value))
-    }
-
-    /// Goes on by one entry.
-    pub fn advance(&mut self) {
-        self.taken.pop();
-        self.fill();
-    }
-
-    fn fill(&mut self) {
-        while self.taken.is_empty()
-            && let Some(from) = self.next.take()
-        {
-            self.take(from);
-        }
-    }
-
-    fn take(&mut self, from: Bound<Bytes>) {
-        let sorted = self.memtable.0.read();
-        let from = from.as_ref().map(|key| &key[..]);
-        let mut seen = 0;
-        for (key, value) in sorted.entries.range::<[u8], _>((from, Bound::Unbounded)) {
-            if self.end.as_ref().is_some_and(|end| key[..] >= end[..]) {
-                break;
-            }
-            if key::lsn_of(key) <= self.at {
-                self.taken.push((key.clone(), value.clone()));
-            }
-            seen += 1;
-            if seen == self.at_once {
-                self.next = Some(Bound::Excluded(key.clone()));
-                break;
-            }
-        }
-        drop(sorted);
-        self.taken.reverse();
-        self.at_once = (self.at_once * 4).min(MOST_AT_ONCE);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use model::FamilyId;
-
-    /// A view is as of one lsn, although the shard goes on writing, also into the gaps between what was read.
-    #[test]
-    fn a_reader_sees_what_was_there_and_nothing_later() {
-        let memtable = Arc::new(Memtable::default());
-        let row = |n: u64| format!("{:04}", n * 7919 % 1000).into_bytes();
-        for lsn in 1..=500 {
-            memtable.apply(Lsn(lsn), &row(lsn), &[put("a")], Timestamp(1));
-        }
-        let mut cursor = MemoryCursor::new(memtable.clone(), Lsn(500), &[], None);
-        let mut seen = Vec::new();
-        for lsn in 501.. {
-            let Some((key, _)) = cursor.entry() else { break };
-            seen.push(key.to_vec());
-            memtable.apply(Lsn(lsn), &row(lsn), &[put("b")], Timestamp(2));
-            cursor.advance();
-        }
-        assert_eq!(seen.len(), 500);
-        assert!(seen.is_sorted() && seen.iter().all(|key| key::lsn_of(key) <= Lsn(500)));
-        assert_eq!(memtable.updates(), 1000);
-    }
-
-    #[test]
-    fn a_cursor_ends_before_its_end() {
-        let memtable = Arc::new(Memtable::default());
-        for lsn in 1..=100 {
-            memtable.apply(Lsn(lsn), format!("{lsn:03}").as_bytes(), &[put("a")], Timestamp(1));
-        }
-        let mut cursor = MemoryCursor::new(memtable, Lsn(100), &key::row_start(b"010"), Some(key::row_end(b"059")));
-        let mut rows = 0;
-        while cursor.entry().is_some() {
-            rows += 1;
-            cursor.advance();
-        }
-        assert_eq!(rows, 50);
-    }
-
-    fn put(value: &'static str) -> Change {
-        let value = Bytes::from_static(value.as_bytes());
-        Change::Put { family: FamilyId(1), qualifier: Bytes::new(), timestamp: Timestamp::SERVER, value }
-    }
-}
+mod tests;

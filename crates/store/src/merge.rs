@@ -27,21 +27,22 @@ use crate::sstable::{Purpose, Table, TableCursor};
 
 /// One of the things that are merged.
 enum Source {
-    Memory(MemoryCursor),
+    /// With where it ends.
+    Memory(MemoryCursor, Option<Vec<u8>>),
     Table(TableCursor),
 }
 
 impl Source {
     fn key(&self) -> Option<&[u8]> {
         match self {
-            Source::Memory(cursor) => cursor.entry().map(|(key, _)| key),
+            Source::Memory(cursor, _) => cursor.key(),
             Source::Table(cursor) => cursor.key(),
         }
     }
 
     fn value(&self) -> Bytes {
         match self {
-            Source::Memory(cursor) => cursor.entry().map(|(_, value)| value.clone()).unwrap_or_default(),
+            Source::Memory(cursor, _) => cursor.value(),
             Source::Table(cursor) => cursor.value(),
         }
     }
@@ -49,14 +50,14 @@ impl Source {
     /// For messages.
     fn origin(&self) -> &str {
         match self {
-            Source::Memory(_) => "memory",
+            Source::Memory(..) => "memory",
             Source::Table(cursor) => cursor.path(),
         }
     }
 
     fn advance(&mut self) -> Result<(), Error> {
         match self {
-            Source::Memory(cursor) => cursor.advance(),
+            Source::Memory(cursor, end) => cursor.advance(end.as_deref()),
             Source::Table(cursor) => cursor.advance()?,
         }
         Ok(())
@@ -73,7 +74,9 @@ pub struct Merge {
 impl Merge {
     /// Adds a memtable as of `at`, from `start` up to `end`.
     pub fn add_memtable(&mut self, memtable: Arc<Memtable>, at: Lsn, start: &[u8], end: Option<Vec<u8>>) {
-        self.insert(Source::Memory(MemoryCursor::new(memtable, at, start, end)));
+        let mut cursor = MemoryCursor::new(memtable, at);
+        cursor.seek(start, end.as_deref());
+        self.insert(Source::Memory(cursor, end));
     }
 
     /// Adds a table, from `start` on.
