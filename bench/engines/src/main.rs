@@ -45,7 +45,7 @@ use crate::work::{Base, Kind, LARGE, SMALL, WORKS, Work, title};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: engines --scratch DIR --results DIR [--quick] [--rounds N] [--seconds S] [--keys N] \
-[--cache MiB] [--buffer MiB] [--raw MiB] [--recovery MiB] [--only WORK]... [--engines A,B]";
+[--cache MiB] [--buffer MiB] [--raw MiB] [--recovery MiB] [--only WORK]... [--engines A,B] [--perf FILE]";
 /// A child is told its work by this word.
 const CHILD: &str = "child";
 
@@ -63,6 +63,8 @@ struct Args {
     recovery: u64,
     only: Vec<String>,
     engines: Vec<String>,
+    /// Runs each work, but not what prepares it, under `perf record`, into this file; the last one stays.
+    perf: Option<PathBuf>,
 }
 
 impl Args {
@@ -79,6 +81,7 @@ impl Args {
             recovery: 1 << 30,
             only: Vec::new(),
             engines: ENGINES.map(String::from).to_vec(),
+            perf: None,
         };
         let mut words: Vec<String> = words.collect();
         if let Some(at) = words.iter().position(|word| word == "--quick") {
@@ -102,6 +105,7 @@ impl Args {
                 "--recovery" => args.recovery = number()? << 20,
                 "--only" => args.only.push(value),
                 "--engines" => args.engines = value.split(',').map(String::from).collect(),
+                "--perf" => args.perf = Some(PathBuf::from(value)),
                 _ => bail!("no flag {flag}; {USAGE}"),
             }
         }
@@ -224,14 +228,14 @@ impl Bench<'_> {
         let loaded = self.folder.join(format!("{engine}-{value}"));
         if matches!(work.base, Base::Loaded | Base::Copied) && !loaded.exists() {
             let load = Order { folder: loaded.clone(), settles: true, ..order.clone() };
-            spawn(Kind::Load, &load).context("loading the data set")?;
+            spawn(Kind::Load, &load, None).context("loading the data set")?;
         }
         order.folder = if work.base == Base::Loaded { loaded.clone() } else { self.folder.join("run") };
         order.copy_of = (work.base == Base::Copied).then_some(loaded);
         if work.base == Base::Killed {
-            spawn(Kind::Log, &order).context("filling the log")?;
+            spawn(Kind::Log, &order, None).context("filling the log")?;
         }
-        let outcome = spawn(work.kind, &order);
+        let outcome = spawn(work.kind, &order, self.args.perf.as_deref());
         if work.base != Base::Loaded {
             std::fs::remove_dir_all(&order.folder)?;
         }
@@ -240,15 +244,26 @@ impl Bench<'_> {
 }
 
 /// Has a child do it. It lives until it has said what came of it.
-fn spawn(kind: Kind, order: &Order) -> Result<Outcome> {
+fn spawn(kind: Kind, order: &Order, perf: Option<&Path>) -> Result<Outcome> {
     std::fs::create_dir_all(&order.folder)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let program = std::env::current_exe()?;
+    let mut command = match perf {
+        None => Command::new(program),
+        Some(file) => {
+            let mut command = Command::new("perf");
+            command.args(["record", "-q", "-g", "-F", "999", "-o"]).arg(file).arg(program);
+            command
+        }
+    };
     command.arg(CHILD).arg(serde_json::to_string(&kind)?).arg(serde_json::to_string(order)?);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("a child has an output")?).read_line(&mut line)?;
     // It waits for more of its input, which never comes: an engine that is not to be closed is killed as it stands.
-    child.kill()?;
+    match perf {
+        None => child.kill()?,
+        Some(_) => drop(child.stdin.take()),
+    }
     let status = child.wait()?;
     serde_json::from_str(&line).with_context(|| format!("the child said {line:?} and ended with {status}"))
 }

@@ -1,6 +1,7 @@
 //! What came out: the medians over the rounds, ours beside each peer's.
 //!
-//! `ratio` is operations per second, ours by theirs: above 1 we do more.
+//! `ratio` is operations per second, ours by theirs: above 1 we do more. `cpu_ratio` is processor time for each, ours by
+//! theirs: below 1 we need less. The latter says more when others use the machine too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,11 +69,31 @@ impl Report {
                 );
             }
         }
-        println!("\n{:<24} {:>10} {:>10} {:<8} {:>7}", "work", "ours/s", "best/s", "best", "ratio");
+        println!("\n{:<24} {:>10} {:>10} {:<8} {:>7} {:>9}", "work", "ours/s", "best/s", "best", "ratio", "CPU ratio");
         for work in self.works() {
             let best = self.rows(&work).into_iter().max_by(|a, b| a.theirs.total_cmp(&b.theirs));
-            if let Some(Row { peer, ours, theirs }) = best {
-                println!("{work:<24} {ours:>10.0} {theirs:>10.0} {peer:<8} {:>7.2}", ours / theirs);
+            if let Some(Row { peer, ours, theirs, cpu_ratio }) = best {
+                let ratio = ours / theirs;
+                println!("{work:<24} {ours:>10.0} {theirs:>10.0} {peer:<8} {ratio:>7.2} {cpu_ratio:>9.2}");
+            }
+        }
+        println!("\nours, to the goals:");
+        for work in self.works() {
+            let Some(ours) = self.median(&work, OURS) else { continue };
+            if let Some(space) = ours.space_amp {
+                println!("{work:<24} space {space:.2} x after settling (1.25)");
+                let stall = ours.p999_ns as f64 / ours.p50_ns.max(1) as f64;
+                println!(
+                    "{work:<24} p99.9 of writes {stall:.1} x p50 (10), the longest {:.1} ms",
+                    ours.max_ns as f64 / 1e6
+                );
+            }
+            if work == title("recovery", LARGE) {
+                let seconds = ours.operations as f64 / ours.per_second;
+                println!("{work:<24} {seconds:.2} s for {} pairs (5 s for 1 GiB)", ours.operations);
+            }
+            if let Some(disk) = self.median(&work, DISK) {
+                println!("{work:<24} {:.0} % of what the disk writes (80)", ours.per_second / disk.per_second * 100.0);
             }
         }
     }
@@ -81,9 +102,15 @@ impl Report {
     pub fn save(&self, folder: &Path, machine: &Machine, settings: Value) -> Result<()> {
         let mut rows = Vec::new();
         for work in self.works() {
-            for Row { peer, ours, theirs } in self.rows(&work) {
-                let (ours, theirs, ratio) = (tidy(ours), tidy(theirs), tidy(ours / theirs));
-                rows.push(json!({ "work": work, "peer": peer, "ours": ours, "theirs": theirs, "ratio": ratio }));
+            for Row { peer, ours, theirs, cpu_ratio } in self.rows(&work) {
+                rows.push(json!({
+                    "work": work,
+                    "peer": peer,
+                    "ours": tidy(ours),
+                    "theirs": tidy(theirs),
+                    "ratio": tidy(ours / theirs),
+                    "cpu_ratio": tidy(cpu_ratio),
+                }));
             }
         }
         write(folder, "engines.json", &Value::Array(rows))?;
@@ -104,8 +131,9 @@ impl Report {
         let Some(ours) = self.median(work, OURS) else { return Vec::new() };
         let peers = ENGINES.into_iter().chain([DISK]).filter(|&peer| peer != OURS);
         let row = |peer| {
-            let theirs = self.median(work, peer)?.per_second;
-            Some(Row { peer, ours: ours.per_second, theirs })
+            let theirs = self.median(work, peer)?;
+            let cpu_ratio = ours.cpu_us / theirs.cpu_us;
+            Some(Row { peer, ours: ours.per_second, theirs: theirs.per_second, cpu_ratio })
         };
         peers.filter_map(row).collect()
     }
@@ -139,6 +167,8 @@ struct Row {
     peer: &'static str,
     ours: f64,
     theirs: f64,
+    /// Processor time of an operation, ours by theirs.
+    cpu_ratio: f64,
 }
 
 impl Round {
