@@ -3,7 +3,8 @@
 //! ```text
 //!   append ──▶ 00000007.log │ 00000008.log │ 00000009.log ◀─ current     00000010.log ◀─ spare, so that what is
 //!                 ▲                            │                            in flight finds room on a full disk
-//!                 └─ trim removes the oldest   └─ begins with the latest state of every tablet
+//!                 └─ trim lets the oldest go,  └─ begins with the latest state of every tablet
+//!                    to become a spare again
 //! ```
 //!
 //! After Bigtable (one log per server) and PacificA (the log is the prepared list): group commit costs one write and
@@ -13,17 +14,25 @@
 //! the place of all its entries from k on, so the tail of a higher epoch replaces that of a lower one; an entry that
 //! leaves a gap makes those before it forgotten (a checkpoint came instead). Entries are therefore always dense.
 //!
-//! What holds always: the next segment is begun only when the last one is synced to its end; a segment is removed only
-//! when the states that it may hold are durable in a later one; segments are numbered without gap. So after a crash the
-//! log is what was synced, and of what was not a prefix (`recovery` tells a torn tail from damage).
+//! What holds always: a segment is begun only when the last one is synced as far as it counts, and the new one's header
+//! says how far that is; a segment is removed only when the states that it may hold are durable in a later one; segments
+//! are numbered without gap. So after a crash the log is what was synced, and of what was not a prefix (`recovery` tells a
+//! torn tail from damage).
+//!
+//! When a sync hangs, the writer can leave the file ([`Log::switch`]), and files are used again when they are trimmed
+//! (`pool`).
 //!
 //! Never knows what a body means, nor what is committed beyond what it is told.
 
 mod check;
 mod format;
 mod index;
+mod pool;
 mod reader;
 mod recovery;
+mod scan;
+mod segment;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,11 +45,14 @@ use parking_lot::RwLock;
 
 use self::format::{Place, SEGMENT_HEADER};
 use self::index::Index;
-use self::reader::Segment;
+use self::pool::Pool;
+use self::segment::Segment;
+use self::switch::Unsynced;
 use crate::Error;
 
 pub use self::check::Checked;
 pub use self::reader::LogReader;
+pub use self::switch::Syncing;
 
 /// One record of one tablet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +95,31 @@ impl Kind {
     /// Whether it is one of the dense, numbered entries.
     pub fn is_entry(self) -> bool {
         matches!(self, Kind::Command | Kind::NoOp)
+    }
+}
+
+/// A piece of work that can be done at the same time as others.
+pub type Part<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// Whoever does parts of a longer work: the host, with its threads.
+pub trait Crew: Sync {
+    /// How many parts it does at a time.
+    fn width(&self) -> usize;
+    /// Does all parts, and returns when they are done. They are taken up in this order.
+    fn run<'a>(&self, parts: Vec<Part<'a>>);
+}
+
+/// Does one part after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Crew for Alone {
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn run<'a>(&self, parts: Vec<Part<'a>>) {
+        parts.into_iter().for_each(|part| part());
     }
 }
 
@@ -157,7 +194,7 @@ pub struct Inspected {
 /// Reads the whole log in `dir` and changes nothing.
 pub fn inspect(disk: &dyn Disk, dir: &str) -> Result<Inspected, Error> {
     let segments = recovery::open_segments(disk, dir)?;
-    let replay = recovery::replay(&segments)?;
+    let replay = recovery::replay(&segments, &Alone)?;
     Ok(Inspected {
         segments: replay.begun,
         records: replay.records,
@@ -189,8 +226,11 @@ pub struct Log {
     synced: Place,
     /// The current segment's blocks are written, with records or with zeros, at least up to this offset.
     filled: u32,
-    /// The next segment: named, allocated, empty.
+    /// What lies after `synced`, to be written once more if the segment has to be left.
+    unsynced: Unsynced,
+    /// The next segment: named, allocated, empty or with what it held under lower numbers.
     spare: Option<Segment>,
+    pool: Pool,
     floors: BTreeMap<TabletId, Lsn>,
     /// The sum of each tablet's last record.
     chains: BTreeMap<TabletId, u32>,
@@ -204,14 +244,24 @@ pub struct Log {
 impl Log {
     /// Recovers what is in `dir`, which is created if need be, and gives the writer and what was found.
     ///
-    /// If bytes that were synced are not there any more, the tablets that may have lost something are named; only a
-    /// segment that is missing as a whole fails with [`Error::Corrupt`].
+    /// If bytes that were synced are not there any more, or cannot be read, the tablets that may have lost something are
+    /// named; only a segment that is missing as a whole fails with [`Error::Corrupt`].
     pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<(Log, Recovered), Error> {
+        Log::open_with(disk, dir, options, &Alone)
+    }
+
+    /// [`Log::open`], with a crew that reads segments at the same time.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        options: Options,
+        crew: &dyn Crew,
+    ) -> Result<(Log, Recovered), Error> {
         let options = Options { segment_bytes: options.segment_bytes.min(MAX_SEGMENT) };
-        let recovery = recovery::recover(&*disk, dir, options)?;
+        let recovery = recovery::recover(&*disk, dir, options, crew)?;
         let tablets = recovery.index.found();
         let end = recovery.end;
-        let log = Log {
+        let mut log = Log {
             disk,
             dir: dir.to_owned(),
             options,
@@ -220,13 +270,20 @@ impl Log {
             end,
             synced: end,
             filled: end.offset,
+            unsynced: Unsynced::default(),
             spare: None,
+            pool: recovery.pool,
             floors: BTreeMap::new(),
             chains: recovery.chains,
             marked: false,
             buffer: Vec::new(),
             failed: None,
         };
+        log.filled = log.filled.max(log.current.written());
+        if recovery.damaged {
+            // What is damaged once may be so again. Not at once: the next segment would vouch for what is in doubt.
+            log.index.write().condemn(log.current.number);
+        }
         Ok((log, Recovered { tablets, forgot: recovery.forgot, notes: recovery.notes }))
     }
 
@@ -236,7 +293,7 @@ impl Log {
     /// poisoned.
     pub fn append(&mut self, records: &[Record]) -> Result<(), Error> {
         self.alive()?;
-        let len: usize = records.iter().map(Record::encoded_len).sum();
+        let len = encoded_len(records);
         if len > MAX_APPEND {
             let why = format!("{len} bytes in one append; the limit is {MAX_APPEND}");
             return Err(Error::io(&self.dir, "append to", io::Error::new(io::ErrorKind::InvalidInput, why)));
@@ -251,13 +308,13 @@ impl Log {
     /// the log is poisoned and every later call fails: the node has to start again.
     pub fn sync(&mut self) -> Result<(), Error> {
         self.alive()?;
-        if self.synced < self.end {
-            let synced = self.current.file.sync();
-            self.poison_if(synced, "sync")?;
-            self.synced = self.end;
-            self.fill_ahead()?;
+        match self.begin_sync() {
+            Some(syncing) => {
+                let result = syncing.run();
+                self.synced(&syncing, result)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes a mark after the last batch, if it is synced and none is there: a witness that it was. Worth it when there
@@ -300,17 +357,14 @@ impl Log {
         LogReader::new(self.index.clone())
     }
 
-    /// Removes whole segments, oldest first, that hold no entry after its tablet's floor (a tablet without floor needs
+    /// Lets whole segments go, oldest first, that hold no entry after its tablet's floor (a tablet without floor needs
     /// all of its entries), and gives the bytes freed. States are kept: the current segment begins with them.
     pub fn trim(&mut self, floors: &BTreeMap<TabletId, Lsn>) -> Result<u64, Error> {
         self.alive()?;
         self.floors.clone_from(floors);
         if self.index.read().is_condemned(self.current.number) {
             // So that it can go too. If there is no room for another one, the next call tries again.
-            match self.turn(0) {
-                Err(error) if !error.is_full() => return Err(error),
-                _ => {}
-            }
+            self.turn_if_room()?;
         }
         let oldest_needed = self.index.read().oldest_needed(floors).unwrap_or(self.current.number);
         let mut freed = 0;
@@ -321,16 +375,11 @@ impl Log {
             }
             // What makes the segment dispensable, states and later entries, has to be durable first.
             self.sync()?;
-            match self.disk.remove(&oldest.name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(&oldest.name, "remove", error));
-                }
-                _ => {}
-            }
-            // Before the next one goes, or a crash could leave a gap in the numbers.
-            self.disk.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", error))?;
             self.index.write().forget(oldest.number);
             freed += oldest.len;
+            self.pool.put(&*self.disk, &self.dir, self.options.segment_bytes, oldest)?;
+            // Before the next one goes, or a crash could leave a gap in the numbers.
+            self.disk.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", error))?;
         }
     }
 
@@ -350,9 +399,20 @@ impl Log {
         self.alive()?;
         if self.spare.is_none() {
             let number = self.current.number + 1;
-            self.spare = Some(Segment::create(&*self.disk, &self.dir, number, self.options.segment_bytes)?);
+            let again = self.pool.take(&*self.disk, &self.dir, number)?;
+            self.spare = Some(match again {
+                Some(again) => again,
+                None => Segment::create(&*self.disk, &self.dir, number, self.options.segment_bytes)?,
+            });
         }
         Ok(())
+    }
+
+    fn turn_if_room(&mut self) -> Result<(), Error> {
+        match self.turn(0) {
+            Err(error) if !error.is_full() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Goes on in the next segment, with room for `len` bytes after the states that it begins with.
@@ -360,31 +420,50 @@ impl Log {
         // Whatever can fail for want of room comes before the first write.
         self.reserve()?;
         let carry = self.index.read().carry();
-        let carried: usize = carry.iter().map(Record::encoded_len).sum();
         if let Some(spare) = &mut self.spare {
-            spare.extend((SEGMENT_HEADER + carried + len) as u64)?;
+            spare.extend((SEGMENT_HEADER + encoded_len(&carry) + len) as u64)?;
         }
         self.sync()?;
-        let spare = Arc::new(self.spare.take().expect("reserved above"));
-        self.buffer.clear();
-        format::encode_segment_header(spare.number, carried as u32, self.end, &mut self.buffer);
-        self.current = spare.clone();
-        self.end = spare.place(0);
-        self.filled = 0;
-        self.index.write().add(spare);
-        self.write(&carry)
+        let spare = self.spare.take().expect("reserved above");
+        self.begin(spare, &carry)?;
+        Ok(())
     }
 
-    /// Writes what is in the buffer, and then `records`, at the end of the current segment, where there is room.
+    /// Begins the segment, whose first records are these: only with all of them does it count. The one before counts as
+    /// far as it is synced. They tell the index nothing new but their places.
+    fn begin(&mut self, spare: Segment, records: &[Record]) -> Result<Vec<Place>, Error> {
+        let spare = Arc::new(spare);
+        self.current.set_written(self.filled);
+        self.buffer.clear();
+        format::encode_segment_header(spare.number, encoded_len(records) as u32, self.synced, &mut self.buffer);
+        self.current = spare.clone();
+        self.end = spare.place(0);
+        self.filled = spare.written();
+        self.index.write().add(spare);
+        self.put(records)
+    }
+
     fn write(&mut self, records: &[Record]) -> Result<(), Error> {
+        let places = self.put(records)?;
+        let mut index = self.index.write();
+        for (record, place) in records.iter().zip(places) {
+            index.note(record, place);
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the buffer, and then `records`, at the end of the current segment, where there is room. Gives
+    /// their places.
+    fn put(&mut self, records: &[Record]) -> Result<Vec<Place>, Error> {
         let start = self.end;
         let mut places = Vec::with_capacity(records.len());
         for record in records {
             assert!(!record.kind.is_entry() || record.lsn > Lsn::ZERO, "no entry stands before the first");
             let place = start.plus(self.buffer.len());
             places.push(place);
-            let chain = self.chains.get(&record.tablet).copied().unwrap_or(0);
-            let crc = record.encode(place, self.synced, chain, &mut self.buffer);
+            let chain = self.chains.get(&record.tablet).copied();
+            self.unsynced.push(record.clone(), place, chain);
+            let crc = record.encode(place, self.synced, chain.unwrap_or(0), &mut self.buffer);
             match record.kind {
                 Kind::Dropped => _ = self.chains.remove(&record.tablet),
                 Kind::Mark => {}
@@ -398,11 +477,7 @@ impl Log {
         self.buffer.clear();
         self.buffer.shrink_to(KEEP_BUFFER);
         self.poison_if(written, "write")?;
-        let mut index = self.index.write();
-        for (record, place) in records.iter().zip(places) {
-            index.note(record, place);
-        }
-        Ok(())
+        Ok(places)
     }
 
     fn alive(&self) -> Result<(), Error> {
@@ -424,6 +499,10 @@ impl Log {
             error
         })
     }
+}
+
+fn encoded_len(records: &[Record]) -> usize {
+    records.iter().map(Record::encoded_len).sum()
 }
 
 #[cfg(test)]

@@ -168,7 +168,8 @@ impl Header {
             7 => Kind::Mark,
             _ => return None,
         };
-        if u32_at(header, 0) != header_crc(header, place) {
+        // Most of what is no header is told by these bytes, before anything is summed up.
+        if header[49..52] != [0; 3] || u32_at(header, 0) != header_crc(header, place) {
             return None;
         }
         Some(Header {
@@ -186,6 +187,11 @@ impl Header {
             len: u32_at(header, 4) as usize,
             body_crc: u32_at(header, 44),
         })
+    }
+
+    /// Bytes of header and body.
+    pub fn whole_len(&self) -> u32 {
+        u32::try_from(RECORD_HEADER + self.padded_len()).unwrap_or(u32::MAX)
     }
 
     /// Bytes after the header that belong to the record.

@@ -1,13 +1,13 @@
 //! Where each tablet's entries are, and what must outlive every segment: states, positions and commit points.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Epoch, Lsn, TabletId};
 
 use super::format::Place;
-use super::reader::Segment;
+use super::segment::Segment;
 use super::{Doubt, Found, Kind, Record};
 
 /// All tablets and all segments in use.
@@ -167,6 +167,20 @@ impl Index {
 
     pub fn shelf(&self, tablet: TabletId) -> Option<&Shelf> {
         self.tablets.get(&tablet)
+    }
+
+    /// Entries of these tablets that were at the first places, which rise, are now at the second ones.
+    pub fn relocate(&mut self, tablets: impl Iterator<Item = TabletId>, before: &[Place], now: &[Place]) {
+        for tablet in tablets.collect::<BTreeSet<_>>() {
+            let Some(shelf) = self.tablets.get_mut(&tablet) else { continue };
+            for place in shelf.places.iter_mut().rev() {
+                match before.binary_search(place) {
+                    Ok(at) => *place = now[at],
+                    // What was written before stays where it is.
+                    Err(_) => break,
+                }
+            }
+        }
     }
 
     pub fn segment(&self, number: u32) -> Arc<Segment> {

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk::{Disk, File};
 use model::{Lsn, TabletId};
 use parking_lot::RwLock;
 
 use super::Record;
 use super::format::{self, Header, Place, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
 use super::index::{Index, Shelf};
+use super::segment::Segment;
 use crate::Error;
 
 /// What is read ahead of a record, since the next one is often near.
@@ -106,56 +106,6 @@ impl LogReader {
             }
         }
         Ok(found)
-    }
-}
-
-/// One file of the log.
-pub struct Segment {
-    pub number: u32,
-    /// Path on the disk.
-    pub name: String,
-    pub file: Arc<dyn File>,
-    pub len: u64,
-}
-
-impl Segment {
-    pub fn name(dir: &str, number: u32) -> String {
-        format!("{dir}/{number:08}.log")
-    }
-
-    /// A new segment of zeros, durable, or none at all.
-    pub fn create(disk: &dyn Disk, dir: &str, number: u32, len: u64) -> Result<Segment, Error> {
-        let name = Segment::name(dir, number);
-        let create = || {
-            let file = disk.create(&name)?;
-            file.allocate(len)?;
-            // Now, so that the first group commit in it has no length and no blocks to write.
-            file.sync()?;
-            disk.sync_dir(dir)?;
-            Ok(file)
-        };
-        match create() {
-            Ok(file) => Ok(Segment { number, name, file, len }),
-            Err(error) => {
-                // What is left of it is in the way of nothing but room; the next attempt empties it first.
-                let _ = disk.remove(&name);
-                Err(Error::io(name, "allocate", error))
-            }
-        }
-    }
-
-    /// Makes it at least `len` bytes long, durably.
-    pub fn extend(&mut self, len: u64) -> Result<(), Error> {
-        if self.len < len {
-            let extended = self.file.allocate(len).and_then(|()| self.file.sync());
-            extended.map_err(|error| Error::io(&self.name, "allocate", error))?;
-            self.len = len;
-        }
-        Ok(())
-    }
-
-    pub fn place(&self, offset: u32) -> Place {
-        Place { segment: self.number, offset }
     }
 }
 

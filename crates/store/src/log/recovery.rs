@@ -1,7 +1,9 @@
 //! What a crash left of the log: reads it from the oldest segment on, and repairs the end.
 //!
 //! ```text
-//!   valid ─ valid ─ valid ─ ✗ hole ─ ? ─ ? ─ 0 0 0 …
+//!   segments ──scan (several at a time)──▶ records and holes ──in their order──▶ index, chains, doubts
+//!
+//!   valid ─ valid ─ valid ─ ✗ hole ─ ? ─ ? ─ …
 //!                             └─ is there anywhere behind it a valid header that says `synced` > hole?
 //!                                no:  a torn tail; nobody was told that it is durable. Cut.
 //!                                yes: the hole was on the disk once. Damage: go on behind it, and say whose it was.
@@ -14,24 +16,23 @@
 //! The last batch alone has no witness behind it, unless there was time to write a mark ([`super::Log::mark`]): should
 //! the disk lose it after it was synced, that looks like a tear.
 //!
-//! What is cut is zeroed, and what remains is written and synced once more before anything is appended: records that
-//! were only in the kernel's memory, perhaps after a failed sync, become durable before anyone relies on them.
+//! Whatever is behind the end, a torn tail or what the file held in former lives, is zeroed, and what remains is written
+//! and synced once more before anything is appended: nothing old is ever found behind records that are yet to come, and
+//! records that were only in the kernel's memory, perhaps after a failed sync, are durable before anyone relies on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use disk::Disk;
 use model::TabletId;
 
-use super::format::{self, Header, Place, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
+use super::format::{self, Header, Place, SEGMENT_HEADER, SegmentHeader};
 use super::index::Index;
-use super::reader::{Segment, Window};
-use super::{Kind, Options};
+use super::pool::Pool;
+use super::scan::{self, CHUNK, Item, Scan, Until};
+use super::segment::Segment;
+use super::{Crew, Kind, Options};
 use crate::Error;
-
-/// What is read at a time.
-const CHUNK: usize = 1 << 20;
 
 /// The log as it goes on.
 pub struct Recovery {
@@ -40,27 +41,31 @@ pub struct Recovery {
     pub chains: BTreeMap<TabletId, u32>,
     pub current: Arc<Segment>,
     pub end: Place,
+    pub pool: Pool,
+    /// Something in the current segment is damaged.
+    pub damaged: bool,
     /// There may have been tablets of which nothing is left.
     pub forgot: bool,
     pub notes: Vec<String>,
 }
 
 /// Opens the log in `dir`, or begins it.
-pub fn recover(disk: &dyn Disk, dir: &str, options: Options) -> Result<Recovery, Error> {
+pub fn recover(disk: &dyn Disk, dir: &str, options: Options, crew: &dyn Crew) -> Result<Recovery, Error> {
     disk.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
     let parent = dir.rsplit_once('/').map_or("", |(parent, _)| parent);
     disk.sync_dir(parent).map_err(|error| Error::io(parent, "sync", error))?;
 
     let mut segments = open_segments(disk, dir)?;
     let mut notes = Vec::new();
-    let replay = replay(&segments)?;
+    let replay = replay(&segments, crew)?;
     notes.extend(replay.holes.iter().map(|hole| format!("damaged: {hole}")));
-    let Replay { mut index, chains, end, durable, begun, forgot, .. } = replay;
+    let Replay { mut index, chains, end, durable, begun, forgot, damaged, .. } = replay;
 
-    // Newest first and one by one, so that no crash leaves a gap in the numbers.
+    // Newest first and one by one, so that no crash leaves a gap in the numbers. They are not used again: they may hold
+    // records under a number that will come again.
     for segment in segments.drain(begun..).rev() {
-        if let Some(last) = rest(&segment, 0, Place::default())?.last_byte {
-            notes.push(format!("removed {}, of which only {} bytes were written", segment.name, last + 1));
+        if !matches!(scan::segment_header(&segment)?, (SegmentHeader::Invalid, _)) {
+            notes.push(format!("removed {}, of which only the beginning was written", segment.name));
         }
         disk.remove(&segment.name).map_err(|error| Error::io(&segment.name, "remove", error))?;
         disk.sync_dir(dir).map_err(|error| Error::io(dir, "sync", error))?;
@@ -77,15 +82,18 @@ pub fn recover(disk: &dyn Disk, dir: &str, options: Options) -> Result<Recovery,
         }
         None => begin(disk, dir, options, &mut index)?,
     };
-    Ok(Recovery { index, chains, current, end, forgot, notes })
+    let pool = Pool::open(disk, dir, options.segment_bytes, index.oldest().number)?;
+    // What a former life removed last may not be gone for certain: if the next one goes first, there is a gap.
+    disk.sync_dir(dir).map_err(|error| Error::io(dir, "sync", error))?;
+    Ok(Recovery { index, chains, current, end, pool, damaged, forgot, notes })
 }
 
 /// Reads all segments that were begun, over whatever is damaged in them. Changes nothing.
-pub fn replay(segments: &[Segment]) -> Result<Replay, Error> {
+pub fn replay(segments: &[Segment], crew: &dyn Crew) -> Result<Replay, Error> {
     let mut headers = Vec::new();
     for segment in segments {
-        match Window::new(segment, SEGMENT_HEADER).segment_header()? {
-            SegmentHeader::Other { version } => {
+        match scan::segment_header(segment)? {
+            (SegmentHeader::Other { version }, _) => {
                 return Err(Error::Version { file: segment.name.clone(), found: version, known: format::VERSION });
             }
             header => headers.push(header),
@@ -93,16 +101,27 @@ pub fn replay(segments: &[Segment]) -> Result<Replay, Error> {
     }
     let begun = begun(segments, &headers)?;
     let mut replay = Replay { begun, ..Replay::default() };
-    for at in 0..begun {
+    let until = |at: usize| match headers.get(at + 1).filter(|_| at + 1 < begun) {
         // Where it ended, if the next one says so.
-        let until = match headers.get(at + 1).filter(|_| at + 1 < begun) {
-            Some(SegmentHeader::Begun { previous, .. }) if previous.segment == segments[at].number => {
-                Until::Offset(previous.offset)
-            }
-            Some(_) => Until::Zeros,
-            None => Until::NoWitness,
-        };
-        replay.segment(&segments[at], &headers[at], until)?;
+        Some((SegmentHeader::Begun { previous, .. }, _)) if previous.segment == segments[at].number => {
+            Until::Offset(previous.offset)
+        }
+        Some(_) => Until::Next,
+        None => Until::NoWitness,
+    };
+    // As many at a time as can be worked on, so that no more than these are in memory.
+    let width = crew.width().max(1);
+    for first in (0..begun).step_by(width) {
+        let wave = first..begun.min(first + width);
+        let mut scans: Vec<Option<Result<Scan, Error>>> = wave.clone().map(|_| None).collect();
+        let parts = wave.clone().zip(&mut scans).map(|(at, into)| {
+            let (segment, until) = (&segments[at], until(at));
+            Box::new(move || *into = Some(scan::scan(segment, until))) as Box<dyn FnOnce() + Send + '_>
+        });
+        crew.run(parts.collect());
+        for (at, scan) in wave.zip(scans) {
+            replay.segment(&segments[at], &headers[at].0, scan.expect("the crew does all parts")?);
+        }
     }
     replay.conclude();
     Ok(replay)
@@ -110,15 +129,16 @@ pub fn replay(segments: &[Segment]) -> Result<Replay, Error> {
 
 /// How many of the segments have been begun: all but those at the end of which no more than the beginning was written,
 /// and never synced.
-fn begun(segments: &[Segment], headers: &[SegmentHeader]) -> Result<usize, Error> {
+fn begun(segments: &[Segment], headers: &[(SegmentHeader, bool)]) -> Result<usize, Error> {
     for (at, segment) in segments.iter().enumerate().rev() {
-        // Some record in it says that something of it was synced.
-        if rest(segment, 0, segment.place(0))?.evidence {
+        let (header, refused) = &headers[at];
+        if let SegmentHeader::Begun { carried, .. } = header
+            && scan::carried_whole(segment, *carried)?
+        {
             return Ok(at + 1);
         }
-        if let SegmentHeader::Begun { carried, .. } = headers[at]
-            && carried_whole(segment, carried)?
-        {
+        // Or some record in it says that something of it was synced; or nobody can know.
+        if *refused || scan::survey(segment, 0)?.synced > segment.place(0) {
             return Ok(at + 1);
         }
         // Only segment 1 has no segment before it while it is torn: the others' predecessors are removed later.
@@ -127,16 +147,6 @@ fn begun(segments: &[Segment], headers: &[SegmentHeader]) -> Result<usize, Error
         }
     }
     Ok(0)
-}
-
-fn carried_whole(segment: &Segment, carried: u32) -> Result<bool, Error> {
-    let (mut window, mut end) = (Window::new(segment, CHUNK), SEGMENT_HEADER as u32);
-    while end - (SEGMENT_HEADER as u32) < carried
-        && let Some((header, _)) = window.record(end)?
-    {
-        end += (RECORD_HEADER + header.padded_len()) as u32;
-    }
-    Ok(end - SEGMENT_HEADER as u32 >= carried)
 }
 
 /// All segment files by number. Other files in the folder are none of ours.
@@ -152,25 +162,9 @@ pub fn open_segments(disk: &dyn Disk, dir: &str) -> Result<Vec<Segment>, Error> 
             let missing = Segment::name(dir, before.number + 1);
             return Err(Error::corrupt(missing, 0, format!("the file is missing, but {number:08}.log is there")));
         }
-        let name = Segment::name(dir, number);
-        let opened = disk.open(&name).and_then(|file| file.len().map(|len| (file, len)));
-        let (file, len) = opened.map_err(|error| Error::io(&name, "open", error))?;
-        // A place has 32 bits for the offset; we never write a longer one.
-        let len = len.min(u64::from(u32::MAX));
-        segments.push(Segment { number, name, file, len });
+        segments.push(Segment::open(disk, dir, number)?);
     }
     Ok(segments)
-}
-
-/// Where a segment's records end.
-#[derive(Clone, Copy)]
-enum Until {
-    /// Here, says the next segment.
-    Offset(u32),
-    /// There is a next segment, which does not say: where only zeros follow.
-    Zeros,
-    /// It is the last one: where nothing that follows shows that anything was synced.
-    NoWitness,
 }
 
 /// What has been read so far, from the oldest segment on.
@@ -186,6 +180,8 @@ pub struct Replay {
     pub durable: Place,
     /// Damaged stretches, for people.
     pub holes: Vec<String>,
+    /// Something in the last segment is damaged.
+    pub damaged: bool,
     /// Tablets that have had no record since a hole, which may have lost something in it.
     suspects: BTreeSet<TabletId>,
     /// Since the last hole no segment has said which tablets there are.
@@ -195,69 +191,47 @@ pub struct Replay {
 }
 
 impl Replay {
-    fn segment(&mut self, segment: &Segment, header: &SegmentHeader, until: Until) -> Result<(), Error> {
-        let mut window = Window::new(segment, CHUNK);
-        let mut at = SEGMENT_HEADER as u32;
+    fn segment(&mut self, segment: &Segment, header: &SegmentHeader, scan: Scan) {
+        let start = SEGMENT_HEADER as u32;
+        self.damaged = false;
+        // Where the list of all tablets ends, and who is on it.
         let mut carry = None;
         match header {
             SegmentHeader::Begun { previous, carried } => {
                 self.durable = self.durable.max(*previous);
-                carry = Some((at + carried, BTreeSet::new()));
+                carry = Some((start.saturating_add(*carried), BTreeSet::new()));
             }
-            _ => self.hole(segment, 0, at),
+            _ => self.hole(segment, 0, start),
         }
+        let mut items = scan.items.into_iter();
+        let mut at = start;
         loop {
-            if let Some((whole, listed)) = carry.take_if(|(whole, _)| at >= *whole) {
-                debug_assert!(at >= whole);
+            if let Some((_, listed)) = carry.take_if(|(whole, _)| at >= *whole) {
                 self.keep_only(&listed);
             }
-            if matches!(until, Until::Offset(end) if at >= end) {
-                break;
-            }
-            if let Some((mut header, body)) = window.record(at)? {
-                if matches!(header.record.kind, Kind::State | Kind::Lost) {
-                    header.record.body = Bytes::copy_from_slice(body);
-                }
-                let next = at + (RECORD_HEADER + header.padded_len()) as u32;
-                self.record(segment, at, &header);
-                if let Some((whole, listed)) = &mut carry
-                    && next <= *whole
-                {
-                    listed.insert(header.record.tablet);
-                    if header.record.kind == Kind::Cut {
-                        self.index.carried(header.record.tablet, header.record.lsn);
+            match items.next() {
+                Some(Item::Record { at: place, header }) => {
+                    self.record(segment, place, &header);
+                    at = place + header.whole_len();
+                    if let Some((whole, listed)) = &mut carry
+                        && at <= *whole
+                    {
+                        listed.insert(header.record.tablet);
+                        if header.record.kind == Kind::Cut {
+                            self.index.carried(header.record.tablet, header.record.lsn);
+                        }
                     }
                 }
-                at = next;
-                continue;
-            }
-            let stop = match until {
-                Until::Offset(end) => Some(end),
-                Until::Zeros => rest(segment, at, Place::default())?.last_byte.map(|last| last as u32 + 1),
-                Until::NoWitness => {
-                    let rest = rest(segment, at, segment.place(at))?;
-                    rest.last_byte.filter(|_| rest.evidence).map(|last| last as u32 + 1)
-                }
-            };
-            let Some(stop) = stop else { break };
-            match next_record(segment, &mut window, at, stop)? {
-                Some(next) => {
-                    self.hole(segment, at, next);
+                Some(Item::Hole(from, to)) => {
+                    self.hole(segment, from, to);
                     // A part of the list is gone, if it was not over: it lists nobody.
                     carry = None;
-                    at = next;
                 }
-                None => {
-                    self.hole(segment, at, stop);
-                    if let Until::Offset(end) = until {
-                        at = end;
-                    }
-                    break;
-                }
+                None => break,
             }
         }
-        self.end = segment.place(at);
-        Ok(())
+        segment.set_written(scan.end);
+        self.end = segment.place(scan.end);
     }
 
     fn record(&mut self, segment: &Segment, at: u32, header: &Header) {
@@ -289,6 +263,7 @@ impl Replay {
     }
 
     fn hole(&mut self, segment: &Segment, from: u32, to: u32) {
+        self.damaged = true;
         self.holes.push(format!("{} from {from} to {to}", segment.name));
         self.suspects.extend(self.index.tablets());
         self.forgot = true;
@@ -314,74 +289,26 @@ impl Replay {
     }
 }
 
-/// Where the next valid record begins, after `from` and before `stop`.
-fn next_record(segment: &Segment, window: &mut Window<'_>, from: u32, stop: u32) -> Result<Option<u32>, Error> {
-    for at in (from.next_multiple_of(8).max(from + 8)..stop).step_by(8) {
-        let header = Header::decode(window.get(u64::from(at), RECORD_HEADER)?, segment.place(at));
-        if header.is_some() && window.record(at)?.is_some() {
-            return Ok(Some(at));
-        }
-    }
-    Ok(None)
-}
-
-/// What is in a segment after its valid records.
-struct Rest {
-    /// Offset of the last byte that is not zero.
-    last_byte: Option<u64>,
-    /// There is a valid header of a record that was written when `hole` had been synced.
-    evidence: bool,
-}
-
-fn rest(segment: &Segment, from: u32, hole: Place) -> Result<Rest, Error> {
-    let mut rest = Rest { last_byte: None, evidence: false };
-    let mut window = Window::new(segment, 0);
-    let mut offset = u64::from(from);
-    while offset < segment.len {
-        // A header may reach over the end of the chunk.
-        let bytes = window.get(offset, CHUNK + RECORD_HEADER)?;
-        if bytes.is_empty() {
-            break;
-        }
-        let chunk = &bytes[..bytes.len().min(CHUNK)];
-        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
-            rest.last_byte = Some(offset + last as u64);
-            for at in (0..=last).step_by(8) {
-                let place = segment.place((offset + at as u64) as u32);
-                let header = Header::decode(&bytes[at..], place);
-                rest.evidence |= header.is_some_and(|header| header.synced > hole);
-            }
-        }
-        offset += chunk.len() as u64;
-    }
-    Ok(rest)
-}
-
 /// Zeroes what is after `end`, so that nothing of it is ever found behind records that are yet to come.
 fn cut(segment: &Segment, end: u32) -> Result<Option<String>, Error> {
-    let Some(last) = rest(segment, end, Place::default())?.last_byte else { return Ok(None) };
+    let rest = scan::survey(segment, end)?;
+    let Some(last) = rest.last_byte else { return Ok(None) };
     let mut offset = u64::from(end);
     while offset <= last {
         let zeros = vec![0; CHUNK.min((last + 1 - offset) as usize)];
         segment.file.write_at(offset, &zeros).map_err(|error| Error::io(&segment.name, "write", error))?;
         offset += zeros.len() as u64;
     }
-    let bytes = last + 1 - u64::from(end);
-    Ok(Some(format!("cut a torn tail of {bytes} bytes at {} offset {end}", segment.name)))
+    segment.set_written((last + 1).min(u64::from(u32::MAX)) as u32);
+    // What the file held in former lives is no news.
+    let torn = rest.end.map(|torn| torn.saturating_sub(end));
+    Ok(torn.map(|bytes| format!("cut a torn tail of {bytes} bytes at {} offset {end}", segment.name)))
 }
 
 /// Writes once more what no record says is durable, and syncs.
 fn harden(segment: &Segment, durable: Place, end: u32) -> Result<(), Error> {
-    let mut window = Window::new(segment, CHUNK);
-    let mut offset = u64::from(if durable.segment == segment.number { durable.offset } else { 0 });
-    while offset < u64::from(end) {
-        let piece = window.get(offset, CHUNK.min((u64::from(end) - offset) as usize))?;
-        if piece.is_empty() {
-            return Err(Error::corrupt(&segment.name, offset, "the file has become shorter while it was read"));
-        }
-        segment.file.write_at(offset, piece).map_err(|error| Error::io(&segment.name, "write", error))?;
-        offset += piece.len() as u64;
-    }
+    let from = if durable.segment == segment.number { durable.offset } else { 0 };
+    scan::rewrite(segment, from, end)?;
     segment.file.sync().map_err(|error| Error::io(&segment.name, "sync", error))
 }
 
