@@ -23,7 +23,7 @@ use model::{
     Timestamp,
 };
 use parking_lot::{Condvar, Mutex};
-use store::log::{self, Kind, Log, Record};
+use store::log::{self, Crew, Kind, Log, Part, Record, Syncing};
 use store::{Done, Job, Keeper, Tablet, View};
 
 use crate::engine::{BLOCK, Each, Engine, Reader, Settings, WORKERS};
@@ -36,6 +36,8 @@ const FAMILY: FamilyId = FamilyId(1);
 const COLUMN: Bytes = Bytes::from_static(b"v");
 /// Bytes of the log that are read at once when it is replayed.
 const REPLAY: usize = 8 << 20;
+/// Of what is not synced, the log keeps the records in memory: a worker syncs it when there is so much of it.
+const SYNC_EVERY: usize = 8 << 20;
 
 pub struct Ours {
     shared: Arc<Shared>,
@@ -49,7 +51,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Those whose records are of an even group, and of an odd one.
     turns: [Condvar; 2],
-    log: Mutex<Log>,
+    log: Mutex<Journal>,
     shard: Mutex<Shard>,
     /// A job is there, or the end.
     work: Condvar,
@@ -72,9 +74,16 @@ struct Queue {
     last: Lsn,
 }
 
+/// The log, and how much of it nobody has begun to sync.
+struct Journal {
+    log: Log,
+    unsynced: usize,
+}
+
 /// The tablet, and the work that it has for others.
 struct Shard {
     tablet: Tablet,
+    syncs: VecDeque<Syncing>,
     jobs: VecDeque<Job>,
     running: usize,
     closed: bool,
@@ -83,7 +92,7 @@ struct Shard {
 impl Ours {
     pub fn open(folder: &Path, settings: &Settings) -> Result<Ours> {
         let disk: Arc<dyn Disk> = Arc::new(KernelDisk::open(folder)?);
-        let (log, recovered) = Log::open(Arc::clone(&disk), "log", log::Options::default())?;
+        let (log, recovered) = Log::open_with(Arc::clone(&disk), "log", log::Options::default(), &Threads)?;
         let (keeper, mut tablets) = Keeper::open(disk, Timestamp(0))?;
         if !recovered.notes.is_empty() || !tablets.damaged.is_empty() {
             bail!("damaged: {:?} {:?}", recovered.notes, tablets.damaged);
@@ -97,8 +106,14 @@ impl Ours {
             buffer: settings.buffer,
             queue: Mutex::new(Queue { last, ..Queue::default() }),
             turns: Default::default(),
-            log: Mutex::new(log),
-            shard: Mutex::new(Shard { tablet, jobs: VecDeque::new(), running: 0, closed: false }),
+            log: Mutex::new(Journal { log, unsynced: 0 }),
+            shard: Mutex::new(Shard {
+                tablet,
+                syncs: VecDeque::new(),
+                jobs: VecDeque::new(),
+                running: 0,
+                closed: false,
+            }),
             work: Condvar::new(),
             done: Condvar::new(),
         });
@@ -119,6 +134,29 @@ impl Drop for Ours {
                 eprintln!("a worker of ours panicked");
             }
         }
+    }
+}
+
+/// Reads segments of the log at the same time.
+struct Threads;
+
+impl Crew for Threads {
+    fn width(&self) -> usize {
+        WORKERS
+    }
+
+    fn run<'a>(&self, parts: Vec<Part<'a>>) {
+        let parts = Mutex::new(parts.into_iter());
+        let next = || parts.lock().next();
+        std::thread::scope(|scope| {
+            (0..WORKERS).for_each(|_| {
+                _ = scope.spawn(|| {
+                    while let Some(part) = next() {
+                        part()
+                    }
+                })
+            });
+        });
     }
 }
 
@@ -216,13 +254,25 @@ impl Shared {
     }
 
     fn lead(&self, records: &[Record], durable: bool) -> Result<()> {
-        let mut log = self.log.lock();
-        log.append(records)?;
+        let mut journal = self.log.lock();
+        journal.log.append(records)?;
+        let mut syncing = None;
         if durable {
-            log.sync()?;
+            journal.log.sync()?;
+            journal.unsynced = 0;
+        } else {
+            journal.unsynced += records.iter().map(|record| record.body.len()).sum::<usize>();
+            if journal.unsynced >= SYNC_EVERY {
+                journal.unsynced = 0;
+                syncing = journal.log.begin_sync();
+            }
         }
-        drop(log);
+        drop(journal);
         let mut shard = self.shard.lock();
+        if let Some(syncing) = syncing {
+            shard.syncs.push_back(syncing);
+            self.work.notify_one();
+        }
         // Two memtables at most, as the others have.
         while shard.tablet.weight() >= self.buffer && shard.tablet.is_flushing() {
             self.done.wait(&mut shard);
@@ -245,10 +295,17 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// A worker: does jobs until the end.
+    /// A worker: syncs and does jobs until the end.
     fn work(&self) {
         let mut shard = self.shard.lock();
         loop {
+            if let Some(syncing) = shard.syncs.pop_front() {
+                drop(shard);
+                let result = syncing.run();
+                self.log.lock().log.synced(&syncing, result).unwrap_or_else(|error| die(&error.into()));
+                shard = self.shard.lock();
+                continue;
+            }
             let Some(job) = shard.jobs.pop_front() else {
                 if shard.closed {
                     return;
@@ -272,7 +329,7 @@ impl Shared {
             // Files that nobody needs any more would else stay until the next job.
             self.keeper.sweep().unwrap_or_else(|error| die(&error.into()));
             if flushed {
-                self.log.lock().trim(&floors).unwrap_or_else(|error| die(&error.into()));
+                self.log.lock().log.trim(&floors).unwrap_or_else(|error| die(&error.into()));
             }
             shard = self.shard.lock();
             shard.running -= 1;
@@ -303,7 +360,7 @@ impl Engine for Ours {
     }
 
     fn sync(&self) -> Result<()> {
-        Ok(self.shared.log.lock().sync()?)
+        Ok(self.shared.log.lock().log.sync()?)
     }
 
     fn settle(&self) -> Result<()> {
