@@ -189,6 +189,18 @@ pub fn unescape(escaped: &[u8]) -> Bytes {
     Bytes::from(plain)
 }
 
+/// The row of a key, or of as much of one as there is: then it is the beginning of the row, which is not above it.
+pub fn row_upto(key: &[u8]) -> Bytes {
+    match row_of(key) {
+        Some(row) => unescape(row),
+        None => {
+            // A zero at the end is the first half of something.
+            let begun = key.strip_suffix(&[0]).unwrap_or(key);
+            unescape(&[begun, &END].concat())
+        }
+    }
+}
+
 fn escape(plain: &[u8], key: &mut Vec<u8>) {
     let mut rest = plain;
     while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
@@ -286,6 +298,15 @@ mod tests {
                 assert_eq!(inside, unescape(row_of(key).unwrap()) == row);
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_a_key_has_the_beginning_of_its_row() {
+        let key = of_change(b"r\0\0w", &put(7, b"q", 1), Seq(Lsn(1), 0), Timestamp(0));
+        let rows: Vec<Bytes> = (0..10).map(|len| row_upto(&key[..len])).collect();
+        let expected: [&[u8]; 10] =
+            [b"", b"r", b"r", b"r\0", b"r\0", b"r\0\0", b"r\0\0w", b"r\0\0w", b"r\0\0w", b"r\0\0w"];
+        assert_eq!(rows, expected);
     }
 
     #[test]

@@ -11,13 +11,13 @@ use crate::view::View;
 pub struct Place {
     /// Which of the tables.
     table: usize,
-    /// Which of its blocks; after the last one come the parts that an open table keeps in memory.
-    block: usize,
+    /// From which offset of it on.
+    offset: u64,
 }
 
 impl Place {
     /// After all tables.
-    pub const END: Place = Place { table: usize::MAX, block: 0 };
+    pub const END: Place = Place { table: usize::MAX, offset: 0 };
 }
 
 /// Checks from `from` on until about `most` bytes are read. Gives how many were, and where to go on; nowhere at the end.
@@ -27,13 +27,12 @@ pub(crate) fn slice(view: &View, from: Place, most: u64) -> Result<(u64, Option<
         if bytes >= most {
             return Ok((bytes, Some(at)));
         }
-        if at.block < table.blocks() {
-            bytes += table.check_block(at.block)?;
-            at.block += 1;
-        } else {
-            bytes += table.check_frame()?;
-            at = Place { table: at.table + 1, block: 0 };
-        }
+        let (read, next) = table.check(at.offset, most - bytes)?;
+        bytes += read;
+        at = match next {
+            Some(offset) => Place { offset, ..at },
+            None => Place { table: at.table + 1, offset: 0 },
+        };
     }
     Ok((bytes, None))
 }

@@ -1,57 +1,57 @@
 //! Sorted table files: immutable runs of internal keys with their values (Bigtable 4 and 5.3).
 //!
 //! ```text
-//!   file:    data block* | filter block | index block | properties block | footer
-//!   footer:  offset  size  field
-//!                 0    12  filter      offset u64, sealed length u32
-//!                12    12  index       offset u64, sealed length u32
-//!                24    12  properties  offset u64, sealed length u32
-//!                36    12  zero
-//!                48     4  version     2; of 1 the properties are fewer
-//!                52     4  crc         CRC-32C of bytes 0..52 and of the footer's own offset (u64)
-//!                56     8  magic
+//!   Writer ──▶ file:  data blocks | dictionary | filter | index | top | properties | footer
+//!                       │                          │       │
+//!   get ──▶ filter ──▶ top ──▶ index ──▶ data      one block from the disk at most, where filter and index are in memory
+//!   scan ────────────────────────────▶ data, data, …         read further and further ahead
 //! ```
 //!
-//! Blocks are sealed as [`block`] says. The index has an entry per data block: its last key, and as value offset u64 and
-//! sealed length u32. Data blocks, filter, index, properties and footer lie end to end, so that every byte of the file is
-//! under some checksum. Numbers are little-endian; the properties are a postcard of [`Properties`].
-//!
-//! An open table keeps filter, index and properties in memory; a point read costs one block. Nothing is cached
-//! here beyond that: the kernel's page cache does it.
+//! [`frame`] draws the file, [`codec`] a sealed block, [`block`] its payload, [`filter`] and [`index`] those. An open table
+//! keeps properties and the top of the index in memory, and filter and index blocks if they are small or if there is
+//! room; everything else is in the [`Cache`], or read. A table of a locality group that is to be in memory is read whole
+//! ([`Table::load`]). Every byte of the file is under some checksum, and what is read is checked before it is believed.
 
 mod ahead;
 pub mod block;
 mod cache;
+mod check;
+mod codec;
 mod cursor;
+mod dictionary;
+mod fences;
 pub mod filter;
+mod frame;
+mod index;
 mod properties;
 mod shelf;
+mod sieve;
+mod source;
 mod writer;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use disk::File;
 use model::{Bytes, FamilyId, RowRange, Timestamp};
 
 use self::ahead::Ahead;
 pub use self::ahead::Purpose;
-use self::block::Malformed;
+use self::cache::Charge;
 pub use self::cache::{Cache, Stats};
 pub use self::cursor::TableCursor;
+use self::frame::Frame;
+use self::index::Group;
 pub use self::properties::{Deletes, Properties};
 pub use self::shelf::{Pin, Shelf};
+use self::source::Source;
 pub use self::writer::{Shape, Writer};
 use crate::{Error, key};
 
-const VERSION: u32 = 2;
-const MAGIC: [u8; 8] = *b"diptable";
-const FOOTER: usize = 64;
 const PLACE: usize = 8 + 4;
-const _: () = assert!(FOOTER == 3 * PLACE + 12 + 4 + 4 + 8);
 
 /// Where a sealed block lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Place {
     offset: u64,
     len: u32,
@@ -75,29 +75,36 @@ impl Place {
     }
 }
 
-/// An open table.
+/// An open table, or a part of one.
 pub struct Table {
-    file: Arc<dyn File>,
-    path: String,
+    body: Arc<Body>,
+    /// It shows only these rows of it.
+    part: Option<Part>,
+    /// Of the file, or of the blocks of the part.
+    bytes: u64,
+}
+
+/// What parts of a table share.
+struct Body {
+    source: Source,
+    frame: Frame,
     /// Keeps the file from being removed, if it is one of a tablet's.
     pin: Option<Pin>,
+    /// Of the file.
     bytes: u64,
-    filter: Bytes,
-    /// Last key and place of each data block.
-    index: Vec<(Bytes, Place)>,
-    properties: Properties,
     /// Why it cannot be read at all: the parts that stay in memory are damaged.
     broken: Option<(u64, String)>,
-    /// It shows only these rows of another one.
-    part: Option<Arc<Part>>,
-    cache: Arc<Cache>,
-    /// Its number in the cache.
-    cached_as: u64,
+    loaded: OnceLock<Loaded>,
+}
+
+/// All data blocks, in order.
+struct Loaded {
+    payloads: Vec<Bytes>,
+    _charge: Charge,
 }
 
 /// A part of a table: see [`Table::within`].
 struct Part {
-    whole: Arc<Table>,
     rows: RowRange,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
@@ -114,129 +121,104 @@ impl Table {
     /// read: whatever might be in it is refused.
     pub fn broken(file: Arc<dyn File>, path: String, pin: Option<Pin>, offset: u64, why: String) -> Table {
         let bytes = file.len().unwrap_or(0);
-        Table {
-            file,
-            path,
-            pin,
-            bytes,
-            filter: Bytes::new(),
-            index: Vec::new(),
-            properties: Properties::default(),
-            broken: Some((offset, why)),
-            part: None,
-            cache: Cache::none(),
-            cached_as: 0,
-        }
+        let source = Source { file, path, cache: Cache::none(), number: 0 };
+        let (frame, broken, loaded) = (Frame::empty(), Some((offset, why)), OnceLock::new());
+        Table { body: Arc::new(Body { source, frame, pin, bytes, broken, loaded }), part: None, bytes }
     }
 
     /// The rows of it that lie within `bounds`, as a table: the others in it belong to other tablets, and may be older than
     /// what those have of them.
     pub fn within(self: &Arc<Table>, bounds: &RowRange) -> Arc<Table> {
-        let (whole, rows) = match &self.part {
-            Some(part) => (&part.whole, part.rows.intersect(bounds)),
-            None => (self, bounds.clone()),
-        };
-        let index = whole.blocks_within(&rows).to_vec();
-        let bytes = index.iter().map(|(_, place)| u64::from(place.len)).sum();
+        let rows = self.part.as_ref().map_or_else(|| bounds.clone(), |part| part.rows.intersect(bounds));
+        let bytes = self.body.bytes_within(&rows);
         let (start, end) = (key::row_start(&rows.start), rows.end.as_ref().map(|end| key::row_start(end)));
-        Arc::new(Table {
-            file: whole.file.clone(),
-            path: whole.path.clone(),
-            pin: None,
-            bytes,
-            filter: whole.filter.clone(),
-            index,
-            properties: whole.properties.clone(),
-            broken: whole.broken.clone(),
-            part: Some(Arc::new(Part { whole: Arc::clone(whole), rows, start, end })),
-            cache: whole.cache.clone(),
-            cached_as: whole.cached_as,
-        })
+        Arc::new(Table { body: Arc::clone(&self.body), part: Some(Part { rows, start, end }), bytes })
     }
 
     /// Why nothing of it can be read, if so.
     pub fn damage(&self) -> Option<Error> {
-        self.broken.as_ref().map(|(offset, why)| Error::corrupt(&self.path, *offset, why))
+        self.body.broken.as_ref().map(|(offset, why)| Error::corrupt(self.path(), *offset, why))
     }
 
     /// Reads the parts that stay in memory, and checks them and that the parts fill the file.
     pub fn open(file: Arc<dyn File>, path: String, pin: Option<Pin>, cache: &Arc<Cache>) -> Result<Table, Error> {
         let bytes = file.len().map_err(|source| Error::io(&path, "measure", source))?;
-        let corrupt = |offset, what: &str| Error::corrupt(&path, offset, what);
-        let Some(footer_at) = bytes.checked_sub(FOOTER as u64) else {
-            return Err(corrupt(0, "the file is too short for a table"));
-        };
-        let footer = read(&*file, &path, Place { offset: footer_at, len: FOOTER as u32 })?;
-        if footer[56..] != MAGIC
-            || block::crc(&[&footer[..52], &footer_at.to_le_bytes()]).to_le_bytes() != footer[52..56]
-        {
-            return Err(corrupt(footer_at, "the footer's checksum is wrong"));
-        }
-        let found = u32::from_le_bytes([footer[48], footer[49], footer[50], footer[51]]);
-        if !(1..=VERSION).contains(&found) {
-            return Err(Error::Version { file: path, found, known: VERSION });
-        }
-        let place = |at: usize| Place::from_bytes(&footer[at..at + PLACE]);
-        let (Some(filter_at), Some(index_at), Some(properties_at)) = (place(0), place(12), place(24)) else {
-            return Err(corrupt(footer_at, "the footer does not decode"));
-        };
-        let ends = [(filter_at, index_at.offset), (index_at, properties_at.offset), (properties_at, footer_at)];
-        if ends.iter().any(|(place, next)| place.end() != Some(*next)) {
-            return Err(corrupt(footer_at, "the parts do not fill the file"));
-        }
+        let source = Source { file, path, cache: Arc::clone(cache), number: cache.number() };
+        let frame = Frame::read(&source, bytes)?;
+        let body = Body { source, frame, pin, bytes, broken: None, loaded: OnceLock::new() };
+        Ok(Table { body: Arc::new(body), part: None, bytes })
+    }
 
-        let payload = |place: Place| -> Result<Bytes, Error> {
-            let sealed = read(&*file, &path, place)?;
-            block::unseal(sealed, place.offset).map_err(|Malformed(what)| corrupt(place.offset, what))
-        };
-        let properties = payload(properties_at)?;
-        let properties = match found {
-            1 => Properties::from_v1(&properties),
-            _ => postcard::from_bytes(&properties),
-        };
-        let properties = properties.map_err(|_| corrupt(properties_at.offset, "the properties do not decode"))?;
-        let filter = payload(filter_at)?;
-        let index = decode_index(payload(index_at)?, filter_at.offset)
-            .map_err(|Malformed(what)| corrupt(index_at.offset, what))?;
-        let (cache, cached_as) = (Arc::clone(cache), cache.number());
-        Ok(Table { file, path, pin, bytes, filter, index, properties, broken: None, part: None, cache, cached_as })
+    /// Reads all of it into memory, where it stays: reads do not touch the disk any more.
+    pub fn load(&self) -> Result<(), Error> {
+        if let Some(damage) = self.damage() {
+            return Err(damage);
+        }
+        if self.is_loaded() {
+            return Ok(());
+        }
+        let Body { source, frame, .. } = &*self.body;
+        let mut ahead = Ahead::upto(self.body.bytes);
+        let mut payloads = Vec::with_capacity(frame.index.blocks() as usize);
+        for group in 0..frame.index.len() {
+            for place in frame.index.group(source, group, Purpose::Background)?.things() {
+                payloads.push(source.payload(*place, frame.dictionary.as_ref(), &mut ahead)?);
+            }
+        }
+        frame.filter.load(source, &mut ahead)?;
+        frame.index.load(source, &mut ahead)?;
+        let bytes = payloads.iter().map(|payload| payload.len() as u64).sum();
+        let _charge = source.cache.count_loaded(bytes);
+        let _ = self.body.loaded.set(Loaded { payloads, _charge });
+        Ok(())
+    }
+
+    /// Is all of it in memory?
+    pub fn is_loaded(&self) -> bool {
+        self.body.loaded.get().is_some()
     }
 
     /// What it is, as a whole.
     pub fn properties(&self) -> &Properties {
-        &self.properties
+        &self.body.frame.properties
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file, or of the blocks in which the part lies.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of the blocks that may have rows within `bounds`.
+    /// Bytes of the blocks that may have rows within `bounds`. Of a large table the end is not known to the block.
     pub fn bytes_within(&self, bounds: &RowRange) -> u64 {
         if *bounds == RowRange::default() {
             return self.bytes;
         }
-        self.blocks_within(bounds).iter().map(|(_, place)| u64::from(place.len)).sum()
+        match &self.part {
+            Some(part) => self.body.bytes_within(&part.rows.intersect(bounds)),
+            None => self.body.bytes_within(bounds),
+        }
     }
 
     /// Has it rows outside of `bounds`, and are at most three quarters of its blocks within?
     pub(crate) fn is_mostly_foreign(&self, bounds: &RowRange) -> bool {
-        let (first, last) = (&self.properties.first[..], &self.properties.last[..]);
+        let (first, last) = (&self.properties().first[..], &self.properties().last[..]);
         let outside = first < &key::row_start(&bounds.start)[..]
             || bounds.end.as_ref().is_some_and(|end| last >= &key::row_start(end)[..]);
-        let blocks = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
-        outside && self.broken.is_none() && self.bytes_within(bounds) <= blocks / 4 * 3
+        let blocks = self.body.frame.index.data_end();
+        outside && self.body.broken.is_none() && self.bytes_within(bounds) <= blocks / 4 * 3
     }
 
-    /// Appends a row of each block within `bounds`, with what the block weighs, and the first row of all.
+    /// Appends a row between each two blocks within `bounds`, with what the one before it weighs, and the first row of all. Of
+    /// a large table not every block gets one.
     pub(crate) fn weigh(&self, bounds: &RowRange, weights: &mut Vec<(Bytes, u64)>) {
-        let first = Some(&self.properties.first).filter(|key| self.shows(key)).and_then(|key| key::row_of(key));
+        let first = Some(&self.properties().first).filter(|key| self.shows(key)).and_then(|key| key::row_of(key));
         weights.extend(first.map(key::unescape).filter(|row| bounds.covers(row)).map(|row| (row, 0)));
-        for (last, place) in self.blocks_within(bounds) {
-            let row = key::row_of(last).filter(|_| self.shows(last)).map(key::unescape);
-            let row = row.filter(|row| bounds.covers(row));
-            weights.extend(row.map(|row| (row, u64::from(place.len))));
+        for (key, weight) in self.body.frame.index.weights() {
+            let row = key::row_upto(key);
+            let rows = self.part.as_ref().map_or(bounds, |part| &part.rows);
+            if bounds.covers(&row) && rows.covers(&row) {
+                weights.push((row, weight));
+            }
         }
     }
 
@@ -245,227 +227,156 @@ impl Table {
         self.part.as_ref().is_none_or(|part| part.covers(key))
     }
 
-    fn blocks_within(&self, bounds: &RowRange) -> &[(Bytes, Place)] {
-        let start = key::row_start(&bounds.start);
-        let from = self.index.partition_point(|(last, _)| last[..] < start[..]);
-        let upto = bounds.end.as_ref().map_or(self.index.len(), |end| {
-            let end = key::row_start(end);
-            if self.properties.first[..] >= end[..] {
-                return from;
-            }
-            // The block in which the end lies belongs to both sides.
-            (self.index.partition_point(|(last, _)| last[..] < end[..]) + 1).min(self.index.len())
-        });
-        &self.index[from..upto.max(from)]
-    }
-
     /// The file's path.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.body.source.path
     }
 
     /// The file's number; 0 if it is not (yet) one of a tablet's.
     pub fn number(&self) -> u64 {
-        self.pin.as_ref().map_or(0, Pin::number)
+        self.body.pin.as_ref().filter(|_| self.part.is_none()).map_or(0, Pin::number)
     }
 
-    /// Whether it may have changes of the row with this escaped key and [`filter::hash`]; false is certain.
+    /// Whether it may have changes of the row with this escaped key and [`filter::hash`]; false is certain. Asks only what is
+    /// in memory: where the filter is not, it may.
     pub fn may_hold(&self, escaped_row: &[u8], hash: u64) -> bool {
-        if self.part.as_ref().is_some_and(|part| !part.covers(escaped_row)) {
-            return false;
+        self.body.broken.is_some() && self.shows(escaped_row)
+            || self.spans(escaped_row) && self.body.knows(hash).unwrap_or(true)
+    }
+
+    /// As [`Table::may_hold`], but reads what of the filter is not in memory.
+    pub fn may_hold_surely(&self, escaped_row: &[u8], hash: u64) -> Result<bool, Error> {
+        match self.damage().filter(|_| self.shows(escaped_row)) {
+            Some(damage) => Err(damage),
+            None => Ok(self.spans(escaped_row) && self.body.frame.filter.may_hold(&self.body.source, hash)?),
         }
-        if self.broken.is_some() {
-            return true;
+    }
+
+    /// Whether a reader of this column of the row must look at it: it may have changes of the column, or delete its family
+    /// or row. False is certain. As [`Table::may_hold`], and no better if the filter knows rows only.
+    pub fn may_hold_column(&self, escaped_row: &[u8], column: &filter::Column) -> bool {
+        let Body { frame, .. } = &*self.body;
+        if self.body.broken.is_some() || frame.properties.filter != model::storage::Filter::Columns {
+            return self.may_hold(escaped_row, column.row);
         }
-        let (first, last) = (&self.properties.first[..], &self.properties.last[..]);
-        let after_first = escaped_row >= first || first.starts_with(escaped_row);
-        after_first && escaped_row <= last && filter::may_hold(&self.filter, hash)
+        let deletes = &frame.properties.deletes;
+        let asked = [
+            (column.column, true),
+            (column.family_deleted, deletes.families > 0),
+            (column.row_deleted, deletes.rows > 0),
+        ];
+        self.spans(escaped_row) && asked.iter().any(|(hash, ask)| *ask && self.body.knows(*hash).unwrap_or(true))
     }
 
     /// Whether a reader of this family must look at it: it may have keys of it, or delete rows. False is certain.
     pub fn may_hold_family(&self, family: FamilyId) -> bool {
-        let families = self.properties.families.as_ref();
+        let families = self.properties().families.as_ref();
         let held = families.is_none_or(|families| families.binary_search(&family).is_ok());
-        held || self.properties.deletes.rows > 0 || self.broken.is_some()
+        held || self.properties().deletes.rows > 0 || self.body.broken.is_some()
     }
 
     /// The least and the greatest timestamp of its cells, set or deleted; `None` if it has none, only larger deletions.
     pub fn timestamps(&self) -> Option<(Timestamp, Timestamp)> {
-        match self.broken {
+        match self.body.broken {
             Some(_) => Some((Timestamp(i64::MIN), Timestamp(i64::MAX))),
-            None => self.properties.timestamps,
+            None => self.properties().timestamps,
         }
     }
 
-    /// Can its keys from `start` on and before `end` be read without the disk? By the time one reads, that may have changed.
-    pub fn is_cached(&self, start: &[u8], end: &[u8]) -> bool {
-        let first = self.find(start, 0);
-        let last = self.find(end, first).min(self.index.len().saturating_sub(1));
-        let mut places = self.index.get(first..=last).unwrap_or_default().iter().map(|(_, place)| place.offset);
-        self.broken.is_none() && places.all(|offset| self.cache.has(self.cached_as, offset))
+    /// Does the row lie between its first key and its last, and in what it shows?
+    fn spans(&self, escaped_row: &[u8]) -> bool {
+        let (first, last) = (&self.properties().first[..], &self.properties().last[..]);
+        let after_first = escaped_row >= first || first.starts_with(escaped_row);
+        after_first && escaped_row <= last && self.shows(escaped_row)
+    }
+
+    /// Can what it has of the row with this escaped key and [`filter::hash`] be read without the disk? By the time one
+    /// reads, that may have changed.
+    pub fn is_cached(&self, escaped_row: &[u8], hash: u64) -> bool {
+        if self.body.broken.is_some() || self.is_loaded() || !self.spans(escaped_row) {
+            return true;
+        }
+        match self.body.knows(hash) {
+            Some(true) => self.body.is_cached(escaped_row),
+            Some(false) => true,
+            None => false,
+        }
     }
 
     /// Whether it may have keys from `start` on and before `end`; false is certain.
     pub fn overlaps(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        let apart = |part: &Arc<Part>| {
+        let apart = |part: &Part| {
             end.is_some_and(|end| end <= &part.start[..]) || part.end.as_ref().is_some_and(|its| start >= &its[..])
         };
         if self.part.as_ref().is_some_and(apart) {
             return false;
         }
-        let properties = &self.properties;
+        let properties = self.properties();
         let within = properties.last >= *start && end.is_none_or(|end| properties.first < *end);
-        self.broken.is_some() || within
+        self.body.broken.is_some() || within
+    }
+}
+
+impl Body {
+    /// See [`Table::bytes_within`].
+    fn bytes_within(&self, bounds: &RowRange) -> u64 {
+        let Frame { properties, index, .. } = &self.frame;
+        let start = index.start_of(&key::row_start(&bounds.start));
+        let end = match bounds.end.as_ref().map(|end| key::row_start(end)) {
+            Some(end) if properties.first[..] >= end[..] => start,
+            // The block in which the end lies belongs to both sides.
+            Some(end) => index.end_of(&end),
+            None => index.data_end(),
+        };
+        end.saturating_sub(start)
     }
 
-    /// Reads up to `len` raw bytes for a peer, and checks every data block that they touch: damage must not travel. The
-    /// peer checks the whole file once more when it has it.
-    pub fn read_raw(&self, offset: u64, len: u32) -> Result<Bytes, Error> {
-        if let Some(damage) = self.damage() {
-            return Err(damage);
-        }
-        let left = self.bytes.saturating_sub(offset);
-        let len = u64::from(len).min(left);
-        let first = self.index.partition_point(|(_, place)| place.end().is_none_or(|end| end <= offset));
-        for (_, place) in self.index[first..].iter().take_while(|(_, place)| place.offset < offset + len) {
-            self.check(*place)?;
-        }
-        read(&*self.file, &self.path, Place { offset, len: len as u32 })
+    /// Whether the filter lets it pass, as far as memory knows.
+    fn knows(&self, hash: u64) -> Option<bool> {
+        self.frame.filter.knows(&self.source, hash)
     }
 
-    /// How many data blocks it has.
-    pub fn blocks(&self) -> usize {
-        self.index.len()
-    }
-
-    /// Reads the data block and checks it. Gives its length.
-    pub fn check_block(&self, at: usize) -> Result<u64, Error> {
-        match (self.damage(), self.index.get(at)) {
-            (Some(damage), _) => Err(damage),
-            (None, Some((_, place))) => self.check(*place).map(|()| u64::from(place.len)),
-            (None, None) => Ok(0),
-        }
-    }
-
-    /// Reads the parts that stay in memory once more, and checks that they are what they were. Gives their length.
-    pub fn check_frame(&self) -> Result<u64, Error> {
-        if let Some(part) = &self.part {
-            return part.whole.check_frame();
-        }
-        if let Some(damage) = self.damage() {
-            return Err(damage);
-        }
-        let again = Table::open(self.file.clone(), self.path.clone(), None, &Cache::none())?;
-        let same = again.properties == self.properties && again.index == self.index && again.filter == self.filter;
-        let data = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
-        if same { Ok(self.bytes - data) } else { Err(Error::corrupt(&self.path, data, "the file is another one")) }
-    }
-
-    fn check(&self, place: Place) -> Result<(), Error> {
-        let sealed = read(&*self.file, &self.path, place)?;
-        let unsealed = block::unseal(sealed, place.offset);
-        unsealed.map(|_| ()).map_err(|Malformed(what)| Error::corrupt(&self.path, place.offset, what))
-    }
-
-    /// Reads everything and checks it, down to the order of keys, the filter and the counts.
-    pub fn verify(self: &Arc<Table>) -> Result<(), Error> {
-        let corrupt = |what: &str| Error::corrupt(&self.path, 0, what);
-        let (mut entries, mut deletions, mut rows) = (0, 0, 0);
-        let mut last: Vec<u8> = Vec::new();
-        let mut cursor = TableCursor::new(self.clone(), &[], Purpose::Background)?;
-        while let Some(key) = cursor.key() {
-            let parts = key::Parts::parse(key).ok_or_else(|| corrupt("a key does not decode"))?;
-            if entries == 0 && key != &self.properties.first[..] {
-                return Err(corrupt("the first key is not what the properties say"));
+    /// Are the blocks in memory that may have keys of the row?
+    fn is_cached(&self, escaped_row: &[u8]) -> bool {
+        let index = &self.frame.index;
+        let group = index.find(escaped_row);
+        let Some(blocks) = (group < index.len()).then(|| index.in_memory(&self.source, group)).flatten() else {
+            return group == index.len();
+        };
+        for at in blocks.find(escaped_row)..blocks.len() {
+            if !self.source.cache.has(self.source.number, blocks.things()[at].offset) {
+                return false;
             }
-            if entries > 0 && key <= &last[..] {
-                return Err(corrupt("keys do not rise"));
+            if !blocks.key(at).starts_with(escaped_row) {
+                return true;
             }
-            if parts.seq.0 <= self.properties.after || parts.seq.0 > self.properties.upto {
-                return Err(corrupt("a key is not of the table's time"));
-            }
-            if key::row_of(&last) != Some(parts.row) {
-                rows += 1;
-                if !filter::may_hold(&self.filter, filter::hash(parts.row)) {
-                    return Err(corrupt("the filter denies a row"));
-                }
-            }
-            entries += 1;
-            deletions += u64::from(!matches!(parts.scope, key::Scope::Cell { sets: true, .. }));
-            last.clear();
-            last.extend_from_slice(key);
-            cursor.advance()?;
         }
-        let p = &self.properties;
-        if (entries, deletions, rows, &last[..]) != (p.entries, p.deletions, p.rows, &p.last[..]) {
-            return Err(corrupt("the entries are not those that the properties count"));
-        }
-        Ok(())
+        // It goes on in the next group: a large row.
+        group + 1 == index.len()
     }
 
-    /// Number of the first block from `from` on that may have keys from `target` on.
-    fn find(&self, target: &[u8], from: usize) -> usize {
-        match self.index.get(from) {
-            Some((last, _)) if last[..] < *target => {
-                from + 1 + self.index[from + 1..].partition_point(|(last, _)| last[..] < *target)
-            }
-            _ => from,
+    /// The payload of a data block of the group.
+    fn payload(&self, group: usize, blocks: &Group, at: usize, walk: (Purpose, &mut Ahead)) -> Result<Bytes, Error> {
+        let (place, dictionary, (purpose, ahead)) = (blocks.things()[at], self.frame.dictionary.as_ref(), walk);
+        if purpose == Purpose::Background {
+            return self.source.payload(place, dictionary, ahead);
         }
-    }
-
-    /// Has this block, and those before it, only keys below `target`?
-    fn ends_below(&self, at: usize, target: &[u8]) -> bool {
-        self.index[at].0[..] < *target
-    }
-
-    /// The payload of a block.
-    fn block(&self, at: usize, purpose: Purpose, ahead: &mut Ahead) -> Result<Bytes, Error> {
-        let place = self.index[at].1;
-        let serves = purpose == Purpose::Serve;
-        if serves && let Some(payload) = self.cache.get(self.cached_as, place.offset) {
-            ahead.pass(place);
-            return Ok(payload);
+        let loaded = self.loaded.get().and_then(|loaded| loaded.payloads.get(self.frame.index.before(group) + at));
+        match loaded {
+            Some(payload) => Ok(payload.clone()),
+            None => self.source.serve(place, dictionary, ahead),
         }
-        let limit = self.index.last().and_then(|(_, place)| place.end()).unwrap_or(0);
-        let sealed = ahead.read((&*self.file, &self.path), place, limit, purpose)?;
-        let payload = block::unseal(sealed, place.offset).map_err(|malformed| self.corrupt(at, malformed))?;
-        if serves {
-            self.cache.insert(self.cached_as, place.offset, &payload);
-        }
-        Ok(payload)
-    }
-
-    fn corrupt(&self, block: usize, Malformed(what): Malformed) -> Error {
-        Error::corrupt(&self.path, self.index[block].1.offset, what)
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Table({}, {} bytes, {} to {})", self.path, self.bytes, self.properties.after, self.properties.upto)
+        let Properties { after, upto, .. } = self.properties();
+        write!(f, "Table({}, {} bytes, {after} to {upto})", self.path(), self.bytes)
     }
 }
 
-fn decode_index(payload: Bytes, data_end: u64) -> Result<Vec<(Bytes, Place)>, Malformed> {
-    let mut index = Vec::new();
-    let mut end = 0;
-    let mut cursor = block::Cursor::new(payload)?;
-    while let Some(key) = cursor.key() {
-        let place = Place::from_bytes(&cursor.value()).ok_or(Malformed("an index entry does not decode"))?;
-        if place.offset != end || place.len == 0 {
-            return Err(Malformed("the data blocks do not fill the file"));
-        }
-        end = place.end().ok_or(Malformed("a data block lies beyond the file"))?;
-        index.push((Bytes::copy_from_slice(key), place));
-        cursor.advance()?;
-    }
-    if end != data_end {
-        return Err(Malformed("the data blocks do not fill the file"));
-    }
-    Ok(index)
-}
-
-/// Reads a place that must be in the file.
+/// Reads what must be in the file.
 fn read(file: &dyn File, path: &str, place: Place) -> Result<Bytes, Error> {
     let mut bytes = vec![0; place.len as usize];
     let got = file.read_at(place.offset, &mut bytes).map_err(|source| Error::io(path, "read", source))?;

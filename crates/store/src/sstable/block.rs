@@ -1,24 +1,19 @@
-//! One block of a table file: sorted entries with the beginnings that they share written once, sealed with a checksum.
+//! One block of a table file: sorted entries with the beginnings that they share written once.
 //!
 //! ```text
-//!   sealed block:  payload | codec u8, 0 = as it is | crc u32
-//!   payload:       entry* | restart u32 * n | n u32
-//!   entry:         varint shared | varint rest | varint value length | rest of the key | value
+//!   payload:  entry* | restart u32 * n | n u32
+//!   entry:    varint shared | varint rest | varint value length | rest of the key | value
 //! ```
 //!
 //! `shared` is how much of the key before it an entry repeats; it is 0 at each restart, so that a search can begin
-//! there. Numbers are little-endian. The checksum is CRC-32C of payload, codec and the block's own offset in the
-//! file (u64), so that a block that was written to the wrong place shows. Bytes that pass the checksum are still not
-//! trusted: what does not decode is [`Malformed`].
+//! there. Numbers are little-endian. How a payload lies in the file is [`super::codec`]'s. What does not decode, although it
+//! was sealed, is [`Malformed`].
 
 use std::ops::Range;
 
 use crc_fast::{CrcAlgorithm, Digest};
 use model::Bytes;
 
-/// Bytes that sealing adds to a payload.
-pub const SEAL: usize = 1 + 4;
-const CODEC_NONE: u8 = 0;
 /// A key is no longer: row and qualifier at their limits, with every byte of them escaped, and 19 + 13 bytes beside them.
 const MOST_KEY: usize = 64 << 10;
 const _: () = assert!(MOST_KEY > 2 * (model::limits::ROW_KEY + model::limits::QUALIFIER) + 40);
@@ -34,25 +29,6 @@ pub fn crc(parts: &[&[u8]]) -> u32 {
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     parts.iter().for_each(|part| digest.update(part));
     digest.finalize() as u32
-}
-
-/// Appends to `out` what makes of its bytes from `start` on a block at `offset` of a file.
-pub fn seal(out: &mut Vec<u8>, start: usize, offset: u64) {
-    out.push(CODEC_NONE);
-    let crc = crc(&[&out[start..], &offset.to_le_bytes()]);
-    out.extend_from_slice(&crc.to_le_bytes());
-}
-
-/// The payload of the block that was sealed for `offset`.
-pub fn unseal(sealed: Bytes, offset: u64) -> Result<Bytes, Malformed> {
-    let (body, stored) = sealed.split_last_chunk().ok_or(Malformed("a block is too short"))?;
-    if crc(&[body, &offset.to_le_bytes()]) != u32::from_le_bytes(*stored) {
-        return Err(Malformed("a block's checksum is wrong"));
-    }
-    match body.last() {
-        Some(&CODEC_NONE) => Ok(sealed.slice(..body.len() - 1)),
-        _ => Err(Malformed("a block has an unknown codec")),
-    }
 }
 
 /// Collects sorted entries into a payload.
@@ -467,13 +443,5 @@ mod tests {
                 while cursor.key().is_some() && cursor.advance().is_ok() {}
             }
         }
-    }
-
-    #[test]
-    fn a_block_in_another_place_is_not_the_block() {
-        let mut sealed = block(3, 16).to_vec();
-        seal(&mut sealed, 0, 100);
-        assert!(unseal(Bytes::from(sealed.clone()), 100).is_ok());
-        assert!(unseal(Bytes::from(sealed), 101).is_err());
     }
 }

@@ -21,12 +21,16 @@ use model::Bytes;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{OptionsBuilder, Weighter, sync};
 
+use super::index::Group;
+
 /// Of so many parts, each with a lock of its own. A number of its own accord, so that every machine does the same.
 const SHARDS: usize = 16;
 /// What a block is expected to weigh, to begin with.
 const BLOCK: u64 = 8 << 10;
 /// What the cache needs for a block beside its bytes.
 const BESIDE: u64 = 128;
+/// Tables keep an index or a filter that needs no more than this, whatever others keep: the cache would not save memory.
+const SMALL: u64 = 128 << 10;
 /// Counters are spread, so that readers on many cores do not wait for one line of memory.
 const STRIPES: usize = 8;
 
@@ -37,9 +41,22 @@ struct Key(u64, u64);
 #[derive(Clone)]
 struct Weigh;
 
-impl Weighter<Key, Bytes> for Weigh {
-    fn weight(&self, _: &Key, block: &Bytes) -> u64 {
-        block.len() as u64 + BESIDE
+/// What is kept.
+#[derive(Clone)]
+enum Held {
+    /// Of a data block, or a piece of a filter.
+    Payload(Bytes),
+    /// A part of an index.
+    Group(Arc<Group>),
+}
+
+impl Weighter<Key, Held> for Weigh {
+    fn weight(&self, _: &Key, held: &Held) -> u64 {
+        let bytes = match held {
+            Held::Payload(payload) => payload.len(),
+            Held::Group(group) => group.weight(),
+        };
+        bytes as u64 + BESIDE
     }
 }
 
@@ -62,7 +79,7 @@ impl Hasher for Mix {
     }
 }
 
-type Blocks = sync::Cache<Key, Bytes, Weigh, BuildHasherDefault<Mix>>;
+type Blocks = sync::Cache<Key, Held, Weigh, BuildHasherDefault<Mix>>;
 
 /// See the module.
 pub struct Cache {
@@ -71,6 +88,7 @@ pub struct Cache {
     next_table: AtomicU64,
     counts: [Counts; STRIPES],
     pinned: AtomicU64,
+    may_pin: u64,
     loaded: AtomicU64,
 }
 
@@ -111,17 +129,17 @@ impl Cache {
             .expect("both capacities are given");
         let lifecycle = DefaultLifecycle::default();
         let blocks = Blocks::with_options(options, Weigh, BuildHasherDefault::default(), lifecycle);
-        Arc::new(Cache::of(Some(blocks)))
+        Arc::new(Cache::of(Some(blocks), capacity / 4))
     }
 
-    /// One that never holds anything: for tools, which read everything once.
+    /// One that never holds anything: for tools, which read everything once. Tables pin what they like.
     pub fn none() -> Arc<Cache> {
-        Arc::new(Cache::of(None))
+        Arc::new(Cache::of(None, u64::MAX))
     }
 
-    fn of(blocks: Option<Blocks>) -> Cache {
+    fn of(blocks: Option<Blocks>, may_pin: u64) -> Cache {
         let (next_table, pinned, loaded) = Default::default();
-        Cache { blocks, next_table, counts: Default::default(), pinned, loaded }
+        Cache { blocks, next_table, counts: Default::default(), pinned, may_pin, loaded }
     }
 
     /// What it has done so far.
@@ -143,25 +161,95 @@ impl Cache {
         self.next_table.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The block at this offset of the table's file, if it is here. It counts as a read.
+    /// The payload at this offset of the table's file, if it is here. It counts as a read.
     pub(super) fn get(&self, table: u64, offset: u64) -> Option<Bytes> {
-        let found = self.blocks.as_ref().and_then(|blocks| blocks.get(&Key(table, offset)));
-        let counts = &self.counts[(table as usize ^ (offset >> 12) as usize) % STRIPES];
+        match self.find(Key(table, offset)) {
+            Some(Held::Payload(payload)) => Some(payload),
+            _ => None,
+        }
+    }
+
+    /// The part of the index at this offset, if it is here. It counts as a read.
+    pub(super) fn get_group(&self, table: u64, offset: u64) -> Option<Arc<Group>> {
+        match self.find(Key(table, offset)) {
+            Some(Held::Group(group)) => Some(group),
+            _ => None,
+        }
+    }
+
+    fn find(&self, key: Key) -> Option<Held> {
+        let found = self.blocks.as_ref().and_then(|blocks| blocks.get(&key));
+        let counts = &self.counts[(key.0 ^ (key.1 >> 12)) as usize % STRIPES];
         let count = if found.is_some() { &counts.hits } else { &counts.misses };
         count.fetch_add(1, Ordering::Relaxed);
         found
     }
 
-    /// Is it here? Nothing comes of the question.
+    /// Is it here? Nothing comes of the question; nor of the next two.
     pub(super) fn has(&self, table: u64, offset: u64) -> bool {
         self.blocks.as_ref().is_some_and(|blocks| blocks.contains_key(&Key(table, offset)))
     }
 
-    /// Keeps a block that was just read.
-    pub(super) fn insert(&self, table: u64, offset: u64, block: &Bytes) {
-        if let Some(blocks) = &self.blocks {
-            blocks.insert(Key(table, offset), block.clone());
+    /// See [`Cache::get`].
+    pub(super) fn peek(&self, table: u64, offset: u64) -> Option<Bytes> {
+        match self.blocks.as_ref()?.peek(&Key(table, offset))? {
+            Held::Payload(payload) => Some(payload),
+            Held::Group(_) => None,
         }
+    }
+
+    /// See [`Cache::get_group`].
+    pub(super) fn peek_group(&self, table: u64, offset: u64) -> Option<Arc<Group>> {
+        match self.blocks.as_ref()?.peek(&Key(table, offset))? {
+            Held::Group(group) => Some(group),
+            Held::Payload(_) => None,
+        }
+    }
+
+    /// Keeps a payload that was just read.
+    pub(super) fn insert(&self, table: u64, offset: u64, payload: &Bytes) {
+        if let Some(blocks) = &self.blocks {
+            blocks.insert(Key(table, offset), Held::Payload(payload.clone()));
+        }
+    }
+
+    /// Keeps a part of an index that was just read.
+    pub(super) fn insert_group(&self, table: u64, offset: u64, group: &Arc<Group>) {
+        if let Some(blocks) = &self.blocks {
+            blocks.insert(Key(table, offset), Held::Group(group.clone()));
+        }
+    }
+
+    /// Lets a table keep so much of its index or filter, if that is little, or if there is room.
+    pub(super) fn pin(self: &Arc<Cache>, bytes: u64) -> Option<Charge> {
+        let room = |pinned: u64| pinned.checked_add(bytes).filter(|sum| bytes <= SMALL || *sum <= self.may_pin);
+        self.pinned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(Charge { cache: Arc::clone(self), bytes, to: |cache| &cache.pinned })
+    }
+
+    /// Counts what a table keeps that is in memory as a whole.
+    pub(super) fn count_loaded(self: &Arc<Cache>, bytes: u64) -> Charge {
+        self.loaded.fetch_add(bytes, Ordering::Relaxed);
+        Charge { cache: Arc::clone(self), bytes, to: |cache| &cache.loaded }
+    }
+}
+
+/// Bytes that a table keeps beside the cache; counted until it is dropped.
+pub(super) struct Charge {
+    cache: Arc<Cache>,
+    bytes: u64,
+    to: fn(&Cache) -> &AtomicU64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        (self.to)(&self.cache).fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes)
     }
 }
 

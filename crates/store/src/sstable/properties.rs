@@ -35,9 +35,9 @@ pub struct Properties {
     pub timestamps: Option<(Timestamp, Timestamp)>,
     /// What its deletions delete.
     pub deletes: Deletes,
-    /// Bytes of all keys before anything was done to make them fewer.
+    /// Bytes of all keys before anything was done to make them fewer; 0 of a table of version 1.
     pub key_bytes: u64,
-    /// Bytes of all values before they were compressed.
+    /// Bytes of all values before they were compressed; 0 of a table of version 1.
     pub value_bytes: u64,
     /// How its blocks are compressed.
     pub compression: Compression,
@@ -93,25 +93,22 @@ impl Properties {
     /// Reads what a file of version 1 has.
     pub(super) fn from_v1(bytes: &[u8]) -> Result<Properties, postcard::Error> {
         let V1 { tablet, after, upto, clock, entries, deletions, rows, first, last } = postcard::from_bytes(bytes)?;
-        let deletes = Deletes { rows: deletions, families: deletions, columns: deletions, cells: deletions };
-        Ok(Properties {
-            tablet,
-            after,
-            upto,
-            clock,
-            entries,
-            deletions,
-            rows,
-            first,
-            last,
-            families: None,
-            timestamps: Some((Timestamp(i64::MIN), Timestamp(i64::MAX))),
-            deletes,
-            compression: Compression::None,
-            block_bytes: 16 << 10,
-            filter: Filter::Rows,
-            ..Properties::default()
-        })
+        let mut properties =
+            Properties { tablet, after, upto, clock, entries, deletions, rows, first, last, ..Properties::default() };
+        properties.compression = Compression::None;
+        properties.block_bytes = 16 << 10;
+        properties.filter = Filter::Rows;
+        properties.forget_what_v1_lacks();
+        Ok(properties)
+    }
+
+    /// Says of what is not in a file of version 1 what cannot be wrong.
+    pub(super) fn forget_what_v1_lacks(&mut self) {
+        let most = self.deletions;
+        self.deletes = Deletes { rows: most, families: most, columns: most, cells: most };
+        self.families = None;
+        self.timestamps = Some((Timestamp(i64::MIN), Timestamp(i64::MAX)));
+        (self.key_bytes, self.value_bytes) = (0, 0);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::storage::{Compression, Filter};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -31,7 +32,14 @@ fn entries() -> impl Strategy<Value = Entries> {
 }
 
 fn locality() -> impl Strategy<Value = LocalityGroup> {
-    (256..2000u32).prop_map(|block_bytes| LocalityGroup { block_bytes, ..LocalityGroup::default() })
+    let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Zstd)];
+    let filter = prop_oneof![Just(Filter::None), Just(Filter::Rows), Just(Filter::Columns)];
+    (256..2000u32, compression, filter).prop_map(|(block_bytes, compression, filter)| LocalityGroup {
+        block_bytes,
+        compression,
+        filter,
+        ..LocalityGroup::default()
+    })
 }
 
 fn table_of(entries: &Entries, locality: &LocalityGroup) -> Arc<Table> {
@@ -85,7 +93,22 @@ proptest! {
         }
         for key in entries.keys() {
             let row = key::row_of(key).unwrap();
-            prop_assert!(table.may_hold(row, filter::hash(row)));
+            let hash = filter::hash(row);
+            prop_assert!(table.may_hold(row, hash));
+            let parts = key::Parts::parse(key).unwrap();
+            prop_assert!(parts.scope == key::Scope::Row || table.may_hold_family(parts.family));
+            // Whatever a reader of a column has to see.
+            for family in (0..3).map(FamilyId) {
+                let sees = match parts.scope {
+                    key::Scope::Row => true,
+                    key::Scope::Family => family == parts.family,
+                    _ => false,
+                };
+                let column = filter::Column::new(hash, family, b"other\0\x01");
+                prop_assert!(!sees || table.may_hold_column(row, &column));
+            }
+            let column = filter::Column::new(hash, parts.family, parts.qualifier);
+            prop_assert!(table.may_hold_column(row, &column));
         }
     }
 
