@@ -294,7 +294,12 @@ impl World {
         };
         let groups = master.state().groups.iter();
         let hopeless = groups.filter(|(tablet, group)| is_hopeless(**tablet, &group.configuration));
-        hopeless.map(|(&tablet, _)| tablet).collect()
+        let mut hopeless: BTreeSet<TabletId> = hopeless.map(|(&tablet, _)| tablet).collect();
+        // Those that such a one was made of: it cannot copy what it has of them only by reference.
+        let ended = master.state().ended.iter().filter(|(_, ended)| hopeless.contains(&ended.left));
+        let ended: Vec<TabletId> = ended.map(|(&tablet, _)| tablet).collect();
+        hopeless.extend(ended);
+        hopeless
     }
 
     /// Every group is whole, its replicas are equal, and nothing is left of tables that were dropped.
@@ -342,7 +347,7 @@ impl World {
                 .copied()
                 .filter(|tablet| !master.state().groups.contains_key(tablet))
                 .chain(on_disk.filter(|tablet| !hosted.contains(tablet)))
-                .filter(|tablet| !moves(tablet))
+                .filter(|tablet| !moves(tablet) && !hopeless.contains(tablet))
                 .collect();
             if !left.is_empty() {
                 return Err(format!("{} still has something of {left:?}", process.node.id()));

@@ -75,7 +75,8 @@ impl World {
         let gone = |node: &model::NodeId| self.machines[node.0 as usize].retired;
         let (hopeless, now) = (self.hopeless(), self.agenda.now());
         let moves = |tablet: TabletId| self.record.is_in_motion(now, tablet);
-        let ended = state.ended.iter().all(|(&tablet, ended)| moves(tablet) || ended.nodes.iter().all(gone));
+        let waits = |tablet: TabletId| moves(tablet) || hopeless.contains(&tablet);
+        let ended = state.ended.iter().all(|(&tablet, ended)| waits(tablet) || ended.nodes.iter().all(gone));
         let wished = state.splits.iter().all(|(tablet, intent)| moves(intent.left) || hopeless.contains(tablet));
         let joined = state
             .merges
