@@ -7,12 +7,13 @@
 //! ```
 //!
 //! [`KernelDisk`] is the machine's; [`MemDisk`] lives in memory, forgets what was not synced, tears, rots and fills.
-//! Both pass the same [`suite`]. Paths are relative to the root and separated by `/`; the root itself is `""`.
+//! [`Below`] is a folder of either. All pass the same [`suite`]. Paths are relative to the root and separated by `/`; the root itself is `""`.
 //! Nothing here caches, buffers or retries: what a call returns is what the disk said.
 
 // This crate is the door that the lint guards.
 #![allow(clippy::disallowed_methods)]
 
+mod below;
 mod kernel;
 mod memory;
 pub mod suite;
@@ -20,6 +21,7 @@ pub mod suite;
 use std::io;
 use std::sync::Arc;
 
+pub use below::Below;
 pub use kernel::KernelDisk;
 pub use memory::MemDisk;
 

@@ -3,9 +3,10 @@
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
-use crate::LocalityId;
+use crate::{LocalityId, Lsn};
 
 /// A table's settings for the engine. What does not fit them yet is brought into line by compaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,38 @@ pub struct LocalityGroup {
     pub block_bytes: u32,
     /// Which reads a table's filter spares.
     pub filter: Filter,
+}
+
+/// Which sorted run of a tablet a table belongs to. The tables of a run have no row in common; of two runs of a locality
+/// group, that which comes first by this order is older wherever both have something of the same row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunId {
+    /// Whose families it has.
+    pub locality: LocalityId,
+    /// 0 where flushes arrive; a higher level is older, and has one run.
+    pub level: u8,
+    /// Tells runs of level 0 apart: position of the last record in it, at the time when it was made. 0 on other levels.
+    pub age: Lsn,
+}
+
+impl RunId {
+    /// A run on a level that has one.
+    pub fn on_level(locality: LocalityId, level: u8) -> RunId {
+        RunId { locality, level, age: Lsn::ZERO }
+    }
+}
+
+impl Ord for RunId {
+    fn cmp(&self, other: &RunId) -> core::cmp::Ordering {
+        let key = |run: &RunId| (run.locality, Reverse(run.level), run.age);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for RunId {
+    fn partial_cmp(&self, other: &RunId) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// How a block is compressed.

@@ -124,7 +124,8 @@ impl Node {
                 }
             })
             .or_insert_with(|| Giving { attempt, view: hosted.rows.view() });
-        let files = giving.view.files().into_iter().map(|file| FileInfo { name: file.name, bytes: file.bytes });
+        let files =
+            giving.view.files().into_iter().map(|file| FileInfo { name: file.name, bytes: file.bytes, run: file.run });
         let message = GroupMessage::Offer {
             epoch: hosted.replica.epoch(),
             attempt,
@@ -235,7 +236,8 @@ impl Node {
         if !hosted.replica.wants_checkpoint(done.upto) {
             return; // Meanwhile the log has brought more than the files hold.
         }
-        let files = done.files.iter().map(|file| store::FileInfo { name: file.name.clone(), bytes: file.bytes });
+        let files =
+            done.files.iter().map(|file| store::FileInfo { name: file.name.clone(), bytes: file.bytes, run: file.run });
         let job = Job::Adopt {
             tablet,
             attempt: done.attempt,

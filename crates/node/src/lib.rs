@@ -39,6 +39,7 @@ mod serve;
 mod splits;
 mod stage;
 mod standing;
+mod tidy;
 mod upkeep;
 
 pub use api::{Effect, Event, Input};

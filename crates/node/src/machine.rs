@@ -26,6 +26,7 @@ use crate::report::Reporting;
 use crate::scrub::Scrubbing;
 use crate::splits::Wish;
 use crate::standing::{Heard, Told};
+use crate::tidy::Tidying;
 
 /// The log keeps the node's own state, its cluster's id, under this number.
 pub(crate) const NODE_ITSELF: TabletId = TabletId(0);
@@ -82,6 +83,8 @@ pub struct Options {
     pub flush: FlushOptions,
     /// The shared log's options.
     pub log: store::log::Options,
+    /// How tables are kept.
+    pub tables: store::keeper::Options,
     /// What is done when there is time.
     pub upkeep: Upkeep,
 }
@@ -128,6 +131,7 @@ pub struct Node {
     /// Until then, a tablet that nobody here knows may be one that the log has lost.
     pub(crate) forgot: Option<Instant>,
     pub(crate) scrubbing: Scrubbing,
+    pub(crate) tidying: Tidying,
     pub(crate) digests: Digests,
     pub(crate) garbage: Garbage,
     /// Tablets of which the disk refused to read something lately.
@@ -203,6 +207,7 @@ impl Node {
             lost: BTreeMap::new(),
             forgot: None,
             scrubbing: Scrubbing::new(now),
+            tidying: Tidying::default(),
             digests,
             refused: BTreeMap::new(),
             healing: BTreeMap::new(),
@@ -557,6 +562,7 @@ impl Node {
         self.scrub_if_due(now, out);
         self.digest_if_due(now, out);
         self.empty_trash_if_due(now, out);
+        self.tidy_if_due(now, out);
     }
 
     /// After a stop of the whole process nobody else is to blame for the silence.
@@ -614,9 +620,7 @@ impl Core for Node {
         let scrub = self.scrubbing.deadline(self.options.upkeep.scrub_every);
         let digest = self.digests.deadline(self.options.upkeep.digest_every);
         let silence = self.silence_deadline();
-        [replicas, silence, scrub, digest, self.garbage.deadline(), self.notes.deadline(), Some(own)]
-            .into_iter()
-            .flatten()
-            .min()
+        let (garbage, notes, tidy) = (self.garbage.deadline(), self.notes.deadline(), self.tidying.deadline());
+        [replicas, silence, scrub, digest, garbage, notes, tidy, Some(own)].into_iter().flatten().min()
     }
 }

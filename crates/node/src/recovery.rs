@@ -36,7 +36,7 @@ pub struct Hands {
 pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node, Hands), Error> {
     let identity = Identity::open(&*disk, options.id, options.seed)?;
     let (mut log, recovered) = Log::open(Arc::clone(&disk), "log", options.log)?;
-    let (keeper, tablets) = Keeper::open(disk, options.upkeep.date)?;
+    let (keeper, tablets) = Keeper::open(disk, options.upkeep.date, options.tables.clone())?;
     let (mut tables, mut damaged) = (tablets.sound, tablets.damaged);
     let mut notes = recovered.notes;
     let (me, timing) = (options.id, options.timing.clone());
@@ -103,6 +103,14 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
                 continue;
             }
         };
+        // The last edit of a manifest may be damaged so that it looks torn: then the tables end before the log begins.
+        let applied = rows.applied();
+        if let Some(first) = found.first.filter(|first| *first > applied.next()) {
+            let why = format!("its tables end at {applied}, and the log begins at {first}");
+            notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
+            node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
+            continue;
+        }
         let ended = ended.get(&tablet).copied();
         let recovering = Recovering { tablet, me, state, found, known: &known, ended };
         let damage = rows.view().damage();

@@ -739,6 +739,7 @@ fn options() -> Options {
         seed: 3,
         flush: FlushOptions::default(),
         log: store::log::Options { segment_bytes: 1 << 16 },
+        tables: store::keeper::Options::default(),
         upkeep: Upkeep { date: Timestamp(1_000_000_000), ..Upkeep::default() },
     }
 }

@@ -2,7 +2,7 @@
 
 use model::{Instant, Lsn, TabletId};
 use protocol::Mutant;
-use store::{Done, Error, Job};
+use store::{Done, Error, Job, Urgency};
 
 use crate::api::{Effect, Event, NOTHING};
 use crate::hosted::Hosted;
@@ -47,7 +47,7 @@ impl Node {
     pub(crate) fn flush(&mut self, tablet: TabletId, out: &mut Vec<Effect>) {
         let Some(hosted) = self.hosted.get_mut(&tablet).filter(|_| !self.adopting.contains(&tablet)) else { return };
         let note = hosted.completions.to_bytes();
-        if let Some(job) = hosted.rows.freeze(note) {
+        if let Some(job) = hosted.rows.freeze(note, &hosted.schema) {
             self.run(job, Working::Flush { tablet }, out);
         }
     }
@@ -57,7 +57,7 @@ impl Node {
             return;
         }
         let Some(hosted) = self.hosted.get_mut(&tablet).filter(|hosted| !hosted.ending.has_ended()) else { return };
-        if let Some(job) = hosted.rows.choose(&hosted.schema) {
+        if let Some(job) = hosted.rows.choose(&hosted.schema, Urgency::Busy) {
             self.run(job, Working::Merge { tablet }, out);
         }
     }
@@ -86,6 +86,7 @@ impl Node {
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
                     hosted.rows.install(done);
                 }
+                self.tidying.stir(now, tablet);
                 self.on_settled(tablet, out);
                 self.trim(out);
                 self.merge_if_due(tablet, out);
@@ -95,6 +96,7 @@ impl Node {
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
                     hosted.rows.install(done);
                 }
+                self.tidying.stir(now, tablet);
                 self.merge_if_due(tablet, out);
             }
             (Working::Flush { tablet }, Err(_)) => {

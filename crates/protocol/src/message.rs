@@ -7,7 +7,8 @@ use core::fmt;
 use model::event::Noted;
 use model::request::{ReplicaReport, ScrubReport};
 use model::{
-    Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, Merge, NodeId, Split, SplitAt, TabletId,
+    Assignment, ClusterId, Configuration, Epoch, Incarnation, Instant, Lsn, Merge, NodeId, RunId, Split, SplitAt,
+    TabletId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +142,8 @@ pub struct FileInfo {
     pub name: String,
     /// Its size.
     pub bytes: u64,
+    /// Where it stands among the others.
+    pub run: RunId,
 }
 
 /// A moment of a node's clock, and in which of its lives: every life has a clock of its own.

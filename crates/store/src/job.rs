@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Bytes, FamilyId, Lsn, RowRange, Schema, TabletId, Timestamp};
+use model::{Bytes, FamilyId, LocalityId, Lsn, RowRange, RunId, Schema, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::compaction::Plan;
 use crate::digest::Sums;
 use crate::log::{self, LogReader};
 use crate::memtable::Memtable;
@@ -24,6 +25,8 @@ pub struct FileInfo {
     pub name: String,
     /// How long it is.
     pub bytes: u64,
+    /// Where it stands among the others.
+    pub run: RunId,
 }
 
 /// What a tablet has of those it was made of, until its first flush.
@@ -33,7 +36,7 @@ pub enum Inherited {
     #[default]
     Nothing,
     /// These tables, which it shares with another tablet.
-    Shared(Vec<Arc<Table>>),
+    Shared(Vec<(RunId, Arc<Table>)>),
     /// Parts of these tables, which are copied: files of two tablets do not follow each other in time, and each may have
     /// rows of the other, which are older than the other's own.
     Copied(Vec<Arc<Table>>),
@@ -42,7 +45,7 @@ pub enum Inherited {
 /// Something to be done on the disk.
 #[derive(Clone, Debug)]
 pub enum Job {
-    /// Writes a frozen memtable to a table.
+    /// Writes a frozen memtable to tables, one for each locality group.
     Flush {
         /// Of which tablet.
         tablet: TabletId,
@@ -58,17 +61,21 @@ pub enum Job {
         note: Bytes,
         /// What the tablet has of those it was made of, if this is its first flush.
         inherited: Inherited,
+        /// In which locality groups families are.
+        schema: Arc<Schema>,
     },
-    /// Merges tables that follow each other into one.
+    /// Merges tables.
     Merge {
         /// Of which tablet.
         tablet: TabletId,
-        /// Oldest first.
-        inputs: Vec<Arc<Table>>,
-        /// The tablet has no older table.
-        oldest: bool,
+        /// Which ones, and which only move.
+        plan: Plan,
+        /// What comes of them belongs to this run, of the families' locality groups.
+        into: RunId,
+        /// These groups.
+        localities: BTreeSet<LocalityId>,
         /// By which families and retention are judged,
-        schema: Schema,
+        schema: Arc<Schema>,
         /// as of this time.
         now: Timestamp,
         /// What lies outside goes.
@@ -153,6 +160,13 @@ pub enum Job {
         /// What came before.
         sums: Box<Sums>,
     },
+    /// Adds what tables hold of a tablet to a checkpoint. See [`crate::checkpoint`].
+    Checkpoint {
+        /// Of this one.
+        view: View,
+        /// The checkpoint's name, which must be [`crate::checkpoint::check_name`]'s.
+        name: String,
+    },
     /// Removes what has been in the trash for long.
     Empty {
         /// Since before this date.
@@ -183,6 +197,8 @@ pub enum JobKind {
     CheckLog,
     /// [`Job::Digest`]
     Digest,
+    /// [`Job::Checkpoint`]
+    Checkpoint,
     /// [`Job::Empty`]
     Empty,
 }
@@ -200,6 +216,7 @@ impl Job {
             Job::Scrub { .. } => JobKind::Scrub,
             Job::CheckLog { .. } => JobKind::CheckLog,
             Job::Digest { .. } => JobKind::Digest,
+            Job::Checkpoint { .. } => JobKind::Checkpoint,
             Job::Empty { .. } => JobKind::Empty,
         }
     }
@@ -212,7 +229,10 @@ impl Job {
             | Job::Drop { tablet, .. }
             | Job::Receive { tablet, .. }
             | Job::Adopt { tablet, .. } => Some(*tablet),
-            Job::Fetch { view, .. } | Job::Scrub { view, .. } | Job::Digest { view, .. } => Some(view.tablet()),
+            Job::Fetch { view, .. }
+            | Job::Scrub { view, .. }
+            | Job::Digest { view, .. }
+            | Job::Checkpoint { view, .. } => Some(view.tablet()),
             Job::CheckLog { .. } | Job::Empty { .. } => None,
         }
     }
@@ -225,21 +245,21 @@ pub enum Done {
     Flushed {
         /// Of which tablet.
         tablet: TabletId,
-        /// The new table, unless there was no change.
-        table: Option<Arc<Table>>,
+        /// The new tables; none if there was no change.
+        tables: Vec<(RunId, Arc<Table>)>,
         /// Everything up to this is in tables.
         upto: Lsn,
         /// The node's note as of `upto`.
         note: Bytes,
     },
-    /// Tables have become one.
+    /// Tables have been merged.
     Merged {
         /// Of which tablet.
         tablet: TabletId,
-        /// Numbers of the old ones.
+        /// Numbers of the old ones, and of those that stand elsewhere now.
         removed: Vec<u64>,
-        /// The new one, unless nothing was left.
-        added: Option<Arc<Table>>,
+        /// The new ones, and where the others stand now.
+        added: Vec<(RunId, Arc<Table>)>,
     },
     /// The tablet is forgotten.
     Dropped {
@@ -261,8 +281,8 @@ pub enum Done {
     Adopted {
         /// Which tablet.
         tablet: TabletId,
-        /// Its tables, oldest first.
-        tables: Vec<Arc<Table>>,
+        /// Its tables.
+        tables: Vec<(RunId, Arc<Table>)>,
         /// They have everything up to this.
         upto: Lsn,
         /// The peer's note as of `upto`.
@@ -292,6 +312,11 @@ pub enum Done {
         bytes: u64,
         /// The row to go on with; `None` at the end of the tablet.
         next: Option<Bytes>,
+    },
+    /// The checkpoint has the tablet.
+    Checkpointed {
+        /// In tables of so many bytes, which it shares with the node for now.
+        bytes: u64,
     },
     /// The trash is emptier.
     Emptied {

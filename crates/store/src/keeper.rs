@@ -18,28 +18,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use disk::{Disk, File};
-use model::{Bytes, LocalityGroup, Lsn, TabletId, Timestamp};
+use model::{Bytes, Lsn, RunId, TabletId, Timestamp};
 use parking_lot::Mutex;
 
+use crate::checkpoint;
 use crate::compaction;
 use crate::digest;
 use crate::error::{Error, again_if_unreadable};
 use crate::job::{Done, FileInfo, Inherited, Job};
-use crate::manifest::{self, Edit, Manifest, State};
+use crate::manifest::{self, Edit, Manifest, Placed, State};
 use crate::memtable::Memtable;
 use crate::merge::Merge;
+use crate::output::{self, Origin, Output};
 use crate::scrub;
-use crate::sstable::{Cache, Purpose, Shape, Shelf, Table, Writer};
+use crate::sstable::{Cache, Purpose, Shelf, Table};
 use crate::tablet::Tablet;
 use crate::trash;
-use crate::view::{Version, View};
+use crate::version::Version;
+use crate::view::View;
 
 pub(crate) const TABLES: &str = "tables";
 const INCOMING: &str = "incoming";
 /// Bytes of a checkpoint that are read at once, whatever a peer asks for.
 const MOST_FETCHED: u32 = 8 << 20;
-/// Bytes of blocks that are kept in memory.
-const CACHE: u64 = 64 << 20;
 
 /// The tablets that a restart brings back.
 #[derive(Debug)]
@@ -50,9 +51,47 @@ pub struct Tablets {
     pub damaged: BTreeMap<TabletId, String>,
 }
 
+/// Slows background work down, so that what somebody waits for is not slowed down by it.
+pub trait Pace: Send + Sync {
+    /// So many bytes are about to be written. Returns when they may be.
+    fn spend(&self, bytes: u64);
+}
+
+/// As fast as the disk goes.
+#[derive(Debug)]
+pub struct Unhurried;
+
+impl Pace for Unhurried {
+    fn spend(&self, _: u64) {}
+}
+
+/// How tables are kept.
+#[derive(Clone)]
+pub struct Options {
+    /// A table ends at the first row after so many bytes.
+    pub table_bytes: u64,
+    /// Bytes of blocks that are kept in memory.
+    pub cache_bytes: u64,
+    /// Holds flushes, merges and what peers send back.
+    pub pace: Arc<dyn Pace>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { table_bytes: 64 << 20, cache_bytes: 64 << 20, pace: Arc::new(Unhurried) }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({} bytes a table, {} cached)", self.table_bytes, self.cache_bytes)
+    }
+}
+
 /// All table files of a node.
 pub struct Keeper {
     disk: Arc<dyn Disk>,
+    options: Options,
     manifest: Mutex<Manifest>,
     shelf: Arc<Shelf>,
     cache: Arc<Cache>,
@@ -63,13 +102,14 @@ pub struct Keeper {
 impl Keeper {
     /// Opens all tablets of which something is on the disk, each with its note, and throws away what nobody needs. `date`
     /// is the present date.
-    pub fn open(disk: Arc<dyn Disk>, date: Timestamp) -> Result<(Keeper, Tablets), Error> {
+    pub fn open(disk: Arc<dyn Disk>, date: Timestamp, options: Options) -> Result<(Keeper, Tablets), Error> {
         for dir in [TABLES, INCOMING, manifest::DIR, trash::DIR] {
             disk.create_dir(dir).map_err(|source| Error::io(dir, "create", source))?;
         }
         disk.sync_dir("").map_err(|source| Error::io("the data folder", "sync", source))?;
         let (manifest, damaged) = Manifest::open(disk.clone())?;
-        let named: BTreeSet<u64> = manifest.tablets().values().flat_map(|state| state.tables.iter().copied()).collect();
+        let named: BTreeSet<u64> =
+            manifest.states().flat_map(|state| &state.tables).map(|placed| placed.number).collect();
         let mut greatest = named.last().copied().unwrap_or(0);
         for name in disk.list(TABLES).map_err(|source| Error::io(TABLES, "list", source))? {
             let Some(number) = name.strip_suffix(".sst").and_then(|number| number.parse().ok()) else { continue };
@@ -79,12 +119,13 @@ impl Keeper {
             }
         }
         let (manifest, next) = (Mutex::new(manifest), AtomicU64::new(greatest + 1));
-        let keeper = Keeper { disk, manifest, shelf: Arc::default(), cache: Cache::new(CACHE), next };
+        let cache = Cache::new(options.cache_bytes);
+        let keeper = Keeper { disk, options, manifest, shelf: Arc::default(), cache, next };
         keeper.remove_incoming(|_, _| true)?;
         let mut tablets = Tablets { sound: BTreeMap::new(), damaged };
         // Tablets that were made of one share its tables until they are merged.
         let mut open = BTreeMap::new();
-        let states: Vec<State> = keeper.manifest.lock().tablets().values().cloned().collect();
+        let states: Vec<State> = keeper.manifest.lock().states().cloned().collect();
         for state in states {
             match keeper.open_tablet(&state, &mut open) {
                 Ok(tablet) => {
@@ -108,22 +149,22 @@ impl Keeper {
                     Error::Corrupt { file, offset, what } => (file, offset, what),
                     error => (path_of(number), 0, error.to_string()),
                 };
-                let file = self.disk.open(&path).map_err(|source| Error::io(&path, "open", source))?;
+                let Ok(file) = self.disk.open(&path) else { return Err(Error::corrupt(path, offset, what)) };
                 Ok(Arc::new(Table::broken(file, path, Some(self.shelf.pin(number)), offset, what)))
             }
             other => other,
         };
         let mut tables = Vec::new();
-        for number in &state.tables {
+        for Placed { number, run } in &state.tables {
             let table = match opened.get(number) {
                 Some(table) => Arc::clone(table),
                 None => open(number)?,
             };
             opened.insert(*number, Arc::clone(&table));
-            tables.push(table);
+            tables.push((*run, table));
         }
-        check_tables(state.tablet, &tables, state.flushed)?;
-        let version = Version { tables, flushed: state.flushed, note: state.note.clone() };
+        let version = Version::new(tables, state.flushed, state.note.clone());
+        check_version(state.tablet, &version)?;
         Ok(Tablet::of_version(state.tablet, version))
     }
 
@@ -132,51 +173,48 @@ impl Keeper {
         // What cannot be removed now is found at the next start at the latest.
         let _ = self.sweep();
         match job {
-            Job::Flush { tablet, memtable, after, upto, clock, note, inherited } => {
-                let table = self.build(|path| match &inherited {
-                    Inherited::Copied(tables) => {
-                        let shape =
-                            Shape { tablet, after: Lsn::ZERO, upto, clock, locality: &LocalityGroup::default() };
-                        let mut writer = Writer::create(&*self.disk, path, shape)?;
-                        write_all(memtable, tables, &mut writer)?;
-                        Ok(writer)
-                    }
-                    Inherited::Nothing | Inherited::Shared(_) => {
-                        let shape = Shape { tablet, after, upto, clock, locality: &LocalityGroup::default() };
-                        let mut writer = Writer::create(&*self.disk, path, shape)?;
-                        write_all(memtable, &[], &mut writer)?;
-                        Ok(writer)
-                    }
-                })?;
-                let (new, note_too) = (number(&table), note.clone());
+            Job::Flush { tablet, memtable, after, upto, clock, note, inherited, schema } => {
+                let (after_too, copied) = match &inherited {
+                    Inherited::Copied(tables) => (Lsn::ZERO, &tables[..]),
+                    Inherited::Nothing | Inherited::Shared(_) => (after, &[][..]),
+                };
+                let (origin, into) =
+                    (Origin { tablet, after: after_too, upto, clock }, RunId { age: upto, ..RunId::default() });
+                let mut output = Output::new(self, &schema, origin, into, output::localities(&schema));
+                write_all(memtable, copied, &mut output)?;
+                let tables = output.finish()?;
+                let (added, note_too) = (tables.iter().map(placed).collect(), note.clone());
                 let edit = match &inherited {
-                    Inherited::Nothing => Edit::Flushed { table: new, after, upto, note: note_too },
-                    Inherited::Copied(_) => Edit::Adopted { tables: new.into_iter().collect(), upto, note: note_too },
+                    Inherited::Nothing => Edit::Flushed { added, after, upto, note: note_too },
+                    Inherited::Copied(_) => Edit::Whole { tables: added, upto, note: note_too },
                     Inherited::Shared(shared) => {
-                        let tables = shared.iter().map(|table| table.number()).chain(new).collect();
-                        Edit::Adopted { tables, upto, note: note_too }
+                        let tables = shared.iter().map(placed).chain(added).collect();
+                        Edit::Whole { tables, upto, note: note_too }
                     }
                 };
-                self.edit(tablet, edit, &table)?;
-                Ok(Done::Flushed { tablet, table, upto, note })
+                self.edit(tablet, edit, &tables)?;
+                Ok(Done::Flushed { tablet, tables, upto, note })
             }
-            Job::Merge { tablet, inputs, oldest, schema, now, bounds } => {
-                let (first, last) = match &inputs[..] {
-                    [] => return Ok(Done::Merged { tablet, removed: Vec::new(), added: None }),
-                    [first, .., last] => (first.properties(), last.properties()),
-                    [only] => (only.properties(), only.properties()),
+            Job::Merge { tablet, plan, into, localities, schema, now, bounds } => {
+                let inputs: Vec<&Arc<Table>> = plan.groups.iter().flat_map(|group| &group.tables).collect();
+                let properties = || inputs.iter().map(|table| table.properties());
+                let origin = Origin {
+                    tablet,
+                    after: properties().map(|properties| properties.after).min().unwrap_or_default(),
+                    upto: properties().map(|properties| properties.upto).max().unwrap_or_default(),
+                    clock: properties().map(|properties| properties.clock).max().unwrap_or_default(),
                 };
-                let table = self.build(|path| {
-                    let (after, upto, clock) = (first.after, last.upto, last.clock);
-                    let shape = Shape { tablet, after, upto, clock, locality: &LocalityGroup::default() };
-                    let mut writer = Writer::create(&*self.disk, path, shape)?;
-                    compaction::merge(&inputs, oldest, &schema, now, &bounds, &mut writer)?;
-                    Ok(writer)
-                })?;
-                let removed: Vec<u64> = inputs.iter().map(|table| table.number()).collect();
-                let edit = Edit::Merged { removed: removed.clone(), added: number(&table) };
-                self.edit(tablet, edit, &table)?;
-                Ok(Done::Merged { tablet, removed, added: table })
+                let mut output = Output::new(self, &schema, origin, into, localities);
+                for group in &plan.groups {
+                    compaction::merge(group, &schema, now, &bounds, &mut output)?;
+                }
+                let built = output.finish()?;
+                let moved = plan.moved.iter().map(|table| (into, Arc::clone(table)));
+                let added: Vec<(RunId, Arc<Table>)> = built.iter().cloned().chain(moved).collect();
+                let removed: Vec<u64> = inputs.into_iter().chain(&plan.moved).map(|table| table.number()).collect();
+                let edit = Edit::Merged { removed: removed.clone(), added: added.iter().map(placed).collect() };
+                self.edit(tablet, edit, &built)?;
+                Ok(Done::Merged { tablet, removed, added })
             }
             Job::Drop { tablet, date } => {
                 self.throw_away(tablet, date)?;
@@ -207,6 +245,10 @@ impl Keeper {
                 let (bytes, next) = digest::slice(&view, from, bytes, &schema, now, &without, &mut sums)?;
                 Ok(Done::Digested { sums, bytes, next })
             }
+            Job::Checkpoint { view, name } => {
+                let bytes = checkpoint::add(&self.disk, &name, &view)?;
+                Ok(Done::Checkpointed { bytes })
+            }
             Job::Empty { until, bytes } => {
                 let (bytes, more) = trash::empty(&*self.disk, until, bytes)?;
                 Ok(Done::Emptied { bytes, more })
@@ -218,10 +260,7 @@ impl Keeper {
     /// a crash leaves behind follow at the next start.
     fn throw_away(&self, tablet: TabletId, date: Timestamp) -> Result<(), Error> {
         let tables = self.manifest.lock().throw_away(tablet, date)?;
-        let shared = |number: &u64| {
-            let manifest = self.manifest.lock();
-            manifest.tablets().values().any(|state| state.tables.contains(number))
-        };
+        let shared = |number: &u64| self.manifest.lock().names(*number);
         for &number in tables.iter().filter(|number| !shared(number)) {
             trash::put(&*self.disk, &path_of(number), date)?;
         }
@@ -240,8 +279,7 @@ impl Keeper {
         }
         // Tablets that were made of one share its tables: one that has gone for this one may stay for that one.
         let manifest = self.manifest.lock();
-        let named = |number: &u64| manifest.tablets().values().any(|state| state.tables.contains(number));
-        let shared = free.extract_if(.., |number| named(number));
+        let shared = free.extract_if(.., |number| manifest.names(*number));
         self.shelf.retire(shared);
         for (at, &number) in free.iter().enumerate() {
             if let Err(error) = remove(&*self.disk, &path_of(number)) {
@@ -252,32 +290,65 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes a table file and opens it; None if there is nothing to write. Leaves no file behind if it fails.
-    fn build(&self, write: impl FnOnce(String) -> Result<Writer, Error>) -> Result<Option<Arc<Table>>, Error> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = path_of(number);
-        let built = write(path.clone()).and_then(|writer| {
-            if writer.is_empty() {
-                return Ok(None);
-            }
-            let (file, path) = writer.finish()?;
-            self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
-            Ok(Some(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)), &self.cache)?)))
-        });
-        if !matches!(built, Ok(Some(_))) {
-            self.shelf.retire([number]);
-            let _ = self.sweep();
-        }
-        built
+    /// The blocks in memory.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
     }
 
-    /// Makes an edit take effect. If that fails for certain, the table that it would have brought is removed.
-    fn edit(&self, tablet: TabletId, edit: Edit, table: &Option<Arc<Table>>) -> Result<(), Error> {
-        let mut manifest = self.manifest.lock();
-        let prepared = manifest.prepare(tablet, edit).inspect_err(|_| self.shelf.retire(number(table)))?;
-        let gone = manifest.commit(prepared)?;
-        self.shelf.retire(gone);
-        Ok(())
+    /// Where files are.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// A table ends at the first row after so many bytes.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.options.table_bytes
+    }
+
+    /// So many bytes are about to be written.
+    pub(crate) fn pace(&self, bytes: u64) {
+        self.options.pace.spend(bytes);
+    }
+
+    /// Number and path of the next table file.
+    pub(crate) fn next_path(&self) -> (u64, String) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number, path_of(number))
+    }
+
+    /// Opens a table that has just been written.
+    pub(crate) fn open_written(&self, file: Arc<dyn File>, path: String, number: u64) -> Result<Arc<Table>, Error> {
+        Ok(Arc::new(Table::open(file, path, Some(self.shelf.pin(number)), &self.cache)?))
+    }
+
+    /// The names of all tables are durable when it returns.
+    pub(crate) fn sync_tables(&self) -> Result<(), Error> {
+        self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))
+    }
+
+    /// Nobody needs what was begun under these numbers.
+    pub(crate) fn forget(&self, numbers: &[u64]) {
+        if !numbers.is_empty() {
+            self.shelf.retire(numbers.iter().copied());
+            let _ = self.sweep();
+        }
+    }
+
+    /// Makes an edit take effect. If that fails for certain, the tables that it would have brought are removed.
+    fn edit(&self, tablet: TabletId, edit: Edit, built: &[(RunId, Arc<Table>)]) -> Result<(), Error> {
+        let edited = self.manifest.lock().edit(tablet, edit);
+        match edited {
+            Ok(gone) => {
+                self.shelf.retire(gone);
+                Ok(())
+            }
+            Err(failed) => {
+                if failed.certain {
+                    self.shelf.retire(built.iter().map(|(_, table)| table.number()));
+                }
+                Err(failed.error)
+            }
+        }
     }
 
     fn receive(&self, tablet: TabletId, attempt: u64, file: u32, offset: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -294,6 +365,7 @@ impl Keeper {
             self.disk.create(&path).map_err(io("create"))?
         };
         piece.write_at(offset, bytes).map_err(io("write"))?;
+        self.pace(bytes.len() as u64);
         // Piece by piece: what gathers would go to the disk at once, and the log's syncs would wait behind it.
         piece.sync().map_err(io("sync"))
     }
@@ -305,29 +377,27 @@ impl Keeper {
         files: &[FileInfo],
         upto: Lsn,
         note: Bytes,
-    ) -> Result<Vec<Arc<Table>>, Error> {
+    ) -> Result<Vec<(RunId, Arc<Table>)>, Error> {
         let mut received = Vec::new();
         for (file, info) in (0..).zip(files) {
-            received.push(self.check_received(incoming(tablet, attempt, file), info)?);
+            received.push((info.run, self.check_received(incoming(tablet, attempt, file), info)?));
         }
-        check_tables(tablet, &received, upto)?;
+        check_version(tablet, &Version::new(received.clone(), upto, Bytes::new()))?;
 
-        let numbers: Vec<u64> = files.iter().map(|_| self.next.fetch_add(1, Ordering::Relaxed)).collect();
-        let mut manifest = self.manifest.lock();
-        let prepared = manifest.prepare(tablet, Edit::Adopted { tables: numbers.clone(), upto, note })?;
-        for (table, &number) in received.iter().zip(&numbers) {
-            let renamed = self.disk.rename(table.path(), &path_of(number));
+        let number = |_: &FileInfo| self.next.fetch_add(1, Ordering::Relaxed);
+        let tables: Vec<Placed> = files.iter().map(|info| Placed { number: number(info), run: info.run }).collect();
+        for ((_, table), placed) in received.iter().zip(&tables) {
+            let renamed = self.disk.rename(table.path(), &path_of(placed.number));
             renamed.map_err(|source| Error::io(table.path(), "rename", source))?;
         }
         if !files.is_empty() {
-            self.disk.sync_dir(TABLES).map_err(|source| Error::io(TABLES, "sync", source))?;
+            self.sync_tables()?;
         }
-        let tables = numbers.iter().map(|&number| self.open_table(number)).collect::<Result<Vec<_>, _>>()?;
-        let gone = manifest.commit(prepared)?;
-        self.shelf.retire(gone);
-        drop(manifest);
+        let open = |placed: &Placed| self.open_table(placed.number).map(|table| (placed.run, table));
+        let opened = tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        self.edit(tablet, Edit::Whole { tables, upto, note }, &opened)?;
         let _ = self.remove_incoming(|of, _| of == tablet);
-        Ok(tables)
+        Ok(opened)
     }
 
     /// Makes a received file durable and checks all of it.
@@ -344,7 +414,7 @@ impl Keeper {
     }
 
     fn fetch(&self, view: &View, file: u32, offset: u64, len: u32) -> Result<Bytes, Error> {
-        match view.version.tables.get(file as usize) {
+        match view.version.table(file as usize) {
             Some(table) => table.read_raw(offset, len.min(MOST_FETCHED)),
             None => Ok(Bytes::new()),
         }
@@ -354,7 +424,7 @@ impl Keeper {
         let path = path_of(number);
         let file: Arc<dyn File> = match self.disk.open(&path) {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::corrupt(manifest::DIR, 0, format!("it names {path}, which is not there")));
+                return Err(Error::corrupt(&path, 0, "a manifest names it, and it is not there"));
             }
             opened => opened.map_err(|source| Error::io(&path, "open", source))?,
         };
@@ -377,43 +447,48 @@ impl Keeper {
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keeper({} tablets)", self.manifest.lock().tablets().len())
+        write!(f, "Keeper({} tablets)", self.manifest.lock().len())
     }
 }
 
 /// Everything that a memtable and tables have, as it is.
-fn write_all(memtable: Arc<Memtable>, tables: &[Arc<Table>], writer: &mut Writer) -> Result<(), Error> {
+fn write_all(memtable: Arc<Memtable>, tables: &[Arc<Table>], output: &mut Output<'_>) -> Result<(), Error> {
     let mut merge = Merge::default();
     merge.add_memtable(memtable, Lsn(u64::MAX), &[], None);
     for table in tables {
         merge.add_table(Arc::clone(table), &[], Purpose::Background)?;
     }
-    while let Some(key) = merge.key() {
-        writer.add(key, &merge.value())?;
+    while let (Some(key), Some(parts)) = (merge.key(), merge.parts()?) {
+        output.add(&parts, key, &merge.value())?;
         merge.advance()?;
     }
     Ok(())
 }
 
-/// Tables of one tablet follow each other in time. Some may be of a tablet that it was made of, which is an older one.
-fn check_tables(tablet: TabletId, tables: &[Arc<Table>], upto: Lsn) -> Result<(), Error> {
-    let mut end = Lsn::ZERO;
-    for table in tables.iter().filter(|table| table.damage().is_none()) {
+/// The tables of a tablet are not younger than it, and those of a run have no row in common. Some may be of a tablet that
+/// it was made of, which is an older one.
+fn check_version(tablet: TabletId, version: &Version) -> Result<(), Error> {
+    for table in version.tables().filter(|table| table.damage().is_none()) {
         let properties = table.properties();
-        if properties.tablet > tablet || properties.after < end || properties.upto < properties.after {
-            let what = format!("it does not belong at this place of {tablet}");
+        if properties.tablet > tablet || properties.upto < properties.after {
+            let what = format!("it does not belong to {tablet}");
             return Err(Error::corrupt(table.path(), 0, what));
         }
-        end = properties.upto;
+        if properties.upto > version.flushed {
+            return Err(Error::corrupt(manifest::DIR, 0, format!("tables of {tablet} are younger than it")));
+        }
     }
-    if end > upto {
-        return Err(Error::corrupt(manifest::DIR, 0, format!("tables of {tablet} are younger than it")));
+    for run in version.runs() {
+        if let Some((left, right)) = run.clash() {
+            let what = format!("it has rows that {} has too, and both are of one run of {tablet}", right.path());
+            return Err(Error::corrupt(left.path(), 0, what));
+        }
     }
     Ok(())
 }
 
-fn number(table: &Option<Arc<Table>>) -> Option<u64> {
-    table.as_ref().map(|table| table.number())
+fn placed((run, table): &(RunId, Arc<Table>)) -> Placed {
+    Placed { number: table.number(), run: *run }
 }
 
 pub(crate) fn path_of(number: u64) -> String {

@@ -17,6 +17,7 @@ pub mod error;
 pub mod fsck;
 pub mod log;
 
+pub mod checkpoint;
 pub mod compaction;
 pub mod digest;
 pub mod job;
@@ -25,14 +26,17 @@ pub mod key;
 pub mod manifest;
 pub mod memtable;
 pub mod merge;
+mod output;
 pub mod scrub;
 pub mod sstable;
 pub mod tablet;
 pub mod trash;
+mod version;
 pub mod view;
 
+pub use compaction::Urgency;
 pub use error::Error;
 pub use job::{Done, FileInfo, Job, JobKind};
-pub use keeper::Keeper;
-pub use tablet::Tablet;
+pub use keeper::{Keeper, Pace};
+pub use tablet::{Pressure, Tablet};
 pub use view::View;

@@ -23,7 +23,7 @@ impl Place {
 /// Checks from `from` on until about `most` bytes are read. Gives how many were, and where to go on; nowhere at the end.
 pub(crate) fn slice(view: &View, from: Place, most: u64) -> Result<(u64, Option<Place>), Error> {
     let (mut at, mut bytes) = (from, 0);
-    while let Some(table) = view.version.tables.get(at.table) {
+    while let Some(table) = view.version.table(at.table) {
         if bytes >= most {
             return Ok((bytes, Some(at)));
         }

@@ -8,16 +8,18 @@
 //! `frozen`, the live one the rest. A record is applied once and in order: after a start, the log is replayed from
 //! `flushed` on. Nothing here touches the disk: [`crate::keeper::Keeper`] does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Bytes, Change, Lsn, RowRange, Schema, TabletId, Timestamp};
+use model::{Bytes, Change, LocalityId, Lsn, RowRange, RunId, Schema, TabletId, Timestamp};
 
-use crate::compaction;
+use crate::compaction::{self, Choice, Urgency};
 use crate::job::{Done, Inherited, Job, JobKind};
-use crate::manifest::run_of;
 use crate::memtable::Memtable;
+use crate::output;
 use crate::sstable::Table;
-use crate::view::{Version, View};
+use crate::version::Version;
+use crate::view::View;
 
 /// The state of one tablet.
 #[derive(Debug)]
@@ -40,6 +42,17 @@ pub struct Tablet {
     fused: bool,
 }
 
+/// What waits for flushes and merges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Bytes of all memtables, about.
+    pub memory: usize,
+    /// Flushed runs that a read of a row must look at, in the locality group that has most.
+    pub runs: usize,
+    /// Bytes that merges have to write before none is due, about.
+    pub debt: u64,
+}
+
 /// A memtable that is, or is to be, written to a table.
 #[derive(Debug)]
 struct Frozen {
@@ -54,11 +67,11 @@ struct Frozen {
 impl Tablet {
     /// A new, empty one.
     pub fn new(id: TabletId) -> Tablet {
-        Tablet::of_version(id, Version { tables: Vec::new(), flushed: Lsn::ZERO, note: Bytes::new() })
+        Tablet::of_version(id, Version::new(Vec::new(), Lsn::ZERO, Bytes::new()))
     }
 
     pub(crate) fn of_version(id: TabletId, version: Version) -> Tablet {
-        let clock = version.tables.iter().map(|table| table.properties().clock).max().unwrap_or_default();
+        let clock = version.tables().map(|table| table.properties().clock).max().unwrap_or_default();
         let (applied, live) = (version.flushed, Arc::default());
         Tablet {
             id,
@@ -81,11 +94,12 @@ impl Tablet {
         for memtable in self.frozen.iter().map(|frozen| &frozen.memtable).chain([&self.live]) {
             live.copy(memtable, &bounds);
         }
-        let own =
-            self.version.tables.iter().filter(|table| table.damage().is_some() || table.bytes_within(&bounds) > 0);
+        let own = self.version.placed();
+        let own = own.filter(|(_, table)| table.damage().is_some() || table.bytes_within(&bounds) > 0);
         // What is of two tablets still cannot be shared, but is copied here as well.
-        let tables = own.map(|table| if self.fused { table.within(&bounds) } else { Arc::clone(table) }).collect();
-        let version = Version { tables, flushed: self.version.flushed, note: Bytes::new() };
+        let part = |table: &Arc<Table>| if self.fused { table.within(&bounds) } else { Arc::clone(table) };
+        let tables = own.map(|(run, table)| (run, part(table))).collect();
+        let version = Version::new(tables, self.version.flushed, Bytes::new());
         Tablet {
             id,
             applied: self.applied,
@@ -108,15 +122,18 @@ impl Tablet {
             for memtable in half.frozen.iter().map(|frozen| &frozen.memtable).chain([&half.live]) {
                 live.copy(memtable, &half.bounds);
             }
-            let own = half.version.tables.iter().map(|table| table.within(&half.bounds));
+            let own = half.version.tables().map(|table| table.within(&half.bounds));
             tables.extend(own.filter(|table| table.damage().is_some() || table.bytes() > 0));
         }
+        // Nothing of two tablets follows each other: each table is a run by itself, until all are copied.
+        let run = |nth| RunId { age: Lsn(nth), ..RunId::default() };
+        let tables = (0..).map(run).zip(tables).collect();
         let bounds = RowRange { start: self.bounds.start.clone(), end: right.bounds.end.clone() };
         Tablet {
             applied: self.applied.max(right.applied),
             clock: self.clock.max(right.clock),
             live: Arc::new(live),
-            version: Arc::new(Version { tables, flushed: Lsn::ZERO, note: Bytes::new() }),
+            version: Arc::new(Version::new(tables, Lsn::ZERO, Bytes::new())),
             bounds: Arc::new(bounds),
             unsettled: true,
             fused: true,
@@ -199,14 +216,14 @@ impl Tablet {
     /// Bytes of all memtables, and of the tables' blocks that may have rows of it.
     pub fn bytes(&self) -> u64 {
         let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.weight());
-        let tables: u64 = self.version.tables.iter().map(|table| table.bytes_within(&self.bounds)).sum();
+        let tables: u64 = self.version.tables().map(|table| table.bytes_within(&self.bounds)).sum();
         (self.weight() + frozen) as u64 + tables
     }
 
     /// Freezes the memtable and returns the job that writes it. None if a flush is running or nothing came since the
     /// last one. `note` is what the node wants to know as of [`Tablet::applied`] after a restart. A flush that has
     /// failed is returned again as it was, with its own note.
-    pub fn freeze(&mut self, note: Bytes) -> Option<Job> {
+    pub fn freeze(&mut self, note: Bytes, schema: &Arc<Schema>) -> Option<Job> {
         if self.frozen.is_none() {
             if self.applied == self.version.flushed && !self.unsettled {
                 return None;
@@ -225,9 +242,12 @@ impl Tablet {
             note: frozen.note.clone(),
             inherited: match (self.unsettled, self.fused) {
                 (false, _) => Inherited::Nothing,
-                (true, false) => Inherited::Shared(self.version.tables.clone()),
-                (true, true) => Inherited::Copied(self.version.tables.clone()),
+                (true, false) => {
+                    Inherited::Shared(self.version.placed().map(|(run, table)| (run, Arc::clone(table))).collect())
+                }
+                (true, true) => Inherited::Copied(self.version.tables().cloned().collect()),
             },
+            schema: Arc::clone(schema),
         })
     }
 
@@ -235,57 +255,91 @@ impl Tablet {
     /// version, so what is read as of a later record is the same after it as before, with one exception: a version
     /// that retention gave up by its rank may come to light again when a newer one is deleted
     /// ([`Change::DeleteCell`]), unless a merge has dropped it by then.
-    pub fn choose(&mut self, schema: &Schema) -> Option<Job> {
-        if self.merging || self.unsettled {
+    pub fn choose(&mut self, schema: &Arc<Schema>, urgency: Urgency) -> Option<Job> {
+        if self.merging || self.unsettled || self.version.runs().is_empty() {
             return None;
         }
-        let sizes: Vec<u64> = self.version.tables.iter().map(|table| table.bytes()).collect();
-        // A table that was shared in a split keeps others' rows on the disk: it is merged by itself.
-        let foreign = |table: &Arc<Table>| table.is_mostly_foreign(&self.bounds);
-        let shared = || self.version.tables.iter().position(foreign).map(|at| at..at + 1);
-        let run = compaction::choose(&sizes).or_else(shared)?;
-        Some(self.merge(run, schema))
+        let misplaced = compaction::misplaced(&self.version, schema);
+        if !misplaced.is_empty() {
+            // Where a table cannot be read, the tablet is about to be learned anew.
+            let sound = self.version.tables().all(|table| table.damage().is_none());
+            return sound.then(|| self.regroup(misplaced, schema));
+        }
+        let policy = schema.storage.compaction;
+        let groups = compaction::sorted(&self.version, &self.bounds);
+        let choice = groups.iter().find_map(|runs| compaction::choose(runs, policy, urgency))?;
+        let localities = BTreeSet::from([choice.into.locality]);
+        Some(self.merge(&choice, localities, schema))
     }
 
     /// A merge of all tables, which drops everything that can be dropped; None if there is no table or a merge is running.
-    pub fn choose_all(&mut self, schema: &Schema) -> Option<Job> {
-        let tables = self.version.tables.len();
-        if self.merging || self.unsettled || tables == 0 { None } else { Some(self.merge(0..tables, schema)) }
+    pub fn choose_all(&mut self, schema: &Arc<Schema>) -> Option<Job> {
+        if self.merging || self.unsettled || self.version.runs().is_empty() {
+            return None;
+        }
+        let localities = self.version.runs().iter().map(|run| run.id.locality).collect();
+        Some(self.regroup(localities, schema))
     }
 
-    fn merge(&mut self, run: std::ops::Range<usize>, schema: &Schema) -> Job {
+    /// All tables of these locality groups are written anew, and families get to where they belong.
+    fn regroup(&mut self, localities: BTreeSet<LocalityId>, schema: &Arc<Schema>) -> Job {
+        let concerned = self.version.placed().filter(|(run, _)| localities.contains(&run.locality));
+        let inputs = concerned.clone().map(|(_, table)| table.number()).collect();
+        // Deepest first: where the oldest run stands, nothing is in the way of those that come.
+        let into = concerned.map(|(run, _)| RunId { locality: LocalityId::default(), ..run }).min().unwrap_or_default();
+        let choice = Choice { inputs, into, rewrite: true };
+        let localities = localities.into_iter().chain(output::localities(schema)).collect();
+        self.merge(&choice, localities, schema)
+    }
+
+    pub(crate) fn merge(&mut self, choice: &Choice, localities: BTreeSet<LocalityId>, schema: &Arc<Schema>) -> Job {
         self.merging = true;
-        let (oldest, inputs) = (run.start == 0, self.version.tables[run].to_vec());
-        let (schema, bounds) = (schema.clone(), RowRange::clone(&self.bounds));
-        Job::Merge { tablet: self.id, inputs, oldest, schema, now: self.clock, bounds }
+        Job::Merge {
+            tablet: self.id,
+            plan: compaction::plan(&self.version, choice),
+            into: choice.into,
+            localities,
+            schema: Arc::clone(schema),
+            now: self.clock,
+            bounds: RowRange::clone(&self.bounds),
+        }
+    }
+
+    /// What waits for flushes and merges.
+    pub fn pressure(&self, schema: &Schema) -> Pressure {
+        let groups = compaction::sorted(&self.version, &self.bounds);
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.weight());
+        Pressure {
+            memory: self.live.weight() + frozen,
+            runs: groups.iter().map(|runs| compaction::young(runs)).max().unwrap_or(0),
+            debt: groups.iter().map(|runs| compaction::debt(runs, schema.storage.compaction)).sum(),
+        }
     }
 
     /// Takes what a job of this tablet has done.
     pub fn install(&mut self, done: Done) {
         match done {
-            Done::Flushed { tablet, table, upto, note } => {
+            Done::Flushed { tablet, tables, upto, note } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
                 let frozen = self.frozen.take().expect("a flush comes back to the frozen memtable");
                 assert_eq!(frozen.upto, upto, "a flush comes back to the frozen memtable");
-                let kept = if self.fused { &[][..] } else { &self.version.tables[..] };
-                let tables = kept.iter().cloned().chain(table).collect();
-                self.version = Arc::new(Version { tables, flushed: upto, note });
+                let kept = self.version.placed().filter(|_| !self.fused);
+                let all = kept.map(|(run, table)| (run, Arc::clone(table))).chain(tables).collect();
+                self.version = Arc::new(Version::new(all, upto, note));
                 (self.unsettled, self.fused) = (false, false);
             }
             Done::Merged { tablet, removed, added } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
-                let Version { tables, flushed, note } = &*self.version;
-                let numbers: Vec<u64> = tables.iter().map(|table| table.number()).collect();
-                let run = run_of(&numbers, &removed).expect("what was merged is a run of the tablet's tables");
-                let mut tables: Vec<Arc<Table>> = tables.clone();
-                tables.splice(run, added);
-                self.version = Arc::new(Version { tables, flushed: *flushed, note: note.clone() });
+                let removed: BTreeSet<u64> = removed.into_iter().collect();
+                let kept = self.version.placed().filter(|(_, table)| !removed.contains(&table.number()));
+                let all = kept.map(|(run, table)| (run, Arc::clone(table))).chain(added).collect();
+                self.version = Arc::new(Version::new(all, self.version.flushed, self.version.note.clone()));
                 self.merging = false;
             }
             Done::Adopted { tablet, tables, upto, note } => {
                 assert_eq!(tablet, self.id, "a job comes back to its tablet");
                 let bounds = std::mem::take(&mut self.bounds);
-                *self = Tablet::of_version(tablet, Version { tables, flushed: upto, note });
+                *self = Tablet::of_version(tablet, Version::new(tables, upto, note));
                 self.bounds = bounds;
             }
             Done::Dropped { .. }
@@ -294,6 +348,7 @@ impl Tablet {
             | Done::Scrubbed { .. }
             | Done::LogChecked { .. }
             | Done::Digested { .. }
+            | Done::Checkpointed { .. }
             | Done::Emptied { .. } => {}
         }
         assert!(self.flushed() <= self.applied);
@@ -315,6 +370,7 @@ impl Tablet {
             | JobKind::Scrub
             | JobKind::CheckLog
             | JobKind::Digest
+            | JobKind::Checkpoint
             | JobKind::Empty => {}
         }
     }

@@ -13,21 +13,11 @@ use crate::job::FileInfo;
 use crate::key;
 use crate::memtable::Memtable;
 use crate::merge::{Fate, Merge, Sieve};
-use crate::sstable::{Purpose, Table, filter};
+use crate::sstable::{Purpose, filter};
+use crate::version::Version;
 
 /// Bytes up to which a tablet is read to find its middle.
 const SMALL: u64 = 1 << 20;
-
-/// The tables of a tablet at one time.
-#[derive(Debug)]
-pub(crate) struct Version {
-    /// Oldest first.
-    pub tables: Vec<Arc<Table>>,
-    /// They have everything up to this.
-    pub flushed: Lsn,
-    /// What the node knew as of `flushed`.
-    pub note: Bytes,
-}
 
 /// A tablet as of [`View::at`].
 #[derive(Clone)]
@@ -62,7 +52,7 @@ impl View {
         let start = key::row_start(key);
         let hash = filter::hash(&start);
         let mut merge = self.memory(&start, Some(key::row_end(key)));
-        for table in self.version.tables.iter().filter(|table| table.may_hold(&start, hash)) {
+        for table in self.version.for_row(&start).filter(|table| table.may_hold(&start, hash)) {
             merge.add_table(table.clone(), &start, Purpose::Serve)?;
         }
         let cells = next_row(&mut merge, &start, &mut Sieve::new(schema, now), options)?;
@@ -84,7 +74,7 @@ impl View {
         let start = key::row_start(&range.start);
         let end = range.end.as_ref().map(|end| key::row_start(end));
         let mut merge = self.memory(&start, end.clone());
-        for table in &self.version.tables {
+        for table in self.version.overlapping(&start, end.as_deref()) {
             if table.overlaps(&start, end.as_deref()) {
                 merge.add_table(table.clone(), &start, Purpose::Serve)?;
             }
@@ -113,23 +103,23 @@ impl View {
     pub fn touches_files(&self, key: &[u8]) -> bool {
         let start = key::row_start(key);
         let hash = filter::hash(&start);
-        self.version.tables.iter().any(|table| table.may_hold(&start, hash))
+        self.version.for_row(&start).any(|table| table.may_hold(&start, hash))
     }
 
     /// Has the tablet any file?
     pub fn has_files(&self) -> bool {
-        !self.version.tables.is_empty()
+        !self.version.runs().is_empty()
     }
 
     /// The checkpoint that the view pins: files that together have everything up to [`View::flushed`].
     pub fn files(&self) -> Vec<FileInfo> {
-        let info = |table: &Arc<Table>| FileInfo { name: table.path().to_owned(), bytes: table.bytes() };
-        self.version.tables.iter().map(info).collect()
+        let placed = self.version.placed();
+        placed.map(|(run, table)| FileInfo { name: table.path().to_owned(), bytes: table.bytes(), run }).collect()
     }
 
     /// Damage that shows without reading further: a table of which nothing can be read.
     pub fn damage(&self) -> Option<Error> {
-        self.version.tables.iter().find_map(|table| table.damage())
+        self.version.tables().find_map(|table| table.damage())
     }
 
     /// The first row of about the second half of the bytes, if there is more than one row. A small tablet is read, so
@@ -159,14 +149,14 @@ impl View {
     /// Is it cheaper to read it than to be wrong about where it is large?
     fn is_small(&self) -> bool {
         let memory: usize = self.frozen.iter().chain([&self.live]).map(|memtable| memtable.weight()).sum();
-        let tables: u64 = self.version.tables.iter().map(|table| table.bytes_within(&self.bounds)).sum();
+        let tables: u64 = self.version.tables().map(|table| table.bytes_within(&self.bounds)).sum();
         memory as u64 + tables <= SMALL
     }
 
     /// Rows in order, and about how many bytes lie before each, from the one before on.
     fn estimates(&self) -> Vec<(Bytes, u64)> {
         let mut weights: Vec<(Bytes, u64)> = Vec::new();
-        self.version.tables.iter().for_each(|table| table.weigh(&self.bounds, &mut weights));
+        self.version.tables().for_each(|table| table.weigh(&self.bounds, &mut weights));
         self.frozen.iter().chain([&self.live]).for_each(|memtable| memtable.weigh(&self.bounds, &mut weights));
         weights.sort();
         weights
@@ -193,7 +183,7 @@ impl View {
 
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "View({} at {}, {} files to {})", self.tablet, self.at, self.version.tables.len(), self.flushed())
+        write!(f, "View({} at {}, {} files to {})", self.tablet, self.at, self.version.tables().count(), self.flushed())
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod batching;
 pub mod local;
+pub mod pace;
 mod pulse;
 pub mod shard;
 pub(super) mod threads;
@@ -20,6 +21,7 @@ use anyhow::{Context, ensure};
 use node::{FlushOptions, Hands, Options, Upkeep};
 
 use self::local::Local;
+use self::pace::Pacer;
 use self::pulse::Pulse;
 use self::shard::{Clock, Outlets, Shard};
 use self::threads::{LogThread, spawn};
@@ -53,7 +55,8 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     let address = args.advertise.clone().unwrap_or_else(|| grpc_address.to_string());
 
     let (health, clock) = (Health::default(), Clock::start());
-    let (node, hands) = open(&args, address.clone(), clock).await?;
+    let pacer = Arc::<Pacer>::default();
+    let (node, hands) = open(&args, address.clone(), clock, Arc::clone(&pacer)).await?;
     health.set("master", Err(String::from("no master has been heard yet")));
     let peers = Peers::new(args.id, address, node.cluster());
     let reports = Arc::<Reports>::default();
@@ -69,7 +72,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
         peers: peers.clone(),
         health: health.clone(),
     };
-    let machine = Machine { node, hands, clock, peers: peers.clone(), reports, health: health.clone() };
+    let machine = Machine { node, hands, clock, pacer, peers: peers.clone(), reports, health: health.clone() };
     let pulses = machine.start(inbox);
     let gateway = Gateway::new(masters);
     tokio::spawn(session.keep());
@@ -84,7 +87,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
 }
 
 /// Recovers what the node's folder holds. Blocks a while, if there is much.
-async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<(node::Node, Hands)> {
+async fn open(args: &NodeArgs, address: String, clock: Clock, pace: Arc<Pacer>) -> anyhow::Result<(node::Node, Hands)> {
     let data = args.data.clone();
     let options = Options {
         id: args.id,
@@ -93,6 +96,7 @@ async fn open(args: &NodeArgs, address: String, clock: Clock) -> anyhow::Result<
         seed: chance(),
         flush: FlushOptions::default(),
         log: store::log::Options::default(),
+        tables: store::keeper::Options { pace, ..Default::default() },
         upkeep: Upkeep {
             date: Clock::wall(),
             trash_keep: args.trash_keep,
@@ -117,6 +121,7 @@ struct Machine {
     node: node::Node,
     hands: Hands,
     clock: Clock,
+    pacer: Arc<Pacer>,
     peers: Peers,
     reports: Arc<Reports>,
     health: Health,
@@ -134,7 +139,8 @@ impl Machine {
             peers: self.peers,
             reports: self.reports,
         };
-        let log = LogThread::new(log, Arc::clone(&outlets.log), Arc::clone(&inbox), Arc::clone(&log_pulse));
+        let (work, pulse) = (Arc::clone(&outlets.log), Arc::clone(&log_pulse));
+        let log = LogThread::new(log, work, Arc::clone(&inbox), pulse, self.pacer);
         spawn("log", move || log.run());
         for number in 0..READERS {
             let (reader, work, shard) = (reader.clone(), Arc::clone(&outlets.readers), Arc::clone(&inbox));

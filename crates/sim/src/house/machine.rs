@@ -99,6 +99,7 @@ impl Machine {
             seed: u64::from(id.0) * 1_000_003 + self.disks,
             flush: FlushOptions { bytes: 16 << 10, updates: 12, log_bytes: 64 << 10 },
             log: store::log::Options { segment_bytes: 4 << 10 },
+            tables: store::keeper::Options { table_bytes: 2 << 10, cache_bytes: 64 << 10, ..Default::default() },
             upkeep: Upkeep {
                 date: Timestamp(EPOCH_US + (now / 1_000) as i64 + skew),
                 trash_keep: Duration::from_secs(5),

@@ -4,10 +4,12 @@ use std::time::Duration;
 use disk::MemDisk;
 use model::random::Random;
 use model::{
-    Cell, Change, Family, FamilyId, Partition, ReadOptions, Retention, Row, RowRange, Schema, TableId, Timestamp,
+    Cell, Change, Compaction, Family, FamilyId, LocalityGroup, LocalityId, Partition, ReadOptions, Retention, Row,
+    RowRange, Schema, TableId, Timestamp,
 };
 
 use super::*;
+use crate::compaction::{Choice, Urgency};
 use crate::digest::{BUCKETS, Sums};
 use crate::job::JobKind;
 
@@ -30,10 +32,10 @@ fn what_was_flushed_is_there_after_a_restart() {
 #[test]
 fn a_flush_without_changes_moves_only_the_mark() {
     let mut house = House::new();
-    assert!(house.tablet.freeze(Bytes::new()).is_none());
+    assert!(house.tablet.freeze(Bytes::new(), &schema()).is_none());
     house.tablet.skip(Lsn(1));
     house.flush("skipped").unwrap();
-    assert!(house.tablet.freeze(Bytes::new()).is_none());
+    assert!(house.tablet.freeze(Bytes::new(), &schema()).is_none());
     assert_eq!(house.files(), Vec::<String>::new());
     house.restart();
     assert_eq!((house.tablet.flushed(), &house.note[..]), (Lsn(1), &b"skipped"[..]));
@@ -43,10 +45,10 @@ fn a_flush_without_changes_moves_only_the_mark() {
 fn writes_go_on_while_a_flush_runs() {
     let mut house = House::new();
     house.write("a", "1");
-    let job = house.tablet.freeze(Bytes::new()).unwrap();
+    let job = house.tablet.freeze(Bytes::new(), &schema()).unwrap();
     house.write("a", "2");
     let (before, between) = (house.tablet.view(), house.scan());
-    assert!(house.tablet.freeze(Bytes::new()).is_none(), "one flush at a time");
+    assert!(house.tablet.freeze(Bytes::new(), &schema()).is_none(), "one flush at a time");
     let done = house.keeper.run(job).unwrap();
     house.tablet.install(done);
     assert_eq!((house.scan(), between), ("a=2".into(), "a=2".into()));
@@ -108,11 +110,7 @@ fn a_replaced_value_never_returns() {
         house.apply("a", &changes);
         house.flush("").unwrap();
     }
-    let Some(Job::Merge { tablet, inputs, schema, now, .. }) = house.tablet.choose_all(&schema()) else {
-        panic!("a merge merges")
-    };
-    let bounds = RowRange::default();
-    let job = Job::Merge { tablet, inputs: inputs[1..].to_vec(), oldest: false, schema, now, bounds };
+    let job = house.merge_of(1..3);
     house.run(Some(job)).unwrap();
     let delete = |version| {
         let (family, qualifier) = (FamilyId(2), Bytes::new());
@@ -214,6 +212,37 @@ fn a_damaged_checkpoint_is_refused() {
     assert_eq!(to.scan(), "a=1");
 }
 
+/// A checkpoint costs names only, stays as it was while the tablet goes on, and can be opened like a node's own folder.
+#[test]
+fn a_checkpoint_stays_as_it_was() {
+    let mut house = House::new();
+    for n in 0..4 {
+        house.write(&format!("row{n}"), "then");
+        house.flush("then").unwrap();
+    }
+    let used = house.disk.used();
+    let job = Job::Checkpoint { view: house.tablet.view(), name: "monday".into() };
+    let Ok(Done::Checkpointed { bytes }) = house.keeper.run(job.clone()) else { panic!("it makes one") };
+    assert!(bytes > 0 && house.disk.used() - used < 500, "only names and a manifest");
+    house.keeper.run(job).unwrap();
+    house.write("row1", "now");
+    house.merge().unwrap();
+    house.flush("now").unwrap();
+    house.keeper.sweep().unwrap();
+    house.disk.crash(1);
+    house.restart();
+    assert_eq!(house.scan(), "row0=then row1=now row2=then row3=then");
+    let disk: Arc<dyn Disk> = Arc::new(house.disk.clone());
+    let below: Arc<dyn Disk> = Arc::new(disk::Below::new(Arc::clone(&disk), "checkpoints/monday").unwrap());
+    assert!(!crate::fsck::check(&below).is_damaged());
+    let (_, mut tablets) = Keeper::open(below, Timestamp(0), Options::default()).unwrap();
+    let (tablet, note) = tablets.sound.remove(&T).unwrap();
+    assert_eq!((scan(&tablet.view()), &note[..]), ("row0=then row1=then row2=then row3=then".into(), &b"then"[..]));
+    checkpoint::remove(&disk, "monday").unwrap();
+    checkpoint::remove(&disk, "monday").unwrap();
+    assert_eq!(house.scan(), "row0=then row1=now row2=then row3=then");
+}
+
 /// A power failure at every single operation of each kind of job: before or after, never between.
 #[test]
 fn a_job_happens_as_a_whole_or_not_at_all() {
@@ -226,8 +255,8 @@ fn a_job_happens_as_a_whole_or_not_at_all() {
             }
             house.write("b", "4");
             let job = match kind {
-                JobKind::Flush => house.tablet.freeze(Bytes::from_static(b"new")).unwrap(),
-                JobKind::Merge => house.tablet.choose(&schema()).unwrap(),
+                JobKind::Flush => house.tablet.freeze(Bytes::from_static(b"new"), &schema()).unwrap(),
+                JobKind::Merge => house.tablet.choose(&schema(), Urgency::Busy).unwrap(),
                 JobKind::Drop => Job::Drop { tablet: T, date: Timestamp(0) },
                 _ => {
                     let mut from = House::new();
@@ -277,7 +306,7 @@ fn a_failed_sync_fails_the_job() {
 /// The engine beside a map: random changes, flushes, merges, old views, failures and crashes.
 #[test]
 fn the_engine_reads_like_a_map() {
-    for seed in 0..150 {
+    for seed in 0..200 {
         println!("seed {seed}");
         Story::new(seed).run(400);
     }
@@ -290,20 +319,27 @@ struct House {
     keeper: Keeper,
     tablet: Tablet,
     note: Bytes,
+    schema: Arc<Schema>,
+    options: Options,
 }
 
 impl House {
     fn new() -> House {
+        House::with(Options::default())
+    }
+
+    fn with(options: Options) -> House {
         let disk = MemDisk::new();
-        let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
-        House { disk, keeper, tablet: Tablet::new(T), note: Bytes::new() }
+        let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0), options.clone()).unwrap();
+        House { disk, keeper, tablet: Tablet::new(T), note: Bytes::new(), schema: schema(), options }
     }
 
     /// Opens again what is on the disk; whoever wants a crash says so before.
     fn restart(&mut self) {
         self.disk.kill();
-        let (keeper, Tablets { sound: mut tablets, .. }) =
-            Keeper::open(Arc::new(self.disk.clone()), Timestamp(0)).unwrap();
+        let (keeper, Tablets { sound: mut tablets, damaged }) =
+            Keeper::open(Arc::new(self.disk.clone()), Timestamp(0), self.options.clone()).unwrap();
+        assert_eq!(damaged, BTreeMap::new());
         (self.tablet, self.note) = tablets.remove(&T).unwrap_or_else(|| (Tablet::new(T), Bytes::new()));
         self.keeper = keeper;
         let mut named: Vec<String> = self.tablet.view().files().into_iter().map(|file| file.name).collect();
@@ -323,13 +359,22 @@ impl House {
     }
 
     fn flush(&mut self, note: &str) -> Result<(), Error> {
-        let job = self.tablet.freeze(Bytes::copy_from_slice(note.as_bytes()));
+        let job = self.tablet.freeze(Bytes::copy_from_slice(note.as_bytes()), &self.schema);
         self.run(job)
     }
 
     fn merge(&mut self) -> Result<(), Error> {
-        let job = self.tablet.choose(&schema());
+        let job = self.tablet.choose(&self.schema, Urgency::Busy);
         self.run(job)
+    }
+
+    /// A merge of these runs, which are of one locality group and follow each other.
+    fn merge_of(&mut self, runs: std::ops::Range<usize>) -> Job {
+        let view = self.tablet.view();
+        let runs = &view.version.runs()[runs];
+        let inputs = runs.iter().flat_map(|run| run.tables()).map(|table| table.number()).collect();
+        let choice = Choice { inputs, into: runs.last().unwrap().id, rewrite: false };
+        self.tablet.merge(&choice, BTreeSet::from([choice.into.locality]), &self.schema)
     }
 
     fn run(&mut self, job: Option<Job>) -> Result<(), Error> {
@@ -383,7 +428,7 @@ fn copy(from: &House, view: &View, to: &House, attempt: u64, damage: bool) {
     }
 }
 
-fn schema() -> Schema {
+fn schema() -> Arc<Schema> {
     let second = Duration::from_secs(1);
     let retentions = [
         Retention::Keep,
@@ -399,7 +444,7 @@ fn schema() -> Schema {
         loosened: false,
         locality: model::LocalityId(0),
     };
-    Schema {
+    Arc::new(Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
@@ -409,7 +454,7 @@ fn schema() -> Schema {
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
-    }
+    })
 }
 
 // --- the model
@@ -482,7 +527,12 @@ struct Story {
 
 impl Story {
     fn new(seed: u64) -> Story {
-        let (random, house) = (Random::new(seed), House::new());
+        let mut random = Random::new(seed);
+        let table_bytes = *random.pick(&[200, 3_000, 64 << 20]).unwrap();
+        let mut house = House::with(Options { table_bytes, ..Options::default() });
+        if random.chance(50) {
+            Arc::make_mut(&mut house.schema).storage.compaction = Compaction::Leveled;
+        }
         Story { random, house, log: Vec::new(), model: Model::default(), old: Vec::new(), promised: Lsn::ZERO }
     }
 
@@ -494,12 +544,23 @@ impl Story {
                 80..88 => self.merge(),
                 88..90 => self.old.push((self.house.tablet.view(), self.model.clone(), self.now())),
                 90..92 => self.crash(),
+                92 if self.random.chance(20) => self.alter(),
                 _ => self.check(),
             }
         }
         self.crash();
         self.check();
         self.check_sums();
+    }
+
+    /// Families get into other locality groups, and tables are merged by another policy.
+    fn alter(&mut self) {
+        let schema = Arc::make_mut(&mut self.house.schema);
+        let group = |id| LocalityGroup { id: LocalityId(id), ..LocalityGroup::default() };
+        schema.storage.localities = (0..3).map(group).collect();
+        schema.storage.compaction = *self.random.pick(&[Compaction::Tiered, Compaction::Leveled]).unwrap();
+        let family = self.random.below(schema.families.len() as u64) as usize;
+        schema.families[family].locality = LocalityId(self.random.below(3) as u32);
     }
 
     /// Whatever was flushed, merged and lost: the sums are those of a replica that has all of it in memory.
@@ -530,7 +591,7 @@ impl Story {
 
     fn sums(&self, view: &View, now: Timestamp, bytes: u64, without: &BTreeSet<FamilyId>) -> Sums {
         let (mut from, mut sums) = (Bytes::new(), Box::new([0; BUCKETS]));
-        let schema = Arc::new(schema());
+        let schema = schema();
         loop {
             let (view, schema, without) = (view.clone(), Arc::clone(&schema), without.clone());
             let job = Job::Digest { view, from, bytes, schema, now, without, sums };
@@ -584,24 +645,32 @@ impl Story {
 
     fn flush(&mut self) {
         let applied = self.house.tablet.applied();
-        let job = self.house.tablet.freeze(Bytes::from(applied.0.to_string()));
+        let job = self.house.tablet.freeze(Bytes::from(applied.0.to_string()), &self.house.schema);
         self.run_job(job);
     }
 
     fn merge(&mut self) {
-        let job = if self.random.chance(30) { self.any_merge() } else { self.house.tablet.choose(&schema()) };
+        let urgency = if self.random.chance(50) { Urgency::Busy } else { Urgency::Idle };
+        let job = match self.random.below(10) {
+            0..3 => self.any_merge(),
+            3 => self.house.tablet.choose_all(&self.house.schema),
+            _ => self.house.tablet.choose(&self.house.schema, urgency),
+        };
         self.run_job(job);
     }
 
-    /// Of any run of tables, chosen or not.
+    /// Of any runs of a locality group that follow each other, chosen or not.
     fn any_merge(&mut self) -> Option<Job> {
-        let Job::Merge { tablet, inputs, schema, now, bounds, .. } = self.house.tablet.choose_all(&schema())? else {
-            panic!("a merge merges")
-        };
-        let start = self.random.below(inputs.len() as u64) as usize;
-        let end = start + 1 + self.random.below((inputs.len() - start) as u64) as usize;
-        let (inputs, oldest) = (inputs[start..end].to_vec(), start == 0);
-        Some(Job::Merge { tablet, inputs, oldest, schema, now, bounds })
+        let view = self.house.tablet.view();
+        if !compaction::misplaced(&view.version, &self.house.schema).is_empty() {
+            return None;
+        }
+        let locality = self.random.pick(view.version.runs())?.id.locality;
+        let of_it = |at: &usize| view.version.runs()[*at].id.locality == locality;
+        let runs: Vec<usize> = (0..view.version.runs().len()).filter(of_it).collect();
+        let start = self.random.below(runs.len() as u64) as usize;
+        let end = start + 1 + self.random.below((runs.len() - start) as u64) as usize;
+        Some(self.house.merge_of(runs[start]..runs[start] + end - start))
     }
 
     fn run_job(&mut self, job: Option<Job>) {

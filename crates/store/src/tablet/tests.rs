@@ -18,10 +18,10 @@ const HEIR: TabletId = TabletId(10);
 #[test]
 fn halves_share_files_until_merges_take_them_apart() {
     let disk = MemDisk::new();
-    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0), Default::default()).unwrap();
     let mut parent = Tablet::new(PARENT);
     (0..40).for_each(|row| write(&mut parent, row, "old"));
-    let job = parent.freeze(Bytes::new());
+    let job = parent.freeze(Bytes::new(), &schema());
     parent.install(keeper.run(job.unwrap()).unwrap());
     (0..40).step_by(2).for_each(|row| write(&mut parent, row, "new"));
     let (mut left, mut right) = (parent.split(LEFT, below("20")), parent.split(RIGHT, from("20")));
@@ -33,7 +33,7 @@ fn halves_share_files_until_merges_take_them_apart() {
     write(&mut left, 0, "last");
     assert_eq!(left.applied(), parent.applied().next());
     for half in [&mut left, &mut right] {
-        let job = half.freeze(Bytes::from_static(b"settled"));
+        let job = half.freeze(Bytes::from_static(b"settled"), &schema());
         half.install(keeper.run(job.unwrap()).unwrap());
         assert!(!half.is_unsettled());
     }
@@ -44,7 +44,7 @@ fn halves_share_files_until_merges_take_them_apart() {
 
     drop((left, right, keeper));
     disk.kill();
-    let (keeper, mut tablets) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let (keeper, mut tablets) = Keeper::open(Arc::new(disk.clone()), Timestamp(0), Default::default()).unwrap();
     let ((mut left, _), (mut right, note)) =
         (tablets.sound.remove(&LEFT).unwrap(), tablets.sound.remove(&RIGHT).unwrap());
     assert_eq!((&note[..], tablets.sound.len()), (&b"settled"[..], 0));
@@ -69,29 +69,31 @@ fn halves_share_files_until_merges_take_them_apart() {
 #[test]
 fn a_half_gives_back_the_room_of_the_other() {
     let disk = MemDisk::new();
-    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0), Default::default()).unwrap();
     let mut parent = Tablet::new(PARENT);
     let long = "x".repeat(10_000);
     (0..40).for_each(|row| write(&mut parent, row, &long));
-    let job = parent.freeze(Bytes::new());
+    let job = parent.freeze(Bytes::new(), &schema());
     parent.install(keeper.run(job.unwrap()).unwrap());
     let mut left = parent.split(LEFT, below("20"));
     let before = parent.bytes();
     assert!((before / 3..before * 2 / 3).contains(&left.bytes()), "{} of {before}", left.bytes());
-    let job = left.freeze(Bytes::new());
+    let job = left.freeze(Bytes::new(), &schema());
     left.install(keeper.run(job.unwrap()).unwrap());
-    let Some(Job::Merge { inputs, .. }) = left.choose(&schema()) else { panic!("one table is half foreign") };
-    assert_eq!(inputs.len(), 1);
+    let Some(Job::Merge { plan, .. }) = left.choose(&schema(), Urgency::Busy) else {
+        panic!("one table is half foreign")
+    };
+    assert_eq!((plan.moved.len(), plan.groups.len(), plan.groups[0].tables.len()), (0, 1, 1));
     left.failed(JobKind::Merge);
-    let job = left.choose(&schema());
+    let job = left.choose(&schema(), Urgency::Busy);
     left.install(keeper.run(job.unwrap()).unwrap());
-    assert!(left.choose(&schema()).is_none());
+    assert!(left.choose(&schema(), Urgency::Busy).is_none());
 }
 
 /// The middle halves the bytes, of files and of memory; a single row has none.
 #[test]
 fn the_middle_halves_the_bytes() {
-    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0), Default::default()).unwrap();
     let mut tablet = Tablet::new(PARENT);
     assert_eq!(middle_of(&tablet), None);
     write(&mut tablet, 5, "x");
@@ -102,7 +104,7 @@ fn the_middle_halves_the_bytes() {
     (10..50).for_each(|row| write(&mut tablet, row, &long));
     let middle = |tablet: &Tablet| String::from_utf8(middle_of(tablet).unwrap().to_vec()).unwrap();
     assert_eq!(middle(&tablet), "30");
-    let job = tablet.freeze(Bytes::new());
+    let job = tablet.freeze(Bytes::new(), &schema());
     tablet.install(keeper.run(job.unwrap()).unwrap());
     assert!(("27".."33").contains(&&middle(&tablet)[..]), "{}", middle(&tablet));
     assert!(&middle(&tablet.split(RIGHT, from("40")))[..] > "42");
@@ -111,10 +113,10 @@ fn the_middle_halves_the_bytes() {
 /// A tablet may be a few rows of a block that it shares with others: those count which are its own and live.
 #[test]
 fn the_middle_of_a_small_tablet_is_exact() {
-    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0), Default::default()).unwrap();
     let mut parent = Tablet::new(PARENT);
     (0..9).for_each(|row| write(&mut parent, row, "x"));
-    let job = parent.freeze(Bytes::new());
+    let job = parent.freeze(Bytes::new(), &schema());
     parent.install(keeper.run(job.unwrap()).unwrap());
     assert_eq!(middle_of(&parent), Some(Bytes::from_static(b"04")));
     let mut left = parent.split(LEFT, below("03"));
@@ -128,11 +130,11 @@ fn the_middle_of_a_small_tablet_is_exact() {
 /// Of a large tablet nothing is read: its index tells it, also if there are only two rows, the first one small.
 #[test]
 fn the_middle_of_a_large_tablet_of_two_rows_lies_between_them() {
-    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0), Default::default()).unwrap();
     let mut tablet = Tablet::new(PARENT);
     write(&mut tablet, 1, "x");
     write(&mut tablet, 2, &"x".repeat(2 << 20));
-    let job = tablet.freeze(Bytes::new());
+    let job = tablet.freeze(Bytes::new(), &schema());
     tablet.install(keeper.run(job.unwrap()).unwrap());
     assert_eq!(middle_of(&tablet), Some(Bytes::from_static(b"02")));
 }
@@ -142,19 +144,19 @@ fn the_middle_of_a_large_tablet_of_two_rows_lies_between_them() {
 #[test]
 fn two_tablets_become_one() {
     let disk = MemDisk::new();
-    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(disk.clone()), Timestamp(0), Default::default()).unwrap();
     let mut parent = Tablet::new(PARENT);
     (0..8).for_each(|row| write(&mut parent, row, "old"));
-    let job = parent.freeze(Bytes::new());
+    let job = parent.freeze(Bytes::new(), &schema());
     parent.install(keeper.run(job.unwrap()).unwrap());
     let (mut left, mut right) = (parent.split(LEFT, below("04")), parent.split(RIGHT, from("04")));
     for half in [&mut left, &mut right] {
-        let job = half.freeze(Bytes::new());
+        let job = half.freeze(Bytes::new(), &schema());
         half.install(keeper.run(job.unwrap()).unwrap());
     }
     // What the right one has deleted for good is still in the file that the left one reads.
     right.apply(right.applied().next(), &Bytes::from_static(b"05"), &[Change::DeleteRow], Timestamp(99));
-    let job = right.freeze(Bytes::new());
+    let job = right.freeze(Bytes::new(), &schema());
     right.install(keeper.run(job.unwrap()).unwrap());
     let job = right.choose_all(&schema());
     right.install(keeper.run(job.unwrap()).unwrap());
@@ -174,13 +176,13 @@ fn two_tablets_become_one() {
         (None, Some("new".into()), Some("old".into()))
     );
     let upto = heir.applied();
-    let job = heir.freeze(Bytes::from_static(b"note"));
+    let job = heir.freeze(Bytes::from_static(b"note"), &schema());
     write(&mut heir, 9, "new");
     heir.install(keeper.run(job.unwrap()).unwrap());
     assert_eq!((heir.flushed(), heir.is_unsettled(), heir.view().files().len()), (upto, false, 1));
     assert_eq!(rows(&heir), format!("{expected} 09=new"));
     drop((left, right, parent, heir, keeper));
-    let (_, mut tablets) = Keeper::open(Arc::new(disk), Timestamp(0)).unwrap();
+    let (_, mut tablets) = Keeper::open(Arc::new(disk), Timestamp(0), Default::default()).unwrap();
     let (heir, note) = tablets.sound.remove(&HEIR).unwrap();
     assert_eq!((rows(&heir), &note[..]), (expected.to_owned(), &b"note"[..]));
 }
@@ -189,20 +191,20 @@ fn two_tablets_become_one() {
 /// took the others' files for their own.
 #[test]
 fn what_was_made_of_two_may_be_split_at_once() {
-    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0), Default::default()).unwrap();
     let mut parent = Tablet::new(PARENT);
     (0..8).for_each(|row| write(&mut parent, row, "old"));
-    let job = parent.freeze(Bytes::new());
+    let job = parent.freeze(Bytes::new(), &schema());
     parent.install(keeper.run(job.unwrap()).unwrap());
     let (left, mut right) = (parent.split(LEFT, below("04")), parent.split(RIGHT, from("04")));
     (4..8).for_each(|row| write(&mut right, row, "new"));
-    let job = right.freeze(Bytes::new());
+    let job = right.freeze(Bytes::new(), &schema());
     right.install(keeper.run(job.unwrap()).unwrap());
     let heir = left.fuse(HEIR, &right);
     let (first, second) = (heir.split(TabletId(11), below("06")), heir.split(TabletId(12), from("06")));
     for (mut half, expected) in [(first, "00=old 01=old 02=old 03=old 04=new 05=new"), (second, "06=new 07=new")] {
         assert_eq!(rows(&half), expected);
-        let job = half.freeze(Bytes::new());
+        let job = half.freeze(Bytes::new(), &schema());
         half.install(keeper.run(job.unwrap()).unwrap());
         assert_eq!((rows(&half), half.view().files().len()), (expected.to_owned(), 1));
         let job = half.choose_all(&schema());
@@ -214,25 +216,25 @@ fn what_was_made_of_two_may_be_split_at_once() {
 /// A table of one of two tablets that cannot be read spoils the rows that it may have, and no others.
 #[test]
 fn damage_of_one_half_stays_there() {
-    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0)).unwrap();
+    let (keeper, _) = Keeper::open(Arc::new(MemDisk::new()), Timestamp(0), Default::default()).unwrap();
     let (mut left, mut right) = (Tablet::new(LEFT), Tablet::new(RIGHT));
     left.set_bounds(below("04"));
     right.set_bounds(from("04"));
     write(&mut left, 1, "x");
     write(&mut right, 5, "x");
     for half in [&mut left, &mut right] {
-        let job = half.freeze(Bytes::new());
+        let job = half.freeze(Bytes::new(), &schema());
         half.install(keeper.run(job.unwrap()).unwrap());
     }
-    let table = &right.version.tables[0];
+    let (run, table) = right.version.placed().next().unwrap();
     let file = MemDisk::new().create("x").unwrap();
     let broken = Table::broken(file, table.path().into(), None, 0, "rotten".into());
-    right.version = Arc::new(Version { tables: vec![Arc::new(broken)], flushed: right.flushed(), note: Bytes::new() });
+    right.version = Arc::new(Version::new(vec![(run, Arc::new(broken))], right.flushed(), Bytes::new()));
     let mut heir = left.fuse(HEIR, &right);
     let read = |row: &[u8]| heir.view().row(row, &ReadOptions::default(), &schema(), Timestamp(0));
     assert!(read(b"01").unwrap().is_some() && read(b"05").unwrap_err().is_corrupt());
     assert!(heir.view().damage().is_some());
-    let job = heir.freeze(Bytes::new());
+    let job = heir.freeze(Bytes::new(), &schema());
     assert!(keeper.run(job.unwrap()).unwrap_err().is_corrupt(), "it is not copied without what is damaged");
 }
 
@@ -270,8 +272,8 @@ fn files(disk: &MemDisk) -> usize {
     disk.list("tables").unwrap().len()
 }
 
-fn schema() -> Schema {
-    Schema {
+fn schema() -> Arc<Schema> {
+    Arc::new(Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
@@ -287,5 +289,5 @@ fn schema() -> Schema {
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
-    }
+    })
 }

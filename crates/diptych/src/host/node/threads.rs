@@ -12,6 +12,7 @@ use node::read::Read;
 use store::log::{Log, LogReader, Record};
 use store::{Job, Keeper};
 
+use super::pace::Pacer;
 use super::pulse::Pulse;
 use super::shard::Arrival;
 use crate::host::inbox::Inbox;
@@ -60,6 +61,8 @@ pub struct LogThread {
     work: Arc<Inbox<LogWork>>,
     shard: Arc<Inbox<Arrival>>,
     pulse: Arc<Pulse>,
+    /// Hears how long syncs take.
+    pacer: Arc<Pacer>,
     /// Not appended yet.
     pending: Vec<Record>,
     /// Records synced since the start.
@@ -73,12 +76,19 @@ pub struct LogThread {
 
 impl LogThread {
     /// Takes from `work`, tells `shard`.
-    pub fn new(log: Log, work: Arc<Inbox<LogWork>>, shard: Arc<Inbox<Arrival>>, pulse: Arc<Pulse>) -> LogThread {
+    pub fn new(
+        log: Log,
+        work: Arc<Inbox<LogWork>>,
+        shard: Arc<Inbox<Arrival>>,
+        pulse: Arc<Pulse>,
+        pacer: Arc<Pacer>,
+    ) -> LogThread {
         LogThread {
             log,
             work,
             shard,
             pulse,
+            pacer,
             pending: Vec::new(),
             durable: 0,
             room: true,
@@ -138,7 +148,9 @@ impl LogThread {
         if let Err(error) = self.log.sync() {
             die(&format!("the log cannot be synced: {error}"));
         }
-        self.sync_time.record(begun.elapsed());
+        let took = begun.elapsed();
+        self.sync_time.record(took);
+        self.pacer.saw(took);
         let bytes = self.pending.drain(..appended).map(|record| record.body.len() as u64).sum();
         self.appended_bytes.increment(bytes);
         self.durable += appended as u64;
