@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Consistency, FamilyId};
+use crate::{Consistency, FamilyId, Timestamp};
 
 /// Rows from `start` up to, but without, `end`, by row key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,19 +67,29 @@ pub struct ColumnFilter<F = FamilyId> {
 pub struct ReadOptions<F = FamilyId> {
     /// Only these columns; empty is all.
     pub columns: Vec<ColumnFilter<F>>,
-    /// At most so many versions of a column; at least 1.
+    /// At most so many versions of a column, among those of the time that is asked for; at least 1.
     pub versions: u32,
     /// How new the answer must be.
     pub consistency: Consistency,
+    /// Only versions with this timestamp or a later one.
+    pub since: Option<Timestamp>,
+    /// Only versions with an earlier timestamp.
+    pub before: Option<Timestamp>,
 }
 
 impl<F> Default for ReadOptions<F> {
     fn default() -> Self {
-        ReadOptions { columns: Vec::new(), versions: 1, consistency: Consistency::default() }
+        let (columns, consistency) = (Vec::new(), Consistency::default());
+        ReadOptions { columns, versions: 1, consistency, since: None, before: None }
     }
 }
 
 impl ReadOptions {
+    /// Are versions of this time asked for?
+    pub fn wants_time(&self, timestamp: Timestamp) -> bool {
+        self.since.is_none_or(|since| since <= timestamp) && self.before.is_none_or(|before| timestamp < before)
+    }
+
     /// Is the column asked for?
     pub fn wants(&self, family: FamilyId, qualifier: &[u8]) -> bool {
         self.columns.is_empty()

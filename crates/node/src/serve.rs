@@ -340,5 +340,6 @@ pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> 
         .into_iter()
         .map(|column| Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier }))
         .collect::<Result<_, Refusal>>()?;
-    Ok(ReadOptions { columns, versions: options.versions.max(1), consistency: options.consistency })
+    let ReadOptions { versions, consistency, since, before, .. } = options;
+    Ok(ReadOptions { columns, versions: versions.max(1), consistency, since, before })
 }

@@ -195,18 +195,19 @@ fn next_row(
     sieve: &mut Sieve<'_>,
     options: &ReadOptions,
 ) -> Result<Vec<Cell>, Error> {
-    let mut cells = Vec::new();
+    let mut cells: Vec<Cell> = Vec::new();
+    let mut taken = 0;
     while let Some(parts) = merge.parts()? {
         if parts.row != escaped_row {
             break;
         }
-        let fate = sieve.judge(&parts);
-        if let (Fate::Lives, key::Scope::Cell { timestamp, .. }) = (fate, parts.scope)
-            && sieve.rank() <= options.versions
-        {
+        if let (Fate::Lives, key::Scope::Cell { timestamp, .. }) = (sieve.judge(&parts), parts.scope) {
+            // The newest of the column that lives is the first that it ranks.
+            taken = if sieve.rank() == 1 { 0 } else { taken };
             let qualifier = key::unescape(parts.qualifier);
-            if options.wants(parts.family, &qualifier) {
+            if taken < options.versions && options.wants_time(timestamp) && options.wants(parts.family, &qualifier) {
                 cells.push(Cell { family: parts.family, qualifier, timestamp, value: merge.value() });
+                taken += 1;
             }
         }
         merge.advance()?;

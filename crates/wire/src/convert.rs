@@ -293,6 +293,7 @@ fn options_from_proto(options: Option<v1::ReadOptions>) -> Result<ReadOptions<St
         columns: options.columns.into_iter().map(column).collect(),
         versions: options.versions.max(1),
         consistency,
+        ..ReadOptions::default()
     })
 }
 

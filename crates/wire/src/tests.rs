@@ -60,6 +60,7 @@ fn options() -> ReadOptions<String> {
         columns: vec![column(None), column(Some(Bytes::new()))],
         versions: 3,
         consistency: model::Consistency::Eventual { max_lag: Some(std::time::Duration::from_millis(5)) },
+        ..ReadOptions::default()
     }
 }
 

@@ -100,7 +100,12 @@ async fn write(
 pub async fn get(client: &Client, args: Get, out: &mut Output) -> Result<(), Failure> {
     let RowName { table, row } = args.at;
     let consistency = consistency(args.consistent)?;
-    let options = ReadOptions { columns: filters(args.columns.clone()), versions: args.versions, consistency };
+    let options = ReadOptions {
+        columns: filters(args.columns.clone()),
+        versions: args.versions,
+        consistency,
+        ..ReadOptions::default()
+    };
     let (found, from) = client.get_from(&table, row.clone(), options).await?;
     let Some(found) = found else {
         let row = printable(&row);
@@ -126,7 +131,12 @@ pub async fn scan(client: &Client, args: Scan, out: &mut Output) -> Result<(), F
     let range = prefix.intersect(&RowRange { start: args.start.unwrap_or_default(), end: args.end });
     let families = args.family.into_iter().map(|family| Column { family, qualifier: None });
     let consistency = consistency(args.consistent)?;
-    let options = ReadOptions { columns: filters(families.chain(args.column)), versions: args.versions, consistency };
+    let options = ReadOptions {
+        columns: filters(families.chain(args.column)),
+        versions: args.versions,
+        consistency,
+        ..ReadOptions::default()
+    };
     let mut rows = client.scan_from(&args.table, range, options, args.limit);
     let mut first = true;
     let mut oldest = None;

@@ -251,6 +251,7 @@ impl Query {
             columns: columns.collect::<Result<_, _>>()?,
             versions: u32::try_from(versions).unwrap_or(u32::MAX),
             consistency: self.consistency()?,
+            ..ReadOptions::default()
         })
     }
 

@@ -52,6 +52,7 @@ pub async fn get_cell(
         columns: vec![ColumnFilter { family, qualifier: Some(qualifier) }],
         versions: 1,
         consistency: query.consistency()?,
+        ..ReadOptions::default()
     };
     let (found, from) = client.get_from(table, row, options).await?;
     let Some(cell) = found.and_then(|row| row.cells.into_iter().next()) else {

@@ -66,6 +66,28 @@ fn a_reader_gets_as_many_versions_as_it_asks_for() {
     assert_eq!(read(&tablet, 2), "b a");
 }
 
+/// Retention counts all versions, a reader only those of the time it asks for.
+#[test]
+fn a_reader_may_ask_for_a_time() {
+    let mut tablet = Tablet::new(TabletId(1));
+    for version in 1..=5 {
+        apply(&mut tablet, &[put(KEEP, version, "v"), put(TWO, version, "v")]);
+    }
+    let seen = |since: Option<i64>, before: Option<i64>, versions| {
+        let (since, before) = (since.map(Timestamp), before.map(Timestamp));
+        let options = ReadOptions { since, before, versions, ..ReadOptions::default() };
+        let row = tablet.view().row(b"r", &options, &schema(), NOW).unwrap();
+        let version = |cell: &Cell| (cell.family.0, cell.timestamp.0);
+        row.map(|row| row.cells.iter().map(version).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(seen(None, None, 1), [(1, 5), (2, 5)]);
+    assert_eq!(seen(Some(4), None, 9), [(1, 5), (1, 4), (2, 5), (2, 4)]);
+    assert_eq!(seen(Some(2), Some(5), 1), [(1, 4), (2, 4)]);
+    assert_eq!(seen(Some(2), Some(5), 2), [(1, 4), (1, 3), (2, 4)]);
+    assert_eq!(seen(None, Some(4), 9), [(1, 3), (1, 2), (1, 1)]);
+    assert_eq!(seen(Some(6), None, 9), []);
+}
+
 /// A dropped family is gone; one that this node has not heard of yet is not.
 #[test]
 fn families_are_those_of_the_schema_and_those_to_come() {
