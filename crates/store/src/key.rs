@@ -69,6 +69,11 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    /// How long the part of its key is that all keys of its column begin with.
+    pub fn column_len(&self) -> usize {
+        self.row.len() + 1 + size_of::<FamilyId>() + 1 + self.qualifier.len()
+    }
+
     /// Reads a key; `None` if it is none.
     pub fn parse(key: &'a [u8]) -> Option<Parts<'a>> {
         let (row, rest) = split_escaped(key)?;
@@ -153,8 +158,49 @@ pub fn push_row(row: &[u8], key: &mut Vec<u8>) {
 /// After the last possible key of a row, and before the first of the next one.
 pub fn row_end(row: &[u8]) -> Vec<u8> {
     let mut key = row_start(row);
-    *key.last_mut().expect("an escaped row has an end") += 1;
+    pass(&mut key);
     key
+}
+
+/// Turns what all keys of a row or a column begin with (it ends with an escaped string) into what comes after them.
+pub fn pass(prefix: &mut [u8]) {
+    *prefix.last_mut().expect("an escaped string has an end") += 1;
+}
+
+/// Where deletions of a row lie: from and up to, of what follows the escaped row.
+pub fn row_deletions() -> [Vec<u8>; 2] {
+    [vec![WHOLE], vec![INNER]]
+}
+
+/// Likewise, everything of a family.
+pub fn family_span(family: FamilyId) -> [Vec<u8>; 2] {
+    [WHOLE, INNER + 1].map(|level| family_level(family, level))
+}
+
+/// Likewise, deletions of the whole family.
+pub fn family_deletions(family: FamilyId) -> [Vec<u8>; 2] {
+    [WHOLE, INNER].map(|level| family_level(family, level))
+}
+
+/// Likewise, everything of a column.
+pub fn column_span(family: FamilyId, qualifier: &[u8]) -> [Vec<u8>; 2] {
+    let mut start = family_level(family, INNER);
+    escape(qualifier, &mut start);
+    let mut end = start.clone();
+    pass(&mut end);
+    [start, end]
+}
+
+fn family_level(family: FamilyId, level: u8) -> Vec<u8> {
+    let mut key = Vec::new();
+    push_family(family, level, &mut key);
+    key
+}
+
+/// Makes what all keys of a column begin with the first possible key of its versions of this time or an earlier one.
+pub fn push_time(key: &mut Vec<u8>, timestamp: Timestamp) {
+    key.push(INNER);
+    key.extend_from_slice(&(!(timestamp.0 as u64 ^ (1 << 63))).to_be_bytes());
 }
 
 /// The escaped row of a key, with its end; `None` if it is no key.
@@ -201,6 +247,11 @@ pub fn row_upto(key: &[u8]) -> Bytes {
     }
 }
 
+/// Is this the escaped form, with its end, of that string? Maybe not, if it has a zero.
+pub fn is_escaped_of(escaped: &[u8], plain: &[u8]) -> bool {
+    escaped.strip_suffix(&END) == Some(plain) && !plain.contains(&0)
+}
+
 fn escape(plain: &[u8], key: &mut Vec<u8>) {
     let mut rest = plain;
     while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
@@ -233,8 +284,7 @@ fn push_family(family: FamilyId, level: u8, key: &mut Vec<u8>) {
 
 fn push_cell(qualifier: &[u8], timestamp: Timestamp, key: &mut Vec<u8>) {
     escape(qualifier, key);
-    key.push(INNER);
-    key.extend_from_slice(&(!(timestamp.0 as u64 ^ (1 << 63))).to_be_bytes());
+    push_time(key, timestamp);
 }
 
 fn seq_of(tail: &[u8; TAIL]) -> Seq {

@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod memtable;
 pub mod merge;
 mod output;
+mod reads;
 pub mod scrub;
 pub mod sstable;
 pub mod tablet;

@@ -86,6 +86,15 @@ impl Memtable {
         }
     }
 
+    /// Has it a key from `start` on and before `end`?
+    pub(crate) fn holds(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let sorted = self.0.read();
+        match end {
+            Some(end) => sorted.tree.holds(start, end),
+            None => sorted.tree.first_from(start).is_some(),
+        }
+    }
+
     /// Bytes of memory that it takes.
     pub fn weight(&self) -> usize {
         self.0.read().tree.taken()

@@ -16,59 +16,105 @@
 //! tablet's oldest table, deletions stay ([`Fate::Deletes`]), and what retention gave up leaves a deletion
 //! ([`Fate::GivenUp`]), lest older changes of the same version come to light again.
 
+mod run;
+mod sieve;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use model::{Bytes, FamilyId, Lsn, Retention, Schema, Timestamp};
+use model::{Bytes, Lsn};
 
+use self::run::Run;
+pub use self::sieve::{Fate, Sieve};
 use crate::Error;
-use crate::key::{Parts, Scope, Seq};
+use crate::key::Parts;
 use crate::memtable::{MemoryCursor, Memtable};
-use crate::sstable::{Purpose, Table, TableCursor};
+use crate::sstable::{Purpose, Table};
 
 /// One of the things that are merged.
 enum Source {
-    /// With where it ends.
-    Memory(MemoryCursor, Option<Vec<u8>>),
-    Table(TableCursor),
+    Memory(MemoryCursor),
+    Run(Run),
 }
 
 impl Source {
     fn key(&self) -> Option<&[u8]> {
         match self {
-            Source::Memory(cursor, _) => cursor.key(),
-            Source::Table(cursor) => cursor.key(),
+            Source::Memory(cursor) => cursor.key(),
+            Source::Run(run) => run.key(),
         }
     }
 
     fn value(&self) -> Bytes {
         match self {
-            Source::Memory(cursor, _) => cursor.value(),
-            Source::Table(cursor) => cursor.value(),
+            Source::Memory(cursor) => cursor.value(),
+            Source::Run(run) => run.value(),
+        }
+    }
+
+    fn value_ref(&self) -> &[u8] {
+        match self {
+            Source::Memory(cursor) => cursor.value_ref(),
+            Source::Run(run) => run.value_ref(),
         }
     }
 
     /// For messages.
     fn origin(&self) -> &str {
         match self {
-            Source::Memory(..) => "memory",
-            Source::Table(cursor) => cursor.path(),
+            Source::Memory(_) => "memory",
+            Source::Run(run) => run.path(),
         }
     }
 
-    fn advance(&mut self) -> Result<(), Error> {
+    fn seek(&mut self, target: &[u8], end: Option<&[u8]>) -> Result<(), Error> {
         match self {
-            Source::Memory(cursor, end) => cursor.advance(end.as_deref()),
-            Source::Table(cursor) => cursor.advance()?,
+            Source::Memory(cursor) => cursor.seek(target, end),
+            Source::Run(run) => run.seek(target, end)?,
+        }
+        Ok(())
+    }
+
+    fn seek_before(&mut self, target: Option<&[u8]>, start: &[u8]) -> Result<(), Error> {
+        match self {
+            Source::Memory(cursor) => cursor.seek_before(target, start),
+            Source::Run(run) => run.seek_before(target, start)?,
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, end: Option<&[u8]>) -> Result<(), Error> {
+        match self {
+            Source::Memory(cursor) => cursor.advance(end),
+            Source::Run(run) => run.advance(end)?,
+        }
+        Ok(())
+    }
+
+    fn retreat(&mut self, start: &[u8]) -> Result<(), Error> {
+        match self {
+            Source::Memory(cursor) => cursor.retreat(start),
+            Source::Run(run) => run.retreat(start)?,
         }
         Ok(())
     }
 }
 
-/// All entries of some memtables and tables, in key order. Stands on an entry, or is at the end.
+/// All entries of some memtables and tables, in key order or against it. Stands on an entry, or is at the end. What several
+/// have of the same key comes once: the deletion of a row lies in the tables of all its locality groups.
+///
+/// Sources stand in a sorted list, so that a step costs one comparison as long as neighbours come from the same place,
+/// and else about as many as in a heap; what moves are numbers.
 #[derive(Default)]
 pub struct Merge {
-    /// By the key they stand on, the greatest first; none is at its end.
     sources: Vec<Source>,
+    /// Which of them stand on an entry; the last one's comes first of all.
+    order: Vec<usize>,
+    /// The last two stand on the same key.
+    tied: bool,
+    backwards: bool,
+    /// Where it ends: entries beyond are not wanted, and may come or not. Nowhere without it.
+    edge: Option<Vec<u8>>,
 }
 
 impl Merge {
@@ -76,171 +122,167 @@ impl Merge {
     pub fn add_memtable(&mut self, memtable: Arc<Memtable>, at: Lsn, start: &[u8], end: Option<Vec<u8>>) {
         let mut cursor = MemoryCursor::new(memtable, at);
         cursor.seek(start, end.as_deref());
-        self.insert(Source::Memory(cursor, end));
+        self.edge = end;
+        self.sources.push(Source::Memory(cursor));
+        self.insert(self.sources.len() - 1);
     }
 
     /// Adds a table, from `start` on.
     pub fn add_table(&mut self, table: Arc<Table>, start: &[u8], purpose: Purpose) -> Result<(), Error> {
-        self.insert(Source::Table(TableCursor::new(table, start, purpose)?));
+        let mut run = Run::new(vec![table], purpose)?;
+        run.seek(start, self.edge.as_deref())?;
+        self.sources.push(Source::Run(run));
+        self.insert(self.sources.len() - 1);
         Ok(())
+    }
+
+    /// Adds a memtable as of `at`, not yet placed.
+    pub(crate) fn push_memtable(&mut self, memtable: Arc<Memtable>, at: Lsn) {
+        self.sources.push(Source::Memory(MemoryCursor::new(memtable, at)));
+    }
+
+    /// Adds tables that follow each other in key order, not yet placed.
+    pub(crate) fn push_run(&mut self, tables: Vec<Arc<Table>>, purpose: Purpose) -> Result<(), Error> {
+        self.sources.push(Source::Run(Run::new(tables, purpose)?));
+        Ok(())
+    }
+
+    /// How many sources were added.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Goes to the first key from `start` on, to go forwards from there up to `end`. Only the sources that `takes` says, by
+    /// their numbers, take part. Once it has been placed, it may be placed further on, not further back.
+    pub(crate) fn place(
+        &mut self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        mut takes: impl FnMut(usize) -> bool,
+    ) -> Result<(), Error> {
+        self.turn(false, end);
+        for number in (0..self.sources.len()).filter(|number| takes(*number)) {
+            self.sources[number].seek(start, end)?;
+            self.insert(number);
+        }
+        Ok(())
+    }
+
+    /// Goes to the last key before `end`, to go backwards from there as far as `start`.
+    pub(crate) fn place_before(&mut self, end: Option<&[u8]>, start: &[u8]) -> Result<(), Error> {
+        self.turn(true, Some(start));
+        for number in 0..self.sources.len() {
+            self.sources[number].seek_before(end, start)?;
+            self.insert(number);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, backwards: bool, edge: Option<&[u8]>) {
+        self.order.clear();
+        (self.tied, self.backwards, self.edge) = (false, backwards, edge.map(<[u8]>::to_vec));
     }
 
     /// Key of the entry it stands on.
     pub fn key(&self) -> Option<&[u8]> {
-        self.sources.last().and_then(Source::key)
+        self.order.last().and_then(|&first| self.sources[first].key())
     }
 
     /// What the key of the entry it stands on says.
     pub fn parts(&self) -> Result<Option<Parts<'_>>, Error> {
-        let Some(source) = self.sources.last() else { return Ok(None) };
+        let Some(&first) = self.order.last() else { return Ok(None) };
+        let source = &self.sources[first];
         let parts = source.key().and_then(Parts::parse);
         parts.map(Some).ok_or_else(|| Error::corrupt(source.origin(), 0, "a key does not decode"))
     }
 
     /// Value of the entry it stands on; empty at the end.
     pub fn value(&self) -> Bytes {
-        self.sources.last().map(Source::value).unwrap_or_default()
+        self.order.last().map(|&first| self.sources[first].value()).unwrap_or_default()
     }
 
-    /// Goes on by one entry.
+    /// As [`Merge::value`], for those who do not keep it.
+    pub fn value_ref(&self) -> &[u8] {
+        self.order.last().map(|&first| self.sources[first].value_ref()).unwrap_or_default()
+    }
+
+    /// Goes on by one entry, in its direction.
     pub fn advance(&mut self) -> Result<(), Error> {
-        let Some(first) = self.sources.last_mut() else { return Ok(()) };
-        first.advance()?;
-        // Mostly it stays the first: neighbours come from the same place.
-        let stays = match (self.key(), self.sources.iter().rev().nth(1).and_then(Source::key)) {
-            (Some(key), Some(next)) => key <= next,
-            (key, _) => key.is_some(),
-        };
-        if !stays {
-            let source = self.sources.pop().expect("it was just advanced");
-            self.insert(source);
+        loop {
+            let Some(&first) = self.order.last() else { return Ok(()) };
+            let more = self.tied;
+            let (source, edge) = (&mut self.sources[first], self.edge.as_deref());
+            match self.backwards {
+                false => source.advance(edge)?,
+                true => source.retreat(edge.unwrap_or_default())?,
+            }
+            self.settle();
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on to the first key that is not below `target`; only forwards.
+    pub fn seek(&mut self, target: &[u8]) -> Result<(), Error> {
+        while let Some(&first) = self.order.last()
+            && self.sources[first].key().is_some_and(|key| key < target)
+        {
+            self.sources[first].seek(target, self.edge.as_deref())?;
+            self.settle();
         }
         Ok(())
     }
 
-    fn insert(&mut self, source: Source) {
-        if let Some(key) = source.key() {
-            let at = self.sources.partition_point(|other| other.key() > Some(key));
-            self.sources.insert(at, source);
+    /// Goes back to the last key that is below `target`; only backwards.
+    pub(crate) fn seek_back(&mut self, target: &[u8]) -> Result<(), Error> {
+        while let Some(&first) = self.order.last()
+            && self.sources[first].key().is_some_and(|key| key >= target)
+        {
+            self.sources[first].seek_before(Some(target), self.edge.as_deref().unwrap_or_default())?;
+            self.settle();
         }
-    }
-}
-
-/// What becomes of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// A version that readers see.
-    Lives,
-    /// A deletion that may still cover what is older than all that was merged.
-    Deletes,
-    /// A version that retention gave up.
-    GivenUp,
-    /// Covered by something newer, or of a dropped family.
-    Gone,
-}
-
-/// Tells the fate of entries that come in key order.
-pub struct Sieve<'a> {
-    schema: &'a Schema,
-    now: Timestamp,
-    /// Escaped row of the last key; all its changes up to `row_deleted` are covered. And so on, inwards.
-    row: Vec<u8>,
-    row_deleted: Seq,
-    family: Option<FamilyId>,
-    /// `None` if the family was dropped.
-    retention: Option<&'a Retention>,
-    family_deleted: Seq,
-    qualifier: Option<Vec<u8>>,
-    column_deleted: Seq,
-    timestamp: Option<Timestamp>,
-    /// Versions of the column that live so far.
-    rank: u32,
-}
-
-impl<'a> Sieve<'a> {
-    /// Before the first key; retention judges as of `now`.
-    pub fn new(schema: &'a Schema, now: Timestamp) -> Sieve<'a> {
-        Sieve {
-            schema,
-            now,
-            row: Vec::new(),
-            row_deleted: Seq::ZERO,
-            family: None,
-            retention: None,
-            family_deleted: Seq::ZERO,
-            qualifier: None,
-            column_deleted: Seq::ZERO,
-            timestamp: None,
-            rank: 0,
-        }
+        Ok(())
     }
 
-    /// How many versions of the last key's column live so far.
-    pub fn rank(&self) -> u32 {
-        self.rank
-    }
-
-    /// The fate of the entry with this key.
-    pub fn judge(&mut self, parts: &Parts<'_>) -> Fate {
-        self.enter(parts);
-        let deleted = match parts.scope {
-            Scope::Row => &mut self.row_deleted,
-            Scope::Family => &mut self.family_deleted,
-            Scope::Column => &mut self.column_deleted,
-            Scope::Cell { timestamp, sets } => return self.judge_cell(timestamp, sets, parts.seq),
-        };
-        let dropped = parts.scope != Scope::Row && self.retention.is_none();
-        if dropped || parts.seq <= *deleted {
-            return Fate::Gone;
-        }
-        *deleted = parts.seq;
-        Fate::Deletes
-    }
-
-    fn judge_cell(&mut self, timestamp: Timestamp, sets: bool, seq: Seq) -> Fate {
-        let superseded = self.timestamp.replace(timestamp) == Some(timestamp);
-        match self.retention {
-            Some(retention) if !superseded && seq > self.column_deleted => {
-                if !sets {
-                    Fate::Deletes
-                } else if retention.gives_up(self.rank, timestamp, self.now) {
-                    Fate::GivenUp
-                } else {
-                    self.rank += 1;
-                    Fate::Lives
-                }
+    /// The source that came first has moved: it finds its new place. Mostly that is the old one.
+    fn settle(&mut self) {
+        let Some(moved) = self.order.pop() else { return };
+        match (self.sources[moved].key(), self.order.last()) {
+            (Some(_), None) => {
+                self.order.push(moved);
+                self.tied = false;
             }
-            _ => Fate::Gone,
+            (Some(key), Some(&next)) => match self.compare(Some(key), self.sources[next].key()) {
+                Ordering::Greater => self.insert(moved),
+                order => {
+                    self.order.push(moved);
+                    self.tied = order == Ordering::Equal;
+                }
+            },
+            (None, _) => self.tie(),
         }
     }
 
-    /// Follows the key into its row, family and column. A deletion of the outer one holds for the inner one.
-    fn enter(&mut self, parts: &Parts<'_>) {
-        if self.row != parts.row {
-            self.row.clear();
-            self.row.extend_from_slice(parts.row);
-            self.row_deleted = Seq::ZERO;
-            self.family = None;
+    fn insert(&mut self, source: usize) {
+        if let Some(key) = self.sources[source].key() {
+            let later = |other: &usize| self.compare(self.sources[*other].key(), Some(key)) == Ordering::Greater;
+            let at = self.order.partition_point(later);
+            self.order.insert(at, source);
         }
-        if parts.scope != Scope::Row && self.family != Some(parts.family) {
-            self.family = Some(parts.family);
-            self.retention = match self.schema.family_by_id(parts.family) {
-                Some(family) => Some(&family.retention),
-                None if parts.family >= self.schema.next_family => Some(&Retention::Keep),
-                None => None,
-            };
-            self.family_deleted = self.row_deleted;
-            self.qualifier = None;
-        }
-        let in_column = matches!(parts.scope, Scope::Column | Scope::Cell { .. });
-        if in_column && self.qualifier.as_deref() != Some(parts.qualifier) {
-            let qualifier = self.qualifier.get_or_insert_default();
-            qualifier.clear();
-            qualifier.extend_from_slice(parts.qualifier);
-            self.column_deleted = self.family_deleted;
-            self.timestamp = None;
-            self.rank = 0;
-        }
+        self.tie();
+    }
+
+    fn tie(&mut self) {
+        self.tied = match self.order[..] {
+            [.., next, first] => self.sources[next].key() == self.sources[first].key(),
+            _ => false,
+        };
+    }
+
+    /// Which comes first.
+    fn compare(&self, a: Option<&[u8]>, b: Option<&[u8]>) -> Ordering {
+        if self.backwards { b.cmp(&a) } else { a.cmp(&b) }
     }
 }
 

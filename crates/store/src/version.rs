@@ -111,9 +111,4 @@ impl Version {
             sound.get(at).into_iter().chain(broken)
         })
     }
-
-    /// Tables that may have keys from `start` on and before `end`, as [`Run::overlapping`].
-    pub fn overlapping<'a>(&'a self, start: &'a [u8], end: Option<&'a [u8]>) -> impl Iterator<Item = &'a Arc<Table>> {
-        self.runs.iter().flat_map(move |run| run.overlapping(start, end))
-    }
 }

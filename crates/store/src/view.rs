@@ -12,12 +12,19 @@ use crate::Error;
 use crate::job::FileInfo;
 use crate::key;
 use crate::memtable::Memtable;
-use crate::merge::{Fate, Merge, Sieve};
-use crate::sstable::{Purpose, filter};
+use crate::merge::Merge;
+use crate::reads::{Met, Reader};
+use crate::sstable::{Purpose, Table, filter};
 use crate::version::Version;
 
 /// Bytes up to which a tablet is read to find its middle.
 const SMALL: u64 = 1 << 20;
+/// A page may look at so many times the bytes that it may have,
+const LOOK: u64 = 16;
+/// and always at so many.
+const LEAST_LOOK: u64 = 1 << 20;
+/// Entries up to which a row is read backwards as it is met; a larger one is read once more from its start.
+const MOST_MET: usize = 64;
 
 /// A tablet as of [`View::at`].
 #[derive(Clone)]
@@ -49,18 +56,53 @@ impl View {
         schema: &Schema,
         now: Timestamp,
     ) -> Result<Option<Row>, Error> {
-        let start = key::row_start(key);
-        let hash = filter::hash(&start);
-        let mut merge = self.memory(&start, Some(key::row_end(key)));
-        for table in self.version.for_row(&start).filter(|table| table.may_hold(&start, hash)) {
-            merge.add_table(table.clone(), &start, Purpose::Serve)?;
-        }
-        let cells = next_row(&mut merge, &start, &mut Sieve::new(schema, now), options)?;
+        let mut reader = Reader::of_row(options, schema, now);
+        let cells = self.read_row(&mut reader, &key::row_start(key))?;
         Ok((!cells.is_empty()).then(|| Row { key: Bytes::copy_from_slice(key), cells }))
     }
 
-    /// Rows of `range` in key order, until there are `rows` of them or they have `bytes`; at least one, if there is one.
-    /// Then the first key that was not looked at, if the range goes on. Retention judges as of `now`.
+    /// The rows with these keys, as [`View::row`] would give them. Costs less than one after the other, above all if they
+    /// lie near each other.
+    pub fn rows(
+        &self,
+        keys: &[Bytes],
+        options: &ReadOptions,
+        schema: &Schema,
+        now: Timestamp,
+    ) -> Result<Vec<Option<Row>>, Error> {
+        let mut sorted: Vec<usize> = (0..keys.len()).collect();
+        sorted.sort_by_key(|&at| &keys[at]);
+        let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Ok(Vec::new()) };
+        let (start, end) = (key::row_start(&keys[*first]), key::row_end(&keys[*last]));
+        let mut reader = Reader::of_rows(options, schema, now);
+        let mut merge = self.memory(&start, Some(&end));
+        let in_memory = merge.len();
+        let runs = self.runs(&start, Some(&end), &reader);
+        runs.iter().try_for_each(|tables| merge.push_run(tables.clone(), Purpose::Serve))?;
+        let mut rows: Vec<Option<Row>> = vec![None; keys.len()];
+        let mut before: Option<usize> = None;
+        for at in sorted {
+            let key = &keys[at];
+            rows[at] = match before.filter(|&before| keys[before] == *key) {
+                Some(before) => rows[before].clone(),
+                None => {
+                    let (start, end) = (key::row_start(key), key::row_end(key));
+                    let hash = filter::hash(&start);
+                    let holds = |tables: &Vec<Arc<Table>>| tables.iter().any(|table| table.may_hold(&start, hash));
+                    let takes = |n: usize| n.checked_sub(in_memory).is_none_or(|n| holds(&runs[n]));
+                    merge.place(&start, Some(&end), takes)?;
+                    let cells = reader.row(&mut merge, &start)?;
+                    (!cells.is_empty()).then(|| Row { key: key.clone(), cells })
+                }
+            };
+            before = Some(at);
+        }
+        Ok(rows)
+    }
+
+    /// Rows of `range` in key order, until there are `rows` of them or they have `bytes`, or much more than that was looked
+    /// at: of deleted rows there may be many. Then the first key that was not looked at, if the range goes on. Retention
+    /// judges as of `now`.
     pub fn scan(
         &self,
         range: &RowRange,
@@ -70,40 +112,75 @@ impl View {
         rows: u32,
         bytes: usize,
     ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
-        let range = range.intersect(&self.bounds);
-        let start = key::row_start(&range.start);
-        let end = range.end.as_ref().map(|end| key::row_start(end));
-        let mut merge = self.memory(&start, end.clone());
-        for table in self.version.overlapping(&start, end.as_deref()) {
-            if table.overlaps(&start, end.as_deref()) {
-                merge.add_table(table.clone(), &start, Purpose::Serve)?;
-            }
-        }
-        let mut sieve = Sieve::new(schema, now);
-        let (mut found, mut weight) = (Vec::new(), 0);
+        let (start, end) = self.edges(range);
+        let mut reader = Reader::of_rows(options, schema, now);
+        let mut merge = self.sources(&start, end.as_deref(), &reader)?;
+        merge.place(&start, end.as_deref(), |_| true)?;
+        let mut page = Page::new(rows, bytes);
+        let mut row = Vec::new();
         while let Some(parts) = merge.parts()? {
             if end.as_ref().is_some_and(|end| parts.row >= &end[..]) {
                 break;
             }
-            if found.len() >= rows.max(1) as usize || (weight >= bytes && !found.is_empty()) {
-                return Ok((found, Some(key::unescape(parts.row))));
+            if page.is_full(&reader) {
+                return Ok((page.rows, Some(key::unescape(parts.row))));
             }
-            let row = parts.row.to_vec();
-            let cells = next_row(&mut merge, &row, &mut sieve, options)?;
-            if !cells.is_empty() {
-                let row = Row { key: key::unescape(&row), cells };
-                weight += row.weight();
-                found.push(row);
-            }
+            row.clear();
+            row.extend_from_slice(parts.row);
+            let cells = reader.row(&mut merge, &row)?;
+            reader.leave(&mut merge, &row)?;
+            page.add(&row, cells);
         }
-        Ok((found, None))
+        Ok((page.rows, None))
     }
 
-    /// May reading this row touch a file?
+    /// The same from the end of the range on, the row with the greatest key first. The key with which it returns is that of
+    /// the last row that was looked at: those before it are still to come.
+    pub fn scan_back(
+        &self,
+        range: &RowRange,
+        options: &ReadOptions,
+        schema: &Schema,
+        now: Timestamp,
+        rows: u32,
+        bytes: usize,
+    ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
+        let (start, end) = self.edges(range);
+        let mut reader = Reader::of_rows(options, schema, now);
+        let mut merge = self.sources(&start, end.as_deref(), &reader)?;
+        merge.place_before(end.as_deref(), &start)?;
+        let mut page = Page::new(rows, bytes);
+        let (mut row, mut met) = (Vec::new(), Met::default());
+        while let Some(parts) = merge.parts()? {
+            if parts.row < &start[..] {
+                break;
+            }
+            if page.is_full(&reader) {
+                return Ok((page.rows, Some(key::unescape(&row))));
+            }
+            row.clear();
+            row.extend_from_slice(parts.row);
+            met.clear();
+            while let Some(key) = merge.key().filter(|key| met.len() < MOST_MET && key.starts_with(&row)) {
+                met.push(key, merge.value());
+                merge.advance()?;
+            }
+            let cells = if merge.key().is_some_and(|key| key.starts_with(&row)) {
+                merge.seek_back(&row)?;
+                self.read_row(&mut reader, &row)?
+            } else {
+                reader.row(&mut met, &row)?
+            };
+            page.add(&row, cells);
+        }
+        Ok((page.rows, None))
+    }
+
+    /// May reading this row touch a file? What is in the cache does not.
     pub fn touches_files(&self, key: &[u8]) -> bool {
         let start = key::row_start(key);
         let hash = filter::hash(&start);
-        self.version.for_row(&start).any(|table| table.may_hold(&start, hash))
+        self.version.for_row(&start).any(|table| table.may_hold(&start, hash) && !table.is_cached(&start, hash))
     }
 
     /// Has the tablet any file?
@@ -172,12 +249,84 @@ impl View {
         &self.version.note
     }
 
-    fn memory(&self, start: &[u8], end: Option<Vec<u8>>) -> Merge {
+    /// What is in memory of the keys from `start` on and before `end`, not yet placed.
+    fn memory(&self, start: &[u8], end: Option<&[u8]>) -> Merge {
         let mut merge = Merge::default();
-        for memtable in self.frozen.iter().chain([&self.live]) {
-            merge.add_memtable(memtable.clone(), self.at, start, end.clone());
+        for memtable in self.frozen.iter().chain([&self.live]).filter(|memtable| memtable.holds(start, end)) {
+            merge.push_memtable(memtable.clone(), self.at);
         }
         merge
+    }
+
+    /// Of each run the tables that may have what the reader wants of the keys from `start` on and before `end`.
+    fn runs(&self, start: &[u8], end: Option<&[u8]>, reader: &Reader<'_>) -> Vec<Vec<Arc<Table>>> {
+        let needed = |table: &&Arc<Table>| table.overlaps(start, end) && reader.needs(table);
+        let runs = self.version.runs().iter();
+        let tables = runs.map(|run| run.overlapping(start, end).filter(needed).cloned().collect::<Vec<_>>());
+        tables.filter(|tables| !tables.is_empty()).collect()
+    }
+
+    /// What is in memory, and those, not yet placed.
+    fn sources(&self, start: &[u8], end: Option<&[u8]>, reader: &Reader<'_>) -> Result<Merge, Error> {
+        let mut merge = self.memory(start, end);
+        for tables in self.runs(start, end, reader) {
+            merge.push_run(tables, Purpose::Serve)?;
+        }
+        Ok(merge)
+    }
+
+    /// What is left of the row with this escaped key.
+    pub(crate) fn read_row(&self, reader: &mut Reader<'_>, start: &[u8]) -> Result<Vec<Cell>, Error> {
+        let mut end = start.to_vec();
+        key::pass(&mut end);
+        let (hash, mut merge) = (filter::hash(start), self.memory(start, Some(&end)));
+        for table in self.version.for_row(start) {
+            if reader.needs_of_row(table, start, hash)? {
+                merge.push_run(vec![Arc::clone(table)], Purpose::Serve)?;
+            }
+        }
+        if merge.len() == 0 {
+            return Ok(Vec::new());
+        }
+        merge.place(start, Some(&end), |_| true)?;
+        reader.row(&mut merge, start)
+    }
+
+    /// Where the keys of its own rows within `range` begin and end.
+    fn edges(&self, range: &RowRange) -> (Vec<u8>, Option<Vec<u8>>) {
+        let range = range.intersect(&self.bounds);
+        (key::row_start(&range.start), range.end.as_ref().map(|end| key::row_start(end)))
+    }
+}
+
+/// Rows that a scan has found.
+struct Page {
+    rows: Vec<Row>,
+    weight: usize,
+    most_rows: usize,
+    most_bytes: usize,
+    any: bool,
+}
+
+impl Page {
+    fn new(rows: u32, bytes: usize) -> Page {
+        Page { rows: Vec::new(), weight: 0, most_rows: rows.max(1) as usize, most_bytes: bytes, any: false }
+    }
+
+    /// The row was looked at, and this is left of it.
+    fn add(&mut self, escaped_row: &[u8], cells: Vec<Cell>) {
+        self.any = true;
+        if !cells.is_empty() {
+            let row = Row { key: key::unescape(escaped_row), cells };
+            self.weight += row.weight();
+            self.rows.push(row);
+        }
+    }
+
+    fn is_full(&self, reader: &Reader<'_>) -> bool {
+        let found = self.rows.len() >= self.most_rows || (self.weight >= self.most_bytes && !self.rows.is_empty());
+        let most_looked = (self.most_bytes as u64).saturating_mul(LOOK).max(LEAST_LOOK);
+        found || (self.any && reader.looked() >= most_looked)
     }
 }
 
@@ -185,32 +334,4 @@ impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "View({} at {}, {} files to {})", self.tablet, self.at, self.version.tables().count(), self.flushed())
     }
-}
-
-/// Takes the entries of the row with this escaped key, on which `merge` stands if there are any, and returns what is
-/// left of them.
-fn next_row(
-    merge: &mut Merge,
-    escaped_row: &[u8],
-    sieve: &mut Sieve<'_>,
-    options: &ReadOptions,
-) -> Result<Vec<Cell>, Error> {
-    let mut cells: Vec<Cell> = Vec::new();
-    let mut taken = 0;
-    while let Some(parts) = merge.parts()? {
-        if parts.row != escaped_row {
-            break;
-        }
-        if let (Fate::Lives, key::Scope::Cell { timestamp, .. }) = (sieve.judge(&parts), parts.scope) {
-            // The newest of the column that lives is the first that it ranks.
-            taken = if sieve.rank() == 1 { 0 } else { taken };
-            let qualifier = key::unescape(parts.qualifier);
-            if taken < options.versions && options.wants_time(timestamp) && options.wants(parts.family, &qualifier) {
-                cells.push(Cell { family: parts.family, qualifier, timestamp, value: merge.value() });
-                taken += 1;
-            }
-        }
-        merge.advance()?;
-    }
-    Ok(cells)
 }

@@ -93,8 +93,8 @@ impl MemoryCursor {
         }
     }
 
-    /// The same, where it lies.
-    pub fn value_bytes(&self) -> &[u8] {
+    /// As [`MemoryCursor::value`], for those who do not keep it.
+    pub fn value_ref(&self) -> &[u8] {
         match self.taken.get(self.on).map(|taken| &taken.value) {
             Some(Kept::Here(place)) => &self.bytes[place.clone()],
             Some(Kept::Apart(value)) => value,
@@ -142,18 +142,23 @@ impl MemoryCursor {
             let mut window = Window::new(&mut self.taken, &mut self.bytes, self.at, self.at_once);
             let sorted = self.memtable.0.read();
             let mut place = sorted.tree.first_from(&from);
+            let mut high = std::mem::replace(&mut self.low, from);
+            high.clear();
             self.high = loop {
                 let Some((key, value)) = place.map(|place| sorted.tree.entry(place)) else { break None };
                 if end.is_some_and(|end| key >= end) {
-                    break Some(key.to_vec());
+                    high.extend_from_slice(key);
+                    break Some(high);
                 }
                 if window.take(key, value) {
-                    break Some([key, &[0]].concat());
+                    high.extend_from_slice(key);
+                    high.push(0);
+                    break Some(high);
                 }
                 place = place.and_then(|place| sorted.tree.after(place));
             };
             drop(sorted);
-            (self.low, self.on) = (from, 0);
+            self.on = 0;
             self.at_once = (self.at_once * 4).min(MOST_AT_ONCE);
         }
     }

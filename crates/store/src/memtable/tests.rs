@@ -102,6 +102,11 @@ fn a_tree_is_a_sorted_map() {
             assert_eq!(key(tree.first_from(&target)), next);
             let last = model((Bound::Unbounded, before)).next_back().map(|(key, _)| &key[..]);
             assert_eq!(key(tree.last_before(&target)), last);
+            let mut end = if random.chance(50) { make(&mut random, n) } else { target.clone() };
+            end.push(random.below(3) as u8);
+            let holds =
+                target < end && model((Bound::Included(target.clone()), Bound::Excluded(end.clone()))).count() > 0;
+            assert_eq!(target < end && tree.holds(&target, &end), holds);
         }
     }
 }
@@ -165,7 +170,7 @@ fn a_cursor_walks_what_was_there_in_any_direction() {
             let expected = on.and_then(|on| model.get(on));
             assert_eq!(cursor.key(), expected.map(|(key, _)| &key[..]));
             let value = expected.map(|(_, value)| value.clone()).unwrap_or_default();
-            assert_eq!(cursor.value_bytes(), value);
+            assert_eq!(cursor.value_ref(), value);
             assert_eq!(cursor.value(), value);
         }
     }

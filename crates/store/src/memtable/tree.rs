@@ -12,6 +12,8 @@
 //!
 //! Nothing is removed. Keys that come in order leave full nodes behind.
 
+use std::cmp::Ordering;
+
 use super::arena::{Address, Arena, Value};
 
 /// Keys of a node.
@@ -206,6 +208,21 @@ impl Tree {
         let within = slot < self.leaves[leaf as usize].slots.len;
         let place = if within { Place { leaf, slot: number(slot) } } else { next };
         (place.leaf != NOWHERE).then_some(place)
+    }
+
+    /// Has it a key from `start` on and before `end`? Mostly the prefixes tell, and no key is looked at.
+    pub fn holds(&self, start: &[u8], end: &[u8]) -> bool {
+        let (Some(any), Some((leaf, slot))) = (self.any, self.find(start)) else { return false };
+        let slots = &self.leaves[leaf as usize].slots;
+        let in_leaf = start.starts_with(&self.arena.key(any)[..self.shared]);
+        if in_leaf && slot < slots.len && end.get(..slots.skip) == start.get(..slots.skip) {
+            match slots.prefixes[slot].cmp(&prefix(end, slots.skip)) {
+                Ordering::Less => return true,
+                Ordering::Greater => return false,
+                Ordering::Equal => {}
+            }
+        }
+        self.first_from(start).is_some_and(|place| self.entry(place).0 < end)
     }
 
     /// Where the last entry is whose key is below the target; `None` if there is none.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use model::{Cell, Change, Family, Partition, ReadOptions, TableId, TabletId};
+use model::random::Random;
+use model::{Cell, Change, Family, FamilyId, Partition, ReadOptions, Retention, Schema, TableId, TabletId, Timestamp};
 
 use super::*;
+use crate::key::Seq;
 use crate::tablet::Tablet;
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -156,6 +158,54 @@ fn a_scan_stops_where_it_is_told_and_says_where_to_go_on() {
     assert_eq!(scan("c", None, 1, all), ("d".into(), None));
     assert_eq!(scan("e", None, 1, all), ("".into(), None));
     assert_eq!(scan("c", Some("a"), 1, all), ("".into(), None));
+}
+
+/// Of few sources or many, which may have the same keys: one sorted sequence, either way.
+#[test]
+fn many_sources_are_one_sequence() {
+    let mut random = Random::new(5);
+    for count in [1, 2, 3, 8, 50] {
+        let memtables: Vec<Arc<Memtable>> = (0..count).map(|_| Arc::default()).collect();
+        let mut all = std::collections::BTreeSet::new();
+        for _ in 0..1000 {
+            let (lsn, row) = (Lsn(random.between(1, 1000)), random.below(300).to_be_bytes());
+            // The deletion of a row lies in several tables.
+            for _ in 0..random.between(1, 4) {
+                random.pick(&memtables).unwrap().apply(lsn, &row, &[Change::DeleteRow], NOW);
+            }
+            all.insert(crate::key::of_change(&row, &Change::DeleteRow, Seq(lsn, 0), NOW));
+        }
+        let mut merge = Merge::default();
+        memtables.iter().for_each(|memtable| merge.push_memtable(Arc::clone(memtable), Lsn(1000)));
+        let walk = |merge: &mut Merge| {
+            let mut keys = Vec::new();
+            while let Some(key) = merge.key().map(Bytes::copy_from_slice) {
+                keys.push(key);
+                merge.advance().unwrap();
+            }
+            keys
+        };
+        merge.place(&[], None, |_| true).unwrap();
+        assert!(walk(&mut merge).iter().eq(&all));
+        merge.place_before(None, &[]).unwrap();
+        assert!(walk(&mut merge).iter().eq(all.iter().rev()));
+        for _ in 0..200 {
+            let [low, middle] =
+                [(); 2].map(|()| random.below(300).to_be_bytes()).map(|row| crate::key::row_start(&row));
+            let (low, middle) = (low.clone().min(middle.clone()), low.max(middle));
+            let steps = random.below(4);
+            merge.place(&low, None, |_| true).unwrap();
+            (0..steps).for_each(|_| merge.advance().unwrap());
+            let past = all.range(Bytes::from(low.clone())..).nth(steps as usize).cloned();
+            merge.seek(&middle).unwrap();
+            let next = past.and_then(|past| all.range(past.max(Bytes::from(middle.clone()))..).next());
+            assert_eq!(merge.key(), next.map(|key| &key[..]));
+            merge.place_before(Some(&middle), &[]).unwrap();
+            merge.seek_back(&low).unwrap();
+            let last = all.range(..Bytes::from(low)).next_back();
+            assert_eq!(merge.key(), last.map(|key| &key[..]));
+        }
+    }
 }
 
 const KEEP: FamilyId = FamilyId(1);
