@@ -36,6 +36,7 @@ build:
 
 test: tools lint
 	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
+	cargo nextest run --locked --package store --lib --features shuttle schedules
 
 lint: tools
 	cargo fmt --all -- --check

@@ -12,15 +12,16 @@
 
 mod arena;
 mod cursor;
+mod lock;
 mod tree;
 
 use std::fmt;
 
 use model::{Bytes, Change, Lsn, RowRange, Timestamp};
-use parking_lot::RwLock;
 
 use self::arena::Value;
 pub use self::cursor::MemoryCursor;
+use self::lock::RwLock;
 use self::tree::Tree;
 use crate::key::{self, Scope, Seq};
 
@@ -129,3 +130,6 @@ impl fmt::Debug for Memtable {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;

@@ -194,7 +194,8 @@ impl<'a> Reader<'a> {
         let too_new = before.is_some_and(|before| least >= before);
         // Retention that counts versions counts those too that are too new for the reader.
         let counts = |family: &model::Family| family.retention.counts();
-        !too_old && !(too_new && !self.schema.families.iter().any(counts))
+        let passed_over = too_old || (too_new && !self.schema.families.iter().any(counts));
+        !passed_over
     }
 
     /// What is left of the row with this escaped key, on whose first entry `entries` stands if it has any. Then they
