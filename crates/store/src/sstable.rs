@@ -37,6 +37,7 @@ use model::{Bytes, FamilyId, RowRange, Timestamp};
 
 use self::ahead::Ahead;
 pub use self::ahead::Purpose;
+use self::block::Payload;
 use self::cache::Charge;
 pub use self::cache::{Cache, Stats};
 pub use self::cursor::TableCursor;
@@ -99,7 +100,7 @@ struct Body {
 
 /// All data blocks, in order.
 struct Loaded {
-    payloads: Vec<Bytes>,
+    payloads: Vec<Payload>,
     _charge: Charge,
 }
 
@@ -162,12 +163,13 @@ impl Table {
         let mut payloads = Vec::with_capacity(frame.index.blocks() as usize);
         for group in 0..frame.index.len() {
             for place in frame.index.group(source, group, Purpose::Background)?.things() {
-                payloads.push(source.payload(*place, frame.dictionary.as_ref(), &mut ahead)?);
+                let walk = (Purpose::Background, &mut ahead);
+                payloads.push(source.block(*place, frame.dictionary.as_ref(), walk)?);
             }
         }
         frame.filter.load(source, &mut ahead)?;
         frame.index.load(source, &mut ahead)?;
-        let bytes = payloads.iter().map(|payload| payload.len() as u64).sum();
+        let bytes = payloads.iter().map(|payload| payload.weight() as u64).sum();
         let _charge = source.cache.count_loaded(bytes);
         let _ = self.body.loaded.set(Loaded { payloads, _charge });
         Ok(())
@@ -356,10 +358,10 @@ impl Body {
     }
 
     /// The payload of a data block of the group.
-    fn payload(&self, group: usize, blocks: &Group, at: usize, walk: (Purpose, &mut Ahead)) -> Result<Bytes, Error> {
+    fn payload(&self, group: usize, blocks: &Group, at: usize, walk: (Purpose, &mut Ahead)) -> Result<Payload, Error> {
         let (place, dictionary, (purpose, ahead)) = (blocks.things()[at], self.frame.dictionary.as_ref(), walk);
         if purpose == Purpose::Background {
-            return self.source.payload(place, dictionary, ahead);
+            return self.source.payload(place, dictionary, ahead).map(Payload::plain);
         }
         let loaded = self.loaded.get().and_then(|loaded| loaded.payloads.get(self.frame.index.before(group) + at));
         match loaded {

@@ -79,11 +79,6 @@ impl Ahead {
         self.last = place;
     }
 
-    /// Is the block among what was read ahead?
-    pub fn holds(&self, place: Place) -> bool {
-        self.held(place).is_some()
-    }
-
     fn held(&self, place: Place) -> Option<Bytes> {
         let from = usize::try_from(place.offset.checked_sub(self.offset)?).ok()?;
         let end = from.checked_add(place.len as usize).filter(|end| *end <= self.bytes.len())?;

@@ -17,6 +17,10 @@ use model::Bytes;
 /// A key is no longer: row and qualifier at their limits, with every byte of them escaped, and 19 + 13 bytes beside them.
 const MOST_KEY: usize = 64 << 10;
 const _: () = assert!(MOST_KEY > 2 * (model::limits::ROW_KEY + model::limits::QUALIFIER) + 40);
+/// What a prepared payload has behind its heads.
+const TRAILER: usize = 3 * 4;
+/// After so many bytes there is a restart: what a search has to walk through is a few lines of the processor's cache.
+const STRETCH: usize = 384;
 /// There are no more entries from one restart to the next.
 const MOST_BEHIND: usize = 64;
 
@@ -41,7 +45,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An empty one, with a restart at every `interval`th entry.
+    /// An empty one, with a restart at every `interval`th entry at least.
     pub fn new(interval: usize) -> Builder {
         Builder { payload: Vec::new(), restarts: Vec::new(), last: Vec::new(), since_restart: 0, interval }
     }
@@ -50,7 +54,8 @@ impl Builder {
     pub fn add(&mut self, key: &[u8], value: &[u8]) {
         assert!(self.is_empty() || self.last[..] < *key, "entries come in order");
         let mut shared = 0;
-        if self.restarts.is_empty() || self.since_restart == self.interval {
+        let far = |restart: &u32| self.payload.len() - *restart as usize >= STRETCH;
+        if self.since_restart == self.interval || self.restarts.last().is_none_or(far) {
             self.restarts.push(number(self.payload.len()));
             self.since_restart = 0;
         } else {
@@ -94,6 +99,67 @@ impl Builder {
     }
 }
 
+/// A payload, as it lies in the file or prepared to be searched often.
+///
+/// ```text
+///   prepared:  payload | head u64 * n | n u32 | shared u32 | length of the payload u32
+/// ```
+///
+/// A head is what eight bytes of a restart's key are as a number, after the `shared` ones that all of them begin with. They lie
+/// close together, where the keys do not.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    bytes: Bytes,
+    prepared: bool,
+}
+
+impl Payload {
+    /// As it lies in the file.
+    pub fn plain(bytes: Bytes) -> Payload {
+        Payload { bytes, prepared: false }
+    }
+
+    /// Prepares it.
+    pub fn prepare(mut bytes: Vec<u8>) -> Result<Payload, Malformed> {
+        let mut cursor = Cursor::default();
+        // The cursor does not outlive this, so the bytes are ours alone again.
+        let plain = Bytes::from(std::mem::take(&mut bytes));
+        cursor.enter(Payload::plain(plain.clone()))?;
+        let (len, restarts) = (plain.len(), cursor.restarts);
+        let mut heads = Vec::with_capacity(restarts);
+        let mut shared = 0;
+        if let Some(last) = restarts.checked_sub(1) {
+            shared = common(cursor.restart_key(0)?, cursor.restart_key(last)?);
+            for restart in 0..restarts {
+                heads.push(head(cursor.restart_key(restart)?.get(shared..).unwrap_or_default()));
+            }
+        }
+        drop(cursor);
+        let mut bytes = Vec::from(plain);
+        bytes.reserve_exact(8 * restarts + TRAILER);
+        heads.iter().for_each(|head| bytes.extend_from_slice(&head.to_le_bytes()));
+        [restarts, shared, len].iter().for_each(|size| bytes.extend_from_slice(&number(*size).to_le_bytes()));
+        Ok(Payload { bytes: Bytes::from(bytes), prepared: true })
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The first eight bytes, so that what is less as a number is less as bytes.
+pub fn head(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => {
+            let mut first = [0; 8];
+            first[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(first)
+        }
+    }
+}
+
 /// Walks the entries of a payload, both ways. Stands on an entry, or is off one of the ends.
 #[derive(Default)]
 pub struct Cursor {
@@ -101,6 +167,8 @@ pub struct Cursor {
     /// Where the entries end and the restarts begin.
     entries_end: usize,
     restarts: usize,
+    /// Where the heads begin, if it is prepared, and the bytes that all keys begin with.
+    heads: Option<(usize, usize)>,
     /// Where the entry that it stands on begins, and where the one after it does.
     at: usize,
     next: usize,
@@ -131,17 +199,26 @@ impl Cursor {
     /// Goes to the first entry.
     pub fn new(payload: Bytes) -> Result<Cursor, Malformed> {
         let mut cursor = Cursor::default();
-        cursor.enter(payload)?;
+        cursor.enter(Payload::plain(payload))?;
         cursor.advance()?;
         Ok(cursor)
     }
 
     /// Goes before the first entry of another payload.
-    pub fn enter(&mut self, payload: Bytes) -> Result<(), Malformed> {
+    pub fn enter(&mut self, Payload { bytes: payload, prepared }: Payload) -> Result<(), Malformed> {
         let wrong = Malformed("a block's restarts do not fit it");
-        let (rest, count) = payload.split_last_chunk().ok_or(wrong)?;
-        let restarts = u32::from_le_bytes(*count) as usize;
-        let entries_end = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len)).ok_or(wrong)?;
+        let (rest, last) = payload.split_last_chunk().ok_or(wrong)?;
+        let mut restarts = u32::from_le_bytes(*last) as usize;
+        let mut rest = rest.len();
+        self.heads = None;
+        if prepared {
+            let (_, trailer) = payload.split_last_chunk::<TRAILER>().ok_or(wrong)?;
+            let numbers = trailer.as_chunks::<4>().0;
+            let [count, shared, len] = [0, 1, 2].map(|at| u32::from_le_bytes(numbers[at]) as usize);
+            (restarts, rest) = (count, len.checked_sub(4).ok_or(wrong)?);
+            self.heads = Some((len, shared));
+        }
+        let entries_end = restarts.checked_mul(4).and_then(|len| rest.checked_sub(len)).ok_or(wrong)?;
         if (restarts == 0) != (entries_end == 0) {
             return Err(wrong);
         }
@@ -174,6 +251,20 @@ impl Cursor {
     /// How many restarts have keys below `target`, if the first `low` do.
     fn restarts_below(&self, mut low: usize, target: &[u8]) -> Result<usize, Malformed> {
         let mut high = self.restarts;
+        if let Some((heads, shared)) = self.heads.filter(|_| low < high) {
+            let beginning = self.restart_key(0)?.get(..shared).unwrap_or_default();
+            let same = common(beginning, target);
+            if same < beginning.len() {
+                let below = target.get(same).is_none_or(|byte| *byte < beginning[same]);
+                return Ok(if below { low } else { high });
+            }
+            let heads = self.payload.get(heads..heads + 8 * high).unwrap_or_default().as_chunks::<8>().0;
+            let wanted = head(&target[same..]);
+            low = low.max(heads.partition_point(|head| u64::from_le_bytes(*head) < wanted));
+            high = high.min(
+                low + heads.get(low..).unwrap_or_default().partition_point(|head| u64::from_le_bytes(*head) == wanted),
+            );
+        }
         while low < high {
             let middle = low + (high - low) / 2;
             if self.restart_key(middle)? < target {
@@ -220,6 +311,7 @@ impl Cursor {
             }
             if found {
                 self.key.clear();
+                self.key.reserve(entry.shared + entry.rest.len());
                 self.key.extend_from_slice(&target[..entry.shared]);
                 self.stand_on(at, entry);
                 return Ok(());
@@ -419,13 +511,18 @@ mod tests {
     fn a_seek_finds_the_first_that_is_not_below() {
         for (count, interval) in [(1, 16), (16, 16), (17, 16), (200, 16), (50, 1)] {
             let keys = keys(count);
-            let mut cursor = Cursor::new(block(count, interval)).unwrap();
-            for n in 0..count * 3 + 2 {
-                let target = format!("row{n:05}");
-                cursor.seek(target.as_bytes()).unwrap();
-                let expected = keys.iter().find(|key| **key >= target);
-                assert_eq!(cursor.key(), expected.map(|key| key.as_bytes()));
-                assert!(expected.is_none_or(|key| cursor.value() == key.as_bytes()));
+            let plain = block(count, interval);
+            for payload in [Payload::prepare(plain.to_vec()).unwrap(), Payload::plain(plain)] {
+                let mut cursor = Cursor::default();
+                cursor.enter(payload).unwrap();
+                for target in
+                    (0..count * 3 + 2).map(|n| format!("row{n:05}")).chain(["", "q", "s", "ro"].map(String::from))
+                {
+                    cursor.seek(target.as_bytes()).unwrap();
+                    let expected = keys.iter().find(|key| **key >= target);
+                    assert_eq!(cursor.key(), expected.map(|key| key.as_bytes()));
+                    assert!(expected.is_none_or(|key| cursor.value() == key.as_bytes()));
+                }
             }
         }
     }
@@ -438,7 +535,15 @@ mod tests {
             for byte in [0, 1, 0x7f, 0x80, 0xff, good[at] ^ 1] {
                 let mut bad = good.to_vec();
                 bad[at] = byte;
+                if let Ok(payload) = Payload::prepare(bad.clone()) {
+                    let mut cursor = Cursor::default();
+                    cursor.enter(payload).unwrap();
+                    let _ = cursor.seek(b"row00050");
+                    let _ = cursor.seek_on(b"row00060");
+                }
                 let Ok(mut cursor) = Cursor::new(Bytes::from(bad)) else { continue };
+                let _ = cursor.seek(b"row00050");
+                while cursor.key().is_some() && cursor.retreat().is_ok() {}
                 let _ = cursor.seek(b"row00050");
                 while cursor.key().is_some() && cursor.advance().is_ok() {}
             }

@@ -21,6 +21,7 @@ use model::Bytes;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{OptionsBuilder, Weighter, sync};
 
+use super::block::Payload;
 use super::index::Group;
 
 /// Of so many parts, each with a lock of its own. A number of its own accord, so that every machine does the same.
@@ -44,8 +45,10 @@ struct Weigh;
 /// What is kept.
 #[derive(Clone)]
 enum Held {
-    /// Of a data block, or a piece of a filter.
-    Payload(Bytes),
+    /// A data block.
+    Block(Payload),
+    /// A piece of a filter.
+    Piece(Bytes),
     /// A part of an index.
     Group(Arc<Group>),
 }
@@ -53,7 +56,8 @@ enum Held {
 impl Weighter<Key, Held> for Weigh {
     fn weight(&self, _: &Key, held: &Held) -> u64 {
         let bytes = match held {
-            Held::Payload(payload) => payload.len(),
+            Held::Block(block) => block.weight(),
+            Held::Piece(piece) => piece.len(),
             Held::Group(group) => group.weight(),
         };
         bytes as u64 + BESIDE
@@ -161,28 +165,28 @@ impl Cache {
         self.next_table.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The payload at this offset of the table's file, if it is here. It counts as a read.
-    pub(super) fn get(&self, table: u64, offset: u64) -> Option<Bytes> {
-        match self.find(Key(table, offset)) {
-            Some(Held::Payload(payload)) => Some(payload),
+    /// The data block at this offset of the table's file, if it is here. It counts as a read, as do the next two.
+    pub(super) fn get(&self, table: u64, offset: u64) -> Option<Payload> {
+        match self.find(Key(table, offset), true)? {
+            Held::Block(block) => Some(block),
             _ => None,
         }
     }
 
-    /// The part of the index at this offset, if it is here. It counts as a read.
+    /// The piece of a filter.
+    pub(super) fn get_piece(&self, table: u64, offset: u64) -> Option<Bytes> {
+        match self.find(Key(table, offset), true)? {
+            Held::Piece(piece) => Some(piece),
+            _ => None,
+        }
+    }
+
+    /// The part of an index.
     pub(super) fn get_group(&self, table: u64, offset: u64) -> Option<Arc<Group>> {
-        match self.find(Key(table, offset)) {
-            Some(Held::Group(group)) => Some(group),
+        match self.find(Key(table, offset), true)? {
+            Held::Group(group) => Some(group),
             _ => None,
         }
-    }
-
-    fn find(&self, key: Key) -> Option<Held> {
-        let found = self.blocks.as_ref().and_then(|blocks| blocks.get(&key));
-        let counts = &self.counts[(key.0 ^ (key.1 >> 12)) as usize % STRIPES];
-        let count = if found.is_some() { &counts.hits } else { &counts.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        found
     }
 
     /// Is it here? Nothing comes of the question; nor of the next two.
@@ -190,33 +194,52 @@ impl Cache {
         self.blocks.as_ref().is_some_and(|blocks| blocks.contains_key(&Key(table, offset)))
     }
 
-    /// See [`Cache::get`].
-    pub(super) fn peek(&self, table: u64, offset: u64) -> Option<Bytes> {
-        match self.blocks.as_ref()?.peek(&Key(table, offset))? {
-            Held::Payload(payload) => Some(payload),
-            Held::Group(_) => None,
+    /// The piece of a filter.
+    pub(super) fn peek_piece(&self, table: u64, offset: u64) -> Option<Bytes> {
+        match self.find(Key(table, offset), false)? {
+            Held::Piece(piece) => Some(piece),
+            _ => None,
         }
     }
 
-    /// See [`Cache::get_group`].
+    /// The part of an index.
     pub(super) fn peek_group(&self, table: u64, offset: u64) -> Option<Arc<Group>> {
-        match self.blocks.as_ref()?.peek(&Key(table, offset))? {
+        match self.find(Key(table, offset), false)? {
             Held::Group(group) => Some(group),
-            Held::Payload(_) => None,
+            _ => None,
         }
     }
 
-    /// Keeps a payload that was just read.
-    pub(super) fn insert(&self, table: u64, offset: u64, payload: &Bytes) {
-        if let Some(blocks) = &self.blocks {
-            blocks.insert(Key(table, offset), Held::Payload(payload.clone()));
+    fn find(&self, key: Key, counts: bool) -> Option<Held> {
+        let blocks = self.blocks.as_ref();
+        if !counts {
+            return blocks?.peek(&key);
         }
+        let found = blocks.and_then(|blocks| blocks.get(&key));
+        let counts = &self.counts[(key.0 ^ (key.1 >> 12)) as usize % STRIPES];
+        let count = if found.is_some() { &counts.hits } else { &counts.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Keeps a data block that was just read.
+    pub(super) fn insert(&self, table: u64, offset: u64, block: &Payload) {
+        self.keep(Key(table, offset), Held::Block(block.clone()));
+    }
+
+    /// Keeps a piece of a filter that was just read.
+    pub(super) fn insert_piece(&self, table: u64, offset: u64, piece: &Bytes) {
+        self.keep(Key(table, offset), Held::Piece(piece.clone()));
     }
 
     /// Keeps a part of an index that was just read.
     pub(super) fn insert_group(&self, table: u64, offset: u64, group: &Arc<Group>) {
+        self.keep(Key(table, offset), Held::Group(group.clone()));
+    }
+
+    fn keep(&self, key: Key, held: Held) {
         if let Some(blocks) = &self.blocks {
-            blocks.insert(Key(table, offset), Held::Group(group.clone()));
+            blocks.insert(key, held);
         }
     }
 

@@ -127,22 +127,45 @@ fn compressor(dictionary: Option<&[u8]>) -> Compressor<'static> {
     zstd
 }
 
-/// The payload of the block that was sealed for `offset`, and whether it is in the memory of `sealed`.
-pub fn unseal(sealed: &Bytes, offset: u64, dictionary: Option<&Dictionary>) -> Result<(Bytes, bool), Malformed> {
+/// The payload of the block that was sealed for `offset`.
+pub fn unseal(sealed: &Bytes, offset: u64, dictionary: Option<&Dictionary>) -> Result<Bytes, Malformed> {
+    match open(sealed, offset, dictionary)? {
+        Opened::There(len) => Ok(sealed.slice(..len)),
+        Opened::Made(payload) => Ok(Bytes::from(payload)),
+    }
+}
+
+/// As [`unseal`], in memory of its own.
+pub fn unseal_apart(sealed: &[u8], offset: u64, dictionary: Option<&Dictionary>) -> Result<Vec<u8>, Malformed> {
+    match open(sealed, offset, dictionary)? {
+        Opened::There(len) => Ok(sealed[..len].to_vec()),
+        Opened::Made(payload) => Ok(payload),
+    }
+}
+
+/// A payload: so many of the sealed bytes, or what was decompressed.
+enum Opened {
+    There(usize),
+    Made(Vec<u8>),
+}
+
+fn open(sealed: &[u8], offset: u64, dictionary: Option<&Dictionary>) -> Result<Opened, Malformed> {
     let (body, stored) = sealed.split_last_chunk().ok_or(Malformed("a block is too short"))?;
     if crc(&[body, &offset.to_le_bytes()]) != u32::from_le_bytes(*stored) {
         return Err(Malformed("a block's checksum is wrong"));
     }
     let (&codec, stored) = body.split_last().ok_or(Malformed("a block is too short"))?;
     if codec == AS_IT_IS {
-        return Ok((sealed.slice(..stored.len()), true));
+        return Ok(Opened::There(stored.len()));
     }
     let (len, compressed) = stored.split_first_chunk().ok_or(Malformed("a block is too short"))?;
     let len = u32::from_le_bytes(*len) as usize;
     if len > MOST_PAYLOAD || (codec == LZ4 && len > compressed.len().saturating_mul(MOST_LZ4)) {
         return Err(Malformed("a block says that it is larger than any"));
     }
-    let mut payload = vec![0; len];
+    // What prepares it adds to it.
+    let mut payload = Vec::with_capacity(len + len / 32 + 64);
+    payload.resize(len, 0);
     let got = match (codec, dictionary) {
         (LZ4, _) => lz4_flex::block::decompress_into(compressed, &mut payload).ok(),
         (ZSTD, _) => DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(&mut payload[..], compressed).ok()),
@@ -155,7 +178,7 @@ pub fn unseal(sealed: &Bytes, offset: u64, dictionary: Option<&Dictionary>) -> R
     if got != Some(len) {
         return Err(Malformed("a block does not decompress"));
     }
-    Ok((Bytes::from(payload), false))
+    Ok(Opened::Made(payload))
 }
 
 #[cfg(test)]
@@ -176,7 +199,7 @@ mod tests {
     fn a_block_in_another_place_is_not_the_block() {
         for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
             let sealed = sealed(Encoder::new(compression), &text(5000));
-            assert_eq!(unseal(&sealed, 100, None).unwrap().0, text(5000));
+            assert_eq!(unseal(&sealed, 100, None).unwrap(), text(5000));
             assert_eq!(unseal(&sealed, 101, None).unwrap_err(), Malformed("a block's checksum is wrong"));
         }
     }
@@ -188,7 +211,7 @@ mod tests {
         for compression in [Compression::Lz4, Compression::Zstd] {
             let sealed = sealed(Encoder::new(compression), &noise);
             assert_eq!(sealed.len(), noise.len() + SEAL);
-            assert_eq!(unseal(&sealed, 100, None).unwrap(), (Bytes::from(noise.clone()), true));
+            assert_eq!(unseal(&sealed, 100, None).unwrap(), noise);
         }
     }
 
@@ -198,7 +221,7 @@ mod tests {
         let sealed = sealed(Encoder::with_dictionary(&dictionary), &text(1000));
         assert!(sealed.len() < 100);
         let dictionary = Dictionary::new(&dictionary).unwrap();
-        assert_eq!(unseal(&sealed, 100, Some(&dictionary)).unwrap().0, text(1000));
+        assert_eq!(unseal(&sealed, 100, Some(&dictionary)).unwrap(), text(1000));
         assert!(unseal(&sealed, 100, None).is_err());
     }
 

@@ -7,7 +7,7 @@
 //!
 //! A search goes over the heads, which lie close together, and looks at keys only where those are the same.
 
-use super::block::{self, Malformed, common};
+use super::block::{self, Malformed, common, head};
 use model::Bytes;
 
 /// Things of kind `T` with their keys.
@@ -110,14 +110,6 @@ impl<T: Copy> Fences<T> {
         }
         low
     }
-}
-
-/// The first eight bytes, so that what is less as a number is less as bytes.
-fn head(bytes: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    let len = bytes.len().min(8);
-    first[..len].copy_from_slice(&bytes[..len]);
-    u64::from_be_bytes(first)
 }
 
 /// A short string that is not below `last`, and below `next`, which is above `last`.

@@ -79,7 +79,7 @@ impl Sieve {
                     Some(all) => Some(filter::line_holds(&all[line * LINE..], hash)),
                     None => {
                         let (place, line) = lines.place(line);
-                        let piece = source.cache.peek(source.number, place.offset)?;
+                        let piece = source.cache.peek_piece(source.number, place.offset)?;
                         Some(filter::line_holds(&piece[line * LINE..], hash))
                     }
                 }
@@ -92,11 +92,11 @@ impl Sieve {
         match self {
             Sieve::Lines(lines) if lines.lines.get().is_none() => {
                 let (place, line) = lines.place(lines.shape.line(hash));
-                let piece = match source.cache.get(source.number, place.offset) {
+                let piece = match source.cache.get_piece(source.number, place.offset) {
                     Some(piece) => piece,
                     None => {
                         let piece = lines.piece(source, place, &mut Ahead::default())?;
-                        source.cache.insert(source.number, place.offset, &piece);
+                        source.cache.insert_piece(source.number, place.offset, &piece);
                         piece
                     }
                 };

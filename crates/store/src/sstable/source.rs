@@ -6,7 +6,7 @@ use disk::File;
 use model::Bytes;
 
 use super::ahead::{Ahead, Purpose};
-use super::block::Malformed;
+use super::block::{Malformed, Payload};
 use super::cache::Cache;
 use super::codec::{self, Dictionary};
 use super::{Place, read};
@@ -25,25 +25,30 @@ impl Source {
     /// What was sealed there, from the file and nowhere else.
     pub fn payload(&self, place: Place, dictionary: Option<&Dictionary>, ahead: &mut Ahead) -> Result<Bytes, Error> {
         let sealed = ahead.read((&*self.file, &self.path), place, Purpose::Background)?;
-        let unsealed = codec::unseal(&sealed, place.offset, dictionary);
-        unsealed.map(|(payload, _)| payload).map_err(|malformed| self.corrupt(place, malformed))
+        codec::unseal(&sealed, place.offset, dictionary).map_err(|malformed| self.corrupt(place, malformed))
+    }
+
+    /// A data block, from the file, to be searched often.
+    pub fn block(
+        &self,
+        place: Place,
+        dictionary: Option<&Dictionary>,
+        (purpose, ahead): (Purpose, &mut Ahead),
+    ) -> Result<Payload, Error> {
+        let sealed = ahead.read((&*self.file, &self.path), place, purpose)?;
+        let payload = codec::unseal_apart(&sealed, place.offset, dictionary).and_then(Payload::prepare);
+        payload.map_err(|malformed| self.corrupt(place, malformed))
     }
 
     /// A data block, for a client: from the cache, which gets it if it was not there.
-    pub fn serve(&self, place: Place, dictionary: Option<&Dictionary>, ahead: &mut Ahead) -> Result<Bytes, Error> {
-        if let Some(payload) = self.cache.get(self.number, place.offset) {
+    pub fn serve(&self, place: Place, dictionary: Option<&Dictionary>, ahead: &mut Ahead) -> Result<Payload, Error> {
+        if let Some(block) = self.cache.get(self.number, place.offset) {
             ahead.pass(place);
-            return Ok(payload);
+            return Ok(block);
         }
-        let sealed = ahead.read((&*self.file, &self.path), place, Purpose::Serve)?;
-        let (mut payload, shares) =
-            codec::unseal(&sealed, place.offset, dictionary).map_err(|malformed| self.corrupt(place, malformed))?;
-        if shares && ahead.holds(place) {
-            // The cache would keep all that was read ahead for the sake of one block.
-            payload = Bytes::copy_from_slice(&payload);
-        }
-        self.cache.insert(self.number, place.offset, &payload);
-        Ok(payload)
+        let block = self.block(place, dictionary, (Purpose::Serve, ahead))?;
+        self.cache.insert(self.number, place.offset, &block);
+        Ok(block)
     }
 
     /// The bytes of `place` as they are.
