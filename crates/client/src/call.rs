@@ -60,7 +60,9 @@ impl Journey {
         let pause = match next {
             Next::Never => return Err(error),
             Next::AtOnce => Duration::ZERO,
-            Next::Later => client.pause(&mut self.course),
+            Next::Later => {
+                client.pause(&mut self.course) + error.refusal().map_or(Duration::ZERO, Refusal::retry_after)
+            }
         };
         if client.never_met(&error, self.begun) {
             return Err(error);
@@ -82,7 +84,7 @@ impl Client {
         table: &str,
         seek: Seek<'_>,
         course: Course,
-        ask: impl Fn(KvClient<Channel>, Route) -> F,
+        ask: impl Fn(KvClient<Channel>, &Place) -> F,
     ) -> Result<(T, Place), Error>
     where
         F: Future<Output = Result<T, Status>>,
@@ -93,7 +95,7 @@ impl Client {
                 match timeout_at(journey.deadline, self.place(table, seek, journey.course.detour)).await {
                     Ok(Ok(place)) => {
                         let kv = self.inner.channels.kv(&place.address)?;
-                        match timeout_at(journey.attempt_ends(Instant::now()), ask(kv, place.route)).await {
+                        match timeout_at(journey.attempt_ends(Instant::now()), ask(kv, &place)).await {
                             Ok(Ok(answer)) => return Ok((answer, place)),
                             Ok(Err(status)) => (Some(place.route), Error::from_status(&place.address, &status)),
                             Err(_) => (Some(place.route), journey.too_slow(&place.address)),
@@ -123,8 +125,8 @@ impl Client {
         let own = (request.sequence == 0).then(|| self.inner.sequences.open());
         let request = own.as_ref().map_or(request, |own| own.id);
         let row = mutation.row.clone();
-        let ask = |mut kv: KvClient<Channel>, route| {
-            let message = convert::mutate_request(table, Some(route), request, mutation.clone());
+        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+            let message = convert::mutate_request(table, Some(place.route), request, mutation.clone());
             async move { kv.mutate(message).await }
         };
         let (response, _) = self.routed(table, Seek::Row(&row), Course::default(), ask).await?;
@@ -138,8 +140,8 @@ impl Client {
         options: ReadOptions<String>,
     ) -> Result<(Option<NamedRow>, Option<Freshness>), Error> {
         let course = self.course(&options);
-        let ask = |mut kv: KvClient<Channel>, route| {
-            let message = convert::get_request(table, Some(route), row.clone(), options.clone());
+        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+            let message = convert::get_request(table, Some(place.route), row.clone(), options.clone());
             async move { kv.get(message).await }
         };
         let (response, _) = self.routed(table, Seek::Row(&row), course, ask).await?;

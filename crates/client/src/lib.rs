@@ -5,6 +5,7 @@
 //!     │          ▲ refusals, maps                │
 //!     ├── call: one operation, attempt by attempt┤
 //!     ├── scan: pages of all tablets, merged     ├──▶ nodes
+//!     ├── many: rows by their keys               │
 //!     ├── pipeline: many operations on a stream ─┘
 //!     └── master: the map, tables, status ──────────▶ any node's Admin service, or the process's own way
 //! ```
@@ -22,6 +23,7 @@
 mod call;
 mod channels;
 mod error;
+mod many;
 mod master;
 mod pipeline;
 mod routing;
@@ -50,6 +52,7 @@ use crate::routing::{Place, Routing, Seek};
 use crate::sequence::Sequences;
 
 pub use crate::error::Error;
+pub use crate::many::Found;
 pub use crate::master::Master;
 pub use crate::pipeline::{Pending, Pipeline};
 pub use crate::scan::{Rows, RowsFrom};
@@ -164,15 +167,16 @@ impl Client {
     }
 
     /// Carries out an operation as a gateway does for others. A write that has no request id (sequence 0) gets one.
-    /// Not for scans: they are [`Client::scan`].
+    /// Not for several rows: they are [`Client::scan`] and [`Client::get_many`].
     pub async fn execute(&self, table: &str, operation: Operation) -> Result<Answer, Error> {
         match operation {
             Operation::Write { request, mutation } => self.write(table, request, mutation).await.map(Answer::Written),
             Operation::Get { row, options } => {
                 self.read(table, row, options).await.map(|(row, from)| Answer::Row(row, from))
             }
-            Operation::Scan { .. } => {
-                Err(Error::Refused(Refusal::Invalid(String::from("a scan is a stream of pages, not one operation"))))
+            Operation::GetMany { .. } | Operation::Scan { .. } => {
+                let what = "several rows are a stream of pages, not one operation";
+                Err(Error::Refused(Refusal::Invalid(String::from(what))))
             }
         }
     }

@@ -74,8 +74,8 @@ impl Gateway {
                 let request = v1::DropTableRequest { table };
                 AdminReply::Table(admin.drop_table(request).await.map_err(failed)?.into_inner().try_into()?)
             }
-            AdminRequest::AlterTable { table, set, drop } => {
-                let request = admin::alter_request(table, set, drop);
+            AdminRequest::AlterTable { table, set, drop, storage } => {
+                let request = admin::alter_request(table, set, drop, storage);
                 AdminReply::Table(admin.alter_table(request).await.map_err(failed)?.into_inner().try_into()?)
             }
             AdminRequest::SplitTablet { tablet, at } => {

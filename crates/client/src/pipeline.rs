@@ -143,8 +143,8 @@ impl Pipeline {
             Operation::Get { row, options } => {
                 (row.clone(), Message::Get(convert::get_request(table, None, row, options)), None)
             }
-            Operation::Scan { .. } => {
-                let refusal = Refusal::Invalid(String::from("pipelines do not scan"));
+            Operation::GetMany { .. } | Operation::Scan { .. } => {
+                let refusal = Refusal::Invalid(String::from("pipelines write and read one row at a time"));
                 // The receiver is ours, two lines above.
                 let _ = sender.send(Err(refusal.into()));
                 return pending;
@@ -170,6 +170,7 @@ fn weight(operation: &Operation) -> usize {
         Operation::Write { mutation, .. } => {
             mutation.row.len() + mutation.changes.iter().map(|change| change.weight()).sum::<usize>()
         }
+        Operation::GetMany { rows, .. } => rows.iter().map(Bytes::len).sum(),
         Operation::Get { row, .. } | Operation::Scan { range: model::RowRange { start: row, .. }, .. } => row.len(),
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use model::random::Random;
 use model::request::ClusterMap;
 use model::slice::hash_bucket;
-use model::{Configuration, Heir, NodeId, Refusal, Slice, TabletId};
+use model::{Configuration, Heir, NodeId, Refusal, RowRange, Slice, TabletId};
 use wire::Route;
 
 use crate::Error;
@@ -45,6 +45,8 @@ enum Cut {
 pub(crate) enum Seek<'a> {
     /// The tablet of a row.
     Row(&'a [u8]),
+    /// The tablet of the rows before this one, or of the last rows. Of a hashed table there is no such.
+    Before(Option<&'a [u8]>),
     /// A tablet of a hashed table.
     Bucket(u32),
 }
@@ -55,8 +57,18 @@ pub(crate) struct Place {
     pub(crate) route: Route,
     /// Where the node serves.
     pub(crate) address: Arc<str>,
-    /// Where a tablet of a range ends; `None` at the end of the table, and for hashed tablets.
-    pub(crate) end: Option<Bytes>,
+    /// Which rows the tablet has.
+    pub(crate) slice: Slice,
+}
+
+impl Place {
+    /// Where a tablet of a range begins and ends; all rows, for hashed tablets.
+    pub(crate) fn range(&self) -> RowRange {
+        match &self.slice {
+            Slice::Hash { .. } => RowRange::default(),
+            Slice::Rows { start, end } => RowRange { start: start.clone(), end: end.clone() },
+        }
+    }
 }
 
 /// What the map lacks.
@@ -153,22 +165,31 @@ impl Routing {
     /// The tablet and whom to ask: its primary, or with a detour another member.
     pub(crate) fn locate(&self, table: &str, seek: Seek<'_>, detour: usize) -> Result<Place, Unknown> {
         let table = self.cut(table)?;
-        let (tablet, end) = match (table, seek) {
-            (Cut::Hash { tablets, of }, Seek::Row(row)) => (tablets.get(&hash_bucket(row, *of)), None),
-            (Cut::Hash { tablets, .. }, Seek::Bucket(bucket)) => (tablets.get(&bucket), None),
-            (Cut::Range(tablets), Seek::Row(row)) => match upto(tablets, row).next_back() {
-                Some((_, (end, tablet))) if end.as_ref().is_none_or(|end| row < &end[..]) => {
-                    (Some(tablet), end.clone())
-                }
-                _ => (None, None),
-            },
-            (Cut::Range(_), Seek::Bucket(_)) => (None, None),
+        let rows = |(start, (end, tablet)): (&Bytes, &(Option<Bytes>, TabletId))| {
+            (*tablet, Slice::Rows { start: start.clone(), end: end.clone() })
         };
-        let tablet = *tablet.ok_or(Unknown::Tablet)?;
+        let hashed = |tablets: &BTreeMap<u32, TabletId>, bucket, of| {
+            tablets.get(&bucket).map(|tablet| (*tablet, Slice::Hash { bucket, of }))
+        };
+        let found = match (table, seek) {
+            (Cut::Hash { tablets, of }, Seek::Row(row)) => hashed(tablets, hash_bucket(row, *of), *of),
+            (Cut::Hash { tablets, of }, Seek::Bucket(bucket)) => hashed(tablets, bucket, *of),
+            (Cut::Range(tablets), Seek::Row(row)) => upto(tablets, Bound::Included(row))
+                .next_back()
+                .filter(|(_, (end, _))| end.as_ref().is_none_or(|end| row < &end[..]))
+                .map(rows),
+            (Cut::Range(tablets), Seek::Before(row)) => upto(tablets, row.map_or(Bound::Unbounded, Bound::Excluded))
+                .next_back()
+                .filter(|(_, (end, _))| end.as_ref().is_none_or(|end| row.is_some_and(|row| row <= &end[..])))
+                .map(rows),
+            (Cut::Range(_), Seek::Bucket(_)) | (Cut::Hash { .. }, Seek::Before(_)) => None,
+        };
+        let (tablet, slice) = found.ok_or(Unknown::Tablet)?;
         let configuration = self.configurations.get(&tablet).ok_or(Unknown::Tablet)?;
         let node = configuration.members().nth(detour % configuration.size()).unwrap_or(configuration.primary);
         let address = self.addresses.get(&node).ok_or(Unknown::Address(node))?;
-        Ok(Place { route: Route { tablet, epoch: configuration.epoch }, address: Arc::clone(address), end })
+        let route = Route { tablet, epoch: configuration.epoch };
+        Ok(Place { route, address: Arc::clone(address), slice })
     }
 
     /// Into how many hash tablets the table is cut, all of which the map has; `None` if it is cut by ranges.
@@ -190,8 +211,11 @@ impl Routing {
     }
 }
 
-fn upto<'a, V>(ranges: &'a BTreeMap<Bytes, V>, row: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a V)> {
-    ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(row)))
+fn upto<'a, V>(
+    ranges: &'a BTreeMap<Bytes, V>,
+    last: Bound<&'a [u8]>,
+) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a V)> {
+    ranges.range::<[u8], _>((Bound::Unbounded, last))
 }
 
 /// What follows a failed attempt.
@@ -274,7 +298,10 @@ impl Course {
 
 /// Is the map to be doubted after this?
 pub(crate) fn doubts_map(error: &Error) -> bool {
-    !matches!(error, Error::Refused(Refusal::Overloaded | Refusal::Unknown(_) | Refusal::TooOld { .. }))
+    let certain = |refusal: &Refusal| {
+        matches!(refusal, Refusal::Overloaded | Refusal::Unknown(_) | Refusal::TooOld { .. } | Refusal::Stalled { .. })
+    };
+    !matches!(error, Error::Refused(refusal) if certain(refusal))
 }
 
 #[cfg(test)]
@@ -336,7 +363,8 @@ mod tests {
     #[test]
     fn rows_find_their_range() {
         let routing = routing();
-        let find = |row: &[u8]| routing.locate("t", Seek::Row(row), 0).map(|place| (place.route.tablet.0, place.end));
+        let find =
+            |row: &[u8]| routing.locate("t", Seek::Row(row), 0).map(|place| (place.route.tablet.0, place.range().end));
         assert_eq!(find(b"a"), Ok((0, Some("m".into()))));
         assert_eq!(find(b""), Ok((0, Some("m".into()))));
         assert_eq!(find(b"m"), Ok((1, None)));
@@ -437,7 +465,7 @@ mod tests {
         }
         let find = |routing: &Routing, row: &[u8]| {
             let place = routing.locate("t", Seek::Row(row), 0).unwrap();
-            (place.route.tablet.0, place.end)
+            (place.route.tablet.0, place.range().end)
         };
         assert_eq!(at(&routing, 0), "n2");
         assert_eq!(find(&routing, b"f"), (5, Some("g".into())));

@@ -5,7 +5,12 @@
 //!   hash:   walk of bucket 0 ─┐
 //!           walk of bucket 1 ─┼─ merge by key ─▶
 //!           walk of bucket n ─┘
+//!
+//!   in reverse the walks go from the last tablet to the first, and the merge takes the largest key
 //! ```
+//!
+//! A walk's cursor is a key, not a tablet: where a tablet has been split or merged meanwhile, the next page is asked of
+//! whoever has the rows at the cursor then, and none is left out or comes twice.
 //!
 //! Each walk fetches a page ahead and stops when nobody takes it, so memory is bounded by a few pages a tablet. A page
 //! is retried like any read; after a failover the walk goes on where the last page ended.
@@ -26,7 +31,7 @@ use wire::v1::kv_client::KvClient;
 use wire::{Answer, NamedRow, Scan};
 
 use crate::call::Journey;
-use crate::routing::{Course, Seek};
+use crate::routing::{Course, Place, Seek};
 use crate::{Client, Error};
 
 /// Rows of a scan, in key order. Ends after the first error; the rows before it are good.
@@ -37,26 +42,32 @@ pub type RowsFrom = BoxStream<'static, Result<(NamedRow, Option<Freshness>), Err
 /// Rows that all walks together may hold on their current pages.
 const ROWS_AHEAD: u32 = 4_096;
 /// Pages that one scan fetches at the same time.
-const FETCHES: usize = 16;
+pub(crate) const FETCHES: usize = 16;
 
 impl Client {
     /// The rows of `range`, in key order, each with the cells of `options`; at most `limit` rows.
     ///
     /// Each page is from one moment, the whole is not.
     pub fn scan(&self, table: &str, range: RowRange, options: ReadOptions<String>, limit: Option<u64>) -> Rows {
-        Box::pin(self.scan_from(table, range, options, limit).map_ok(|(row, _)| row))
+        Box::pin(self.scan_from(table, range, false, options, limit).map_ok(|(row, _)| row))
     }
 
-    /// The same, and with each row which replica gave it and how old it may be, if the scan is eventual. Each tablet is
-    /// read at one replica as long as that answers.
+    /// The same from the last row to the first.
+    pub fn scan_back(&self, table: &str, range: RowRange, options: ReadOptions<String>, limit: Option<u64>) -> Rows {
+        Box::pin(self.scan_from(table, range, true, options, limit).map_ok(|(row, _)| row))
+    }
+
+    /// Rows one way or the other, and with each row which replica gave it and how old it may be, if the scan is
+    /// eventual. Each tablet is read at one replica as long as that answers.
     pub fn scan_from(
         &self,
         table: &str,
         range: RowRange,
+        reverse: bool,
         options: ReadOptions<String>,
         limit: Option<u64>,
     ) -> RowsFrom {
-        let wanted = Wanted { client: self.clone(), table: table.into(), range, options };
+        let wanted = Wanted { client: self.clone(), table: table.into(), range, reverse, options };
         let scanner = Scanner { wanted: Some(wanted), left: limit.unwrap_or(u64::MAX), ..Scanner::default() };
         Box::pin(try_unfold(scanner, |mut scanner| async move {
             let row = scanner.next().await?;
@@ -71,6 +82,7 @@ struct Wanted {
     client: Client,
     table: Arc<str>,
     range: RowRange,
+    reverse: bool,
     options: ReadOptions<String>,
 }
 
@@ -126,7 +138,7 @@ impl Scanner {
             // One page waits in the channel, one more in the hands of the walk.
             let (sender, receiver) = mpsc::channel(1);
             let walk = Walk {
-                cursor: wanted.range.start.clone(),
+                rest: wanted.range.clone(),
                 bucket: buckets.map(|_| source),
                 wanted: wanted.clone(),
                 rows,
@@ -136,7 +148,7 @@ impl Scanner {
             self.walks.spawn(walk.run(Arc::clone(&gate), sender));
             self.pages.push(receiver);
         }
-        self.merge = Merge::new(self.pages.len());
+        self.merge = Merge::new(self.pages.len(), wanted.reverse);
         Ok(())
     }
 }
@@ -145,8 +157,8 @@ impl Scanner {
 struct Walk {
     wanted: Wanted,
     bucket: Option<u32>,
-    /// Where the next page begins.
-    cursor: Bytes,
+    /// What has not been read: the next page is at its beginning, or in reverse at its end.
+    rest: RowRange,
     /// On a page.
     rows: u32,
     /// Rows after which nobody wants more.
@@ -171,20 +183,22 @@ impl Walk {
 
     /// Fetches a page and moves behind it.
     async fn step(&mut self) -> Result<Page, Error> {
-        let Wanted { client, table, range, options } = &self.wanted;
+        let Wanted { client, table, reverse, options, .. } = &self.wanted;
+        let (reverse, wanted) = (*reverse, &self.rest);
         let seek = match self.bucket {
             Some(bucket) => Seek::Bucket(bucket),
-            None => Seek::Row(&self.cursor),
+            None if reverse => Seek::Before(wanted.end.as_deref()),
+            None => Seek::Row(&wanted.start),
         };
-        let wanted = RowRange { start: self.cursor.clone(), end: range.end.clone() };
         let rows = u64::from(self.rows).min(self.left);
-        let ask = |mut kv: KvClient<Channel>, route| {
+        let ask = |mut kv: KvClient<Channel>, place: &Place| {
             let scan = Scan {
                 table: String::from(&**table),
-                route: Some(route),
+                route: Some(place.route),
                 range: wanted.clone(),
                 options: options.clone(),
                 limit: Some(rows),
+                reverse,
             };
             async move {
                 let page = kv.scan(wire::v1::ScanRequest::from(scan)).await?.into_inner().message().await?;
@@ -195,23 +209,44 @@ impl Walk {
         let Answer::Rows { rows, resume, from } = Answer::from(page) else {
             return Err(Error::Protocol(String::from("a scan was answered by something else")));
         };
-        if !rows.is_sorted_by(|a, b| a.key < b.key) || !rows.iter().all(|row| wanted.covers(&row.key)) {
+        let sorted = rows.is_sorted_by(|a, b| if reverse { a.key > b.key } else { a.key < b.key });
+        if !sorted || !rows.iter().all(|row| wanted.covers(&row.key)) {
             return Err(Error::Protocol(format!("{} sent rows out of order", place.address)));
         }
-        let next = resume.or(place.end).filter(|next| range.end.as_ref().is_none_or(|end| next < end));
-        if next.as_ref().is_some_and(|next| *next <= self.cursor || rows.last().is_some_and(|row| row.key >= *next)) {
+        let rest = match reverse {
+            false => rest_behind(wanted, resume.or(place.range().end)),
+            true => rest_before(wanted, resume.or(Some(place.range().start))),
+        };
+        let shrinks = |rest: &RowRange| match reverse {
+            false => rest.start > wanted.start,
+            true => wanted.end.is_none() || rest.end < wanted.end,
+        };
+        let again = rows.last().is_some_and(|row| rest.as_ref().is_some_and(|rest| rest.covers(&row.key)));
+        if again || !rest.as_ref().is_none_or(shrinks) {
             return Err(Error::Protocol(format!("{} sent a page that goes backwards", place.address)));
         }
         self.left = self.left.saturating_sub(rows.len() as u64);
-        let last = next.is_none() || self.left == 0;
-        self.cursor = next.unwrap_or_default();
+        let last = rest.is_none() || self.left == 0;
+        self.rest = rest.unwrap_or_default();
         Ok((rows, last, from))
     }
 }
 
+/// What lies from `next` on; `None` if nothing does.
+fn rest_behind(range: &RowRange, next: Option<Bytes>) -> Option<RowRange> {
+    let start = next.filter(|next| range.end.as_ref().is_none_or(|end| next < end))?;
+    Some(RowRange { start, end: range.end.clone() })
+}
+
+/// What lies before `next`; `None` if nothing does.
+fn rest_before(range: &RowRange, next: Option<Bytes>) -> Option<RowRange> {
+    let end = next.filter(|next| *next > range.start)?;
+    Some(RowRange { start: range.start.clone(), end: Some(end) })
+}
+
 impl Client {
     /// Into how many hash tablets the table is cut; `None` if by ranges.
-    async fn buckets(&self, table: &str) -> Result<Option<u32>, Error> {
+    pub(crate) async fn buckets(&self, table: &str) -> Result<Option<u32>, Error> {
         let mut journey = Journey::new(&self.inner.options);
         loop {
             let unknown = match self.inner.routing.read().buckets(table) {
@@ -228,10 +263,11 @@ impl Client {
     }
 }
 
-/// Rows of several sources, each in key order, become one sequence in key order.
+/// Rows of several sources, each in key order or all in reverse, become one sequence in that order.
 #[derive(Default)]
 struct Merge {
     sources: Vec<Source>,
+    reverse: bool,
     /// First key of every source that has rows.
     heads: BTreeSet<(Bytes, usize)>,
     /// Sources that have none, and are not at their end.
@@ -254,8 +290,9 @@ enum Popped {
 }
 
 impl Merge {
-    fn new(sources: usize) -> Merge {
+    fn new(sources: usize, reverse: bool) -> Merge {
         Merge {
+            reverse,
             sources: (0..sources).map(|_| Source::default()).collect(),
             heads: BTreeSet::new(),
             starved: (0..sources).rev().collect(),
@@ -273,7 +310,8 @@ impl Merge {
         if let Some(&source) = self.starved.last() {
             return Popped::Starved(source);
         }
-        let Some((_, source)) = self.heads.pop_first() else { return Popped::Nothing };
+        let head = if self.reverse { self.heads.pop_last() } else { self.heads.pop_first() };
+        let Some((_, source)) = head else { return Popped::Nothing };
         let from = self.sources[source].from;
         let row = self.sources[source].rows.pop_front().expect("a head is the key of a row");
         self.line_up(source);
@@ -308,11 +346,15 @@ mod tests {
             let mut random = Random::new(seed);
             let count = random.between(1, 6) as usize;
             let mut sources: Vec<VecDeque<u64>> = vec![VecDeque::new(); count];
-            let total = random.below(60);
-            for key in 0..total {
+            let (total, reverse) = (random.below(60), seed % 2 == 1);
+            let mut keys: Vec<u64> = (0..total).collect();
+            if reverse {
+                keys.reverse();
+            }
+            for &key in &keys {
                 sources[random.below(count as u64) as usize].push_back(key);
             }
-            let (mut merge, mut merged) = (Merge::new(count), Vec::new());
+            let (mut merge, mut merged) = (Merge::new(count, reverse), Vec::new());
             loop {
                 match merge.pop() {
                     Popped::Row(row, _) => merged.push(row),
@@ -325,7 +367,7 @@ mod tests {
                     Popped::Nothing => break,
                 }
             }
-            assert_eq!(merged, (0..total).map(row).collect::<Vec<_>>(), "seed {seed}");
+            assert_eq!(merged, keys.into_iter().map(row).collect::<Vec<_>>(), "seed {seed}");
         }
     }
 }

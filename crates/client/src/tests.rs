@@ -12,9 +12,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use model::request::ClusterMap;
 use model::{
-    AdminReply, AdminRequest, Assignment, Change, Condition, Configuration, Epoch, Family, FamilyId, Mutation, NodeId,
-    Operation, Partition, ReadOptions, Refusal, RequestId, Retention, RowRange, Schema, TableId, Tablet, TabletId,
-    Timestamp,
+    AdminReply, AdminRequest, Assignment, Change, Condition, Configuration, Epoch, Family, FamilyId, Heir, Mutation,
+    NodeId, Operation, Partition, ReadOptions, Refusal, RequestId, Retention, RowRange, Schema, Slice, TableId, Tablet,
+    TabletId, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -172,6 +172,101 @@ async fn a_scan_is_in_key_order() {
     }
 }
 
+/// From the last row to the first: the last tablet first, and of hashed tablets the largest key first.
+#[tokio::test]
+async fn a_scan_in_reverse_is_in_descending_order() {
+    let splits = [30, 31, 100].map(name).to_vec();
+    for partition in [Partition::Hash { tablets: 5 }, Partition::Range { splits }] {
+        let cluster = Cluster::start(2, partition);
+        let client = cluster.client();
+        cluster.fill(0..300);
+        cluster.world.lock().page = 7;
+        let scan = async |range, limit| {
+            let rows = client.scan_back("t", range, ReadOptions::default(), limit);
+            let rows = rows.try_collect::<Vec<_>>().await.unwrap();
+            rows.into_iter().map(|row| row.key).collect::<Vec<_>>()
+        };
+        let names = |keys: std::ops::Range<u64>| keys.rev().map(name).collect::<Vec<_>>();
+        assert_eq!(scan(RowRange::default(), None).await, names(0..300));
+        assert_eq!(scan(RowRange { start: name(25), end: Some(name(150)) }, None).await, names(25..150));
+        assert_eq!(scan(RowRange { start: name(30), end: Some(name(31)) }, None).await, names(30..31));
+        assert_eq!(scan(RowRange { start: name(31), end: Some(name(100)) }, None).await, names(31..100));
+        assert_eq!(scan(RowRange::prefix(b"row00"), Some(40)).await, names(60..100));
+        assert_eq!(scan(RowRange { start: name(9), end: Some(name(9)) }, None).await, names(0..0));
+        assert_eq!(scan(RowRange::default(), Some(0)).await, names(0..0));
+    }
+}
+
+/// Bigtable 5.2, decision 0010: tablets are split and merged while they are scanned, one way or the other; no row is left
+/// out and none comes twice.
+#[tokio::test]
+async fn a_scan_goes_on_over_splits_and_merges() {
+    for reverse in [false, true] {
+        let cluster = Cluster::start(2, Partition::Range { splits: vec![name(60), name(120)] });
+        let client = cluster.client();
+        cluster.fill(0..200);
+        cluster.world.lock().page = 9;
+        let mut rows = client.scan_from("t", RowRange::default(), reverse, ReadOptions::default(), None);
+        let mut keys = Vec::new();
+        while let Some(row) = rows.next().await {
+            keys.push(row.unwrap().0.key);
+            // In the middle of the tablet that is read, before it, and behind it.
+            match keys.len() {
+                20 => [30, 90, 170].into_iter().for_each(|key| cluster.split(key)),
+                40 => [0, 40, 110].into_iter().for_each(|key| cluster.merge(key)),
+                100 => [5, 100, 101, 195].into_iter().for_each(|key| cluster.split(key)),
+                120 => (0..2).for_each(|_| cluster.merge(0)),
+                _ => {}
+            }
+        }
+        let expected: Vec<Bytes> =
+            if reverse { (0..200).rev().map(name).collect() } else { (0..200).map(name).collect() };
+        assert_eq!(keys, expected, "reverse: {reverse}");
+    }
+}
+
+/// Each key has its answer in its place, whatever the tablets, the sizes of the pages and what happens meanwhile.
+#[tokio::test]
+async fn many_rows_come_in_the_order_of_their_keys() {
+    let splits = [30, 31, 100].map(name).to_vec();
+    for partition in [Partition::Hash { tablets: 5 }, Partition::Range { splits }] {
+        let cluster = Cluster::start(2, partition);
+        let client = cluster.client();
+        cluster.fill(0..200);
+        for page in [0, 1, 7] {
+            cluster.world.lock().page = page;
+            let keys: Vec<u64> = (0..300).map(|at| at * 67 % 250).collect();
+            let found = client.get_many("t", keys.iter().copied().map(name).collect(), ReadOptions::default()).await;
+            let expected: Vec<_> = keys.iter().map(|&key| (key < 200).then(|| row(key))).collect();
+            assert_eq!(found, Ok(expected), "pages of {page}");
+            cluster.promote(0, 2);
+        }
+        let none = client.get_many("t", vec![], ReadOptions::default()).await;
+        assert!(matches!(none, Err(Error::Refused(Refusal::Invalid(_)))), "{none:?}");
+        let missing = client.get_many("nix", vec![name(1)], ReadOptions::default()).await;
+        assert_eq!(missing, Err(Refusal::NoSuchTable("nix".into()).into()));
+    }
+}
+
+/// The map that a read begins with may be old before it ends.
+#[tokio::test]
+async fn many_rows_are_read_over_a_split() {
+    let cluster = Cluster::start(2, Partition::Range { splits: vec![name(100)] });
+    let client = cluster.client();
+    cluster.fill(0..200);
+    cluster.world.lock().page = 5;
+    let mut found = client.get_many_from("t", (0..200).map(name).collect(), ReadOptions::default());
+    let mut keys = Vec::new();
+    while let Some(answer) = found.next().await {
+        keys.push(answer.unwrap().0.unwrap().key);
+        if keys.len() == 20 {
+            [50, 150, 33].into_iter().for_each(|key| cluster.split(key));
+            cluster.merge(60);
+        }
+    }
+    assert_eq!(keys, (0..200).map(name).collect::<Vec<_>>());
+}
+
 /// A failover in the middle of a scan loses no row and gives none twice.
 #[tokio::test]
 async fn a_scan_goes_on_after_a_failover() {
@@ -231,7 +326,7 @@ async fn a_pipeline_tells_what_cannot_pass() {
     let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let pipeline = cluster.client().pipeline(2);
     let missing = pipeline.mutate(&"nix".into(), put(1)).await;
-    let scan = Operation::Scan { range: RowRange::default(), options: ReadOptions::default(), rows: 1 };
+    let scan = Operation::Scan { range: RowRange::default(), options: ReadOptions::default(), rows: 1, reverse: true };
     let scan = pipeline.submit(&"t".into(), scan).await;
     assert_eq!(missing.await, Err(Refusal::NoSuchTable("nix".into()).into()));
     assert!(matches!(scan.await, Err(Error::Refused(Refusal::Invalid(_)))));
@@ -342,6 +437,8 @@ struct World {
     scripts: BTreeMap<NodeId, VecDeque<Said>>,
     /// Most rows on a page; 0 is as asked.
     page: usize,
+    /// Tablets that were split or merged.
+    ended: BTreeMap<TabletId, Vec<Heir>>,
 }
 
 impl World {
@@ -364,6 +461,9 @@ impl World {
 
     fn carry_out(&mut self, node: NodeId, call: Call) -> Result<Answer, Refusal> {
         let route = call.route.ok_or_else(|| Refusal::Invalid("a node wants a route".into()))?;
+        if let Some(heirs) = self.ended.get(&route.tablet) {
+            return Err(Refusal::Moved { tablet: route.tablet, heirs: heirs.clone() });
+        }
         let known = self.map.tablets.iter().find(|known| known.tablet.id == route.tablet);
         let known = known.ok_or(Refusal::NoSuchTablet(route.tablet))?;
         if known.configuration.primary != node || known.configuration.epoch != route.epoch {
@@ -388,15 +488,24 @@ impl World {
                 assert!(slice.covers(&row));
                 Answer::Row(self.rows.get(&row).map(|value| named(&row, value)), None)
             }
-            Operation::Scan { range, rows, .. } => {
+            Operation::GetMany { rows, .. } => {
+                assert!(rows.iter().all(|row| slice.covers(row)));
+                let most = if self.page == 0 { rows.len() } else { self.page };
+                let read = |row: &Bytes| self.rows.get(row).map(|value| named(row, value));
+                Answer::Many(rows.iter().take(most).map(read).collect(), None)
+            }
+            Operation::Scan { range, rows, reverse, .. } => {
                 let most = if self.page == 0 { rows as usize } else { self.page.min(rows as usize) };
-                let mut found = self
-                    .rows
-                    .iter()
-                    .filter(|(key, _)| range.covers(key) && slice.covers(key))
-                    .map(|(key, value)| named(key, value));
-                let rows: Vec<NamedRow> = found.by_ref().take(most).collect();
-                let resume = found.next().map(|row| row.key);
+                let found = self.rows.iter().filter(|(key, _)| range.covers(key) && slice.covers(key));
+                let mut found: VecDeque<NamedRow> = found.map(|(key, value)| named(key, value)).collect();
+                if reverse {
+                    found.make_contiguous().reverse();
+                }
+                let rows: Vec<NamedRow> = found.drain(..most.min(found.len())).collect();
+                let resume = match reverse {
+                    false => found.pop_front().map(|row| row.key),
+                    true => rows.last().filter(|_| !found.is_empty()).map(|row| row.key.clone()),
+                };
                 Answer::Rows { rows, resume, from: None }
             }
         })
@@ -463,6 +572,39 @@ impl Cluster {
         assert!(configuration.epoch > Epoch(1));
     }
 
+    /// The tablet of the key becomes two, of which the second begins with the key.
+    fn split(&self, key: u64) {
+        let parts = |start: &Bytes, end: &Option<Bytes>| {
+            let (first, second) = (Some(name(key)), name(key));
+            vec![Slice::Rows { start: start.clone(), end: first }, Slice::Rows { start: second, end: end.clone() }]
+        };
+        self.replace(key, 1, parts);
+    }
+
+    /// The tablet of the key and the next one become one.
+    fn merge(&self, key: u64) {
+        self.replace(key, 2, |start, end| vec![Slice::Rows { start: start.clone(), end: end.clone() }]);
+    }
+
+    /// So many tablets from the one of the key on make way for these.
+    fn replace(&self, key: u64, count: usize, parts: impl Fn(&Bytes, &Option<Bytes>) -> Vec<Slice>) {
+        let mut world = self.world.lock();
+        let first = world.map.tablets.iter().position(|known| known.tablet.slice.covers(&name(key))).unwrap();
+        let gone: Vec<Assignment> = world.map.tablets.drain(first..first + count).collect();
+        let Slice::Rows { start, .. } = &gone[0].tablet.slice else { panic!("a hashed tablet") };
+        let Slice::Rows { end, .. } = &gone[count - 1].tablet.slice else { panic!("a hashed tablet") };
+        world.map.version += 1;
+        let (mut heirs, mut id) = (Vec::new(), world.map.version * 100);
+        for (at, slice) in parts(start, end).into_iter().enumerate() {
+            id += 1;
+            let tablet = Tablet { id: TabletId(id), slice: slice.clone(), ..gone[0].tablet.clone() };
+            let configuration = gone[0].configuration.next();
+            heirs.push(Heir { tablet: TabletId(id), slice, configuration: configuration.clone() });
+            world.map.tablets.insert(first + at, Assignment { tablet, configuration, ..gone[0].clone() });
+        }
+        world.ended.extend(gone.iter().map(|gone| (gone.tablet.id, heirs.clone())));
+    }
+
     fn kill(&mut self, node: u32) {
         self.nodes.remove(&node).unwrap().shutdown_background();
     }
@@ -500,6 +642,7 @@ impl Fake {
 
 #[tonic::async_trait]
 impl Kv for Fake {
+    type GetManyStream = BoxStream<'static, Result<v1::GetManyPage, Status>>;
     type ScanStream = BoxStream<'static, Result<v1::ScanPage, Status>>;
     type PipelineStream = BoxStream<'static, Result<v1::PipelineResponse, Status>>;
 
@@ -513,6 +656,16 @@ impl Kv for Fake {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         match self.answer(request.into_inner().try_into()?).await? {
             Answer::Row(row, from) => Ok(Response::new(convert::get_response(row, from))),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn get_many(&self, request: Request<v1::GetManyRequest>) -> Result<Response<Self::GetManyStream>, Status> {
+        match self.answer(request.into_inner().try_into()?).await? {
+            Answer::Many(rows, from) => {
+                let page = convert::get_many_page(rows.into_iter().map(|row| (row, from)));
+                Ok(Response::new(futures_util::stream::iter([Ok(page)]).boxed()))
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -5,6 +5,7 @@ use model::{AdminReply, AdminRequest, Instant, NodeId, Partition, Refusal, Reten
 use std::collections::BTreeSet;
 
 use crate::api::Effect;
+use crate::localities;
 use crate::machine::Master;
 use crate::placement::Load;
 use crate::state::Command;
@@ -66,10 +67,11 @@ impl Master {
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::SplitTablet { tablet, at } => self.split_tablet(tablet, at),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
-            AdminRequest::AlterTable { table, set, drop } => self
+            AdminRequest::AlterTable { table, set, drop, storage } => self
                 .check_table(&table)
                 .and_then(|()| check_families(&set))
-                .map(|()| Command::AlterTable { table, set, drop }),
+                .and_then(|()| localities::check(&storage))
+                .map(|()| Command::AlterTable { table, set, drop, storage }),
         };
         match command {
             Ok(command) => {
@@ -94,7 +96,7 @@ impl Master {
 
     /// Checks the wish and finds nodes for it.
     fn create_table(&self, now: Instant, table: NewTable) -> Result<Command, Refusal> {
-        let NewTable { name, families, partition, replicas, min_replicas } = table;
+        let NewTable { name, families, partition, replicas, min_replicas, storage } = table;
         limits::check_table_name(&name).map_err(Refusal::Invalid)?;
         if self.state.table(&name).is_some() {
             return Err(Refusal::Exists(format!("table {name:?}")));
@@ -104,6 +106,7 @@ impl Master {
             return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", families.len())));
         }
         check_families(&families)?;
+        localities::check(&storage)?;
         let tablets = check_partition(&partition)?;
         let replicas = replicas.unwrap_or(self.options.replicas);
         let min_replicas = min_replicas.unwrap_or(self.options.min_replicas).min(replicas.max(1));
@@ -125,7 +128,7 @@ impl Master {
             )));
         }
         let placement = (0..tablets).map(|_| load.place(usize::from(replicas))).collect();
-        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement })
+        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement, storage })
     }
 
     fn map(&self) -> ClusterMap {

@@ -14,7 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api;
-pub mod machine;
+mod machine;
 pub mod placement;
 pub mod state;
 
@@ -23,6 +23,7 @@ pub mod events;
 mod admin;
 mod balance;
 mod healing;
+mod localities;
 mod mending;
 mod merges;
 mod moves;

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use model::event::{Noted, Source};
 use model::{
     Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, Merge, NodeId, Partition,
-    Refusal, Retention, Schema, Split, SplitAt, TableId, Tablet, TabletId, limits,
+    Refusal, Retention, Schema, Split, SplitAt, StorageChange, TableId, Tablet, TabletId, limits,
 };
 use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::Events;
+use crate::localities;
 use crate::merges::Joint;
 use crate::splits::{Ended, Intent};
 
@@ -44,10 +45,12 @@ pub enum Command {
         min_replicas: u8,
         /// Who keeps each of its tablets, the primary first.
         placement: Vec<Vec<NodeId>>,
+        /// How its rows lie on disks.
+        storage: StorageChange,
     },
     /// A table less.
     DropTable(String),
-    /// Other families.
+    /// Other families, or other places for them.
     AlterTable {
         /// Of this table.
         table: String,
@@ -55,6 +58,8 @@ pub enum Command {
         set: Vec<(String, Retention)>,
         /// Those to drop.
         drop: Vec<String>,
+        /// How rows lie on disks.
+        storage: StorageChange,
     },
     /// A new configuration, if it is the successor of the present one (PacificA, 2.4).
     Configure {
@@ -346,11 +351,11 @@ impl State {
                 Ok(Changed::Nothing)
             }
             Command::Join { node, address, disk, incarnation } => self.join(node, address, disk, incarnation),
-            Command::CreateTable { name, families, partition, replicas, min_replicas, placement } => {
-                self.create_table(name, families, partition, replicas, min_replicas, placement)
+            Command::CreateTable { name, families, partition, replicas, min_replicas, placement, storage } => {
+                self.create_table(name, families, partition, replicas, min_replicas, placement, storage)
             }
             Command::DropTable(name) => self.drop_table(&name),
-            Command::AlterTable { table, set, drop } => self.alter_table(&table, set, &drop),
+            Command::AlterTable { table, set, drop, storage } => self.alter_table(&table, set, &drop, storage),
             Command::Configure { tablet, configuration, by, .. } => self.configure(tablet, configuration, by),
             Command::Learn { tablet, epoch, learner } => self.learn(tablet, epoch, learner),
             Command::Drain { node, drain } => self.drain(node, drain),
@@ -388,6 +393,7 @@ impl State {
         Ok(Changed::Node(node))
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn create_table(
         &mut self,
         name: String,
@@ -396,12 +402,12 @@ impl State {
         replicas: u8,
         min_replicas: u8,
         placement: Vec<Vec<NodeId>>,
+        storage: StorageChange,
     ) -> Result<Changed, Refusal> {
         if self.table(&name).is_some() {
             return Err(Refusal::Exists(format!("table {name:?}")));
         }
-        self.last_table.0 += 1;
-        let table = self.last_table;
+        let table = TableId(self.last_table.0 + 1);
         let mut schema = Schema {
             table,
             name,
@@ -414,6 +420,8 @@ impl State {
             storage: model::Storage::default(),
         };
         set_families(&mut schema, families);
+        localities::change(&mut schema, storage)?;
+        self.last_table = table;
         let mut tablets = Vec::new();
         for (slice, nodes) in schema.partition.slices().into_iter().zip(placement) {
             let Some((&primary, secondaries)) = nodes.split_first() else { continue };
@@ -453,7 +461,13 @@ impl State {
         Ok(Changed::Dropped(schema, gone))
     }
 
-    fn alter_table(&mut self, name: &str, set: Vec<(String, Retention)>, drop: &[String]) -> Result<Changed, Refusal> {
+    fn alter_table(
+        &mut self,
+        name: &str,
+        set: Vec<(String, Retention)>,
+        drop: &[String],
+        storage: StorageChange,
+    ) -> Result<Changed, Refusal> {
         let mut schema = self.table(name).cloned().ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))?;
         if let Some(missing) = drop.iter().find(|family| schema.family(family).is_none()) {
             return Err(Refusal::NoSuchFamily { family: missing.clone(), have: schema.family_names() });
@@ -464,6 +478,7 @@ impl State {
             let most = limits::FAMILIES;
             return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", schema.families.len())));
         }
+        localities::change(&mut schema, storage)?;
         schema.version += 1;
         self.tables.insert(schema.table, schema.clone());
         let tablets = self.groups.values().filter(|group| group.tablet.table == schema.table);

@@ -47,5 +47,5 @@ pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};
 pub use row::{Cell, Row};
 pub use schema::{Family, Partition, Retention, Schema};
 pub use slice::Slice;
-pub use storage::{Compaction, Compression, Filter, LocalityGroup, RunId, Storage};
+pub use storage::{Compaction, Compression, Filter, LocalityChange, LocalityGroup, RunId, Storage, StorageChange};
 pub use time::{Instant, Timestamp};

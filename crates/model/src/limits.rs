@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::{Change, Condition, Mutation};
+use crate::{Change, Condition, LocalityChange, Mutation};
 
 /// Bytes of a row key.
 pub const ROW_KEY: usize = 4 << 10;
@@ -19,8 +19,16 @@ pub const TABLE_NAME: usize = 50;
 pub const FAMILY_NAME: usize = 64;
 /// Families of a table.
 pub const FAMILIES: usize = 100;
+/// Locality groups of a table.
+pub const LOCALITIES: usize = 20;
+/// Fewest bytes of a locality group's blocks.
+pub const LEAST_BLOCK: usize = 1 << 10;
+/// Bytes of a locality group's blocks.
+pub const BLOCK: usize = 4 << 20;
 /// Changes in one mutation.
 pub const CHANGES: usize = 100_000;
+/// Rows that are asked for by their keys at once.
+pub const KEYS: usize = 1_000;
 /// Tablets of a table when it is created.
 pub const TABLETS: usize = 1_024;
 
@@ -33,7 +41,11 @@ pub const ALL: &[(&str, usize, &str)] = &[
     ("table name", TABLE_NAME, "characters"),
     ("family name", FAMILY_NAME, "characters"),
     ("families per table", FAMILIES, ""),
+    ("locality groups per table", LOCALITIES, ""),
+    ("block of a locality group, least", LEAST_BLOCK, "bytes"),
+    ("block of a locality group", BLOCK, "bytes"),
     ("changes per mutation", CHANGES, ""),
+    ("rows per read by keys", KEYS, ""),
     ("tablets per new table", TABLETS, ""),
 ];
 
@@ -43,6 +55,15 @@ pub fn check_row_key(row: &[u8]) -> Result<(), String> {
         0 => Err(String::from("the row key is empty; a row key has at least one byte")),
         len if len > ROW_KEY => Err(format!("the row key has {len} bytes; the limit is {ROW_KEY}")),
         _ => Ok(()),
+    }
+}
+
+/// Says what is wrong with the keys of rows that are asked for at once, if anything.
+pub fn check_row_keys(rows: &[crate::Bytes]) -> Result<(), String> {
+    match rows.len() {
+        0 => Err(String::from("no row is asked for; give at least one key")),
+        count if count > KEYS => Err(format!("{count} rows are asked for at once; the limit is {KEYS}")),
+        _ => rows.iter().try_for_each(|row| check_row_key(row)),
     }
 }
 
@@ -107,4 +128,19 @@ pub fn check_family_name(name: &str) -> Result<(), String> {
         return Err(format!("{name:?} is no family name; use 1 to {FAMILY_NAME} of a-z A-Z 0-9 - _ ."));
     }
     Ok(())
+}
+
+/// Says what is wrong with a locality group's name or settings, if anything.
+pub fn check_locality(locality: &LocalityChange) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name = &locality.name;
+    if name.is_empty() || name.len() > FAMILY_NAME || !name.chars().all(good) {
+        return Err(format!("{name:?} is no locality group's name; use 1 to {FAMILY_NAME} of a-z A-Z 0-9 - _ ."));
+    }
+    match locality.block_bytes.map(|bytes| bytes as usize) {
+        Some(bytes) if !(LEAST_BLOCK..=BLOCK).contains(&bytes) => {
+            Err(format!("locality group {name:?}: a block of {bytes} bytes; the limits are {LEAST_BLOCK} and {BLOCK}"))
+        }
+        _ => Ok(()),
+    }
 }

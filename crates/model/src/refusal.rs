@@ -67,6 +67,15 @@ pub enum Refusal {
         /// Their slices hold its slice.
         heirs: Vec<Heir>,
     },
+    /// The tablet is written faster than it gets to disk. Reads go on; try again after a pause.
+    Stalled {
+        /// The tablet.
+        tablet: TabletId,
+        /// What it waits for.
+        why: String,
+        /// How long the pause should be.
+        retry_after: Duration,
+    },
 }
 
 impl Refusal {
@@ -82,7 +91,16 @@ impl Refusal {
                 | Refusal::NoMaster
                 | Refusal::TooOld { .. }
                 | Refusal::Moved { .. }
+                | Refusal::Stalled { .. }
         )
+    }
+
+    /// How long whoever was refused should wait at least before it tries again.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Refusal::Stalled { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -114,6 +132,7 @@ impl fmt::Display for Refusal {
             Refusal::TooOld { tablet, lag: None } => {
                 write!(f, "the replica of tablet {tablet} cannot say how old it is: it has heard no primary yet")
             }
+            Refusal::Stalled { tablet, why, .. } => write!(f, "tablet {tablet} takes no writes for now: {why}"),
             Refusal::Moved { tablet, heirs } => {
                 write!(f, "tablet {tablet} was split or merged; its rows are in")?;
                 heirs.iter().try_for_each(|heir| write!(f, " {}", heir.tablet))

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
-    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, TabletId, Timestamp,
+    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, StorageChange,
+    TabletId, Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -44,7 +45,14 @@ pub enum Operation {
         /// Which cells of it.
         options: ReadOptions<String>,
     },
-    /// Reads rows in key order, a page at a time; answered by [`Reply::Rows`].
+    /// Reads rows by their keys; answered by [`Reply::Many`].
+    GetMany {
+        /// Which; all of this tablet.
+        rows: Vec<Bytes>,
+        /// Which cells of them.
+        options: ReadOptions<String>,
+    },
+    /// Reads rows in key order or in reverse, a page at a time; answered by [`Reply::Rows`].
     Scan {
         /// Which rows; those of other tablets are passed over.
         range: RowRange,
@@ -52,6 +60,8 @@ pub enum Operation {
         options: ReadOptions<String>,
         /// Rows on a page, at least 1; the node may give fewer.
         rows: u32,
+        /// From the last row to the first.
+        reverse: bool,
     },
 }
 
@@ -62,11 +72,14 @@ pub enum Reply {
     Written(Outcome),
     /// The row, or `None` if it has no such cell; and by whom and how old, if the read was eventual.
     Row(Option<Row>, Arc<Schema>, Option<Freshness>),
+    /// As many of the rows that were asked for as fit into an answer, from the first on and at least one, each `None` if
+    /// it has no such cell.
+    Many(Vec<Option<Row>>, Arc<Schema>, Option<Freshness>),
     /// A page of rows.
     Rows {
-        /// In key order.
+        /// In the order that was asked for.
         rows: Vec<Row>,
-        /// Where the next page begins; `None` after the last.
+        /// Where the next page begins, or in reverse before which row; `None` after the last.
         resume: Option<Bytes>,
         /// By which the cells' families have names.
         schema: Arc<Schema>,
@@ -82,7 +95,7 @@ pub enum AdminRequest {
     CreateTable(NewTable),
     /// Removes a table and its data; answered by [`AdminReply::Table`].
     DropTable(String),
-    /// Changes families; answered by [`AdminReply::Table`].
+    /// Changes families and how rows lie on disks; answered by [`AdminReply::Table`].
     AlterTable {
         /// Which table.
         table: String,
@@ -90,6 +103,8 @@ pub enum AdminRequest {
         set: Vec<(String, Retention)>,
         /// Families to drop, with their data.
         drop: Vec<String>,
+        /// Changes of how its rows lie on disks.
+        storage: StorageChange,
     },
     /// Tables, tablets, who keeps them and where those live; answered by [`AdminReply::Map`].
     Map,
@@ -197,6 +212,8 @@ pub struct NewTable {
     pub replicas: Option<u8>,
     /// Fewest replicas that accept writes; `None` takes the cluster's default.
     pub min_replicas: Option<u8>,
+    /// How its rows lie on disks, where that is not the default.
+    pub storage: StorageChange,
 }
 
 /// The answer to an [`AdminRequest`].
@@ -367,6 +384,8 @@ pub struct ReplicaReport {
     pub damaged: Option<String>,
     /// Requests per second that it has served lately, in two digits.
     pub load: u64,
+    /// It is written faster than it gets to disk: new writes wait, or are refused.
+    pub stalled: bool,
 }
 
 /// What a replica does in its group.

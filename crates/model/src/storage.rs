@@ -104,6 +104,58 @@ pub enum Filter {
     Columns,
 }
 
+impl Compaction {
+    /// All, by the names that people give them.
+    pub const NAMES: [(&str, Compaction); 2] = [("tiered", Compaction::Tiered), ("leveled", Compaction::Leveled)];
+}
+
+impl Compression {
+    /// All, by the names that people give them.
+    pub const NAMES: [(&str, Compression); 3] =
+        [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
+}
+
+impl Filter {
+    /// All, by the names that people give them.
+    pub const NAMES: [(&str, Filter); 3] =
+        [("none", Filter::None), ("rows", Filter::Rows), ("columns", Filter::Columns)];
+}
+
+/// What shall be different about how a table's rows lie on disks. Empty changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageChange {
+    /// How it is compacted from now on.
+    pub compaction: Option<Compaction>,
+    /// New locality groups, or other settings for those that are there.
+    pub set: Vec<LocalityChange>,
+    /// Families by name, and the locality groups in which they lie from now on.
+    pub place: Vec<(String, String)>,
+    /// Locality groups to drop; no family is in them any more when all else is done.
+    pub drop: Vec<String>,
+}
+
+/// Settings of a locality group. What is not said stays as it is, or is as in [`LocalityGroup::default`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalityChange {
+    /// Its name.
+    pub name: String,
+    /// Shall its tables stay in memory?
+    pub in_memory: Option<bool>,
+    /// How blocks are compressed.
+    pub compression: Option<Compression>,
+    /// Bytes of a block before it is compressed.
+    pub block_bytes: Option<u32>,
+    /// Which reads a table's filter spares.
+    pub filter: Option<Filter>,
+}
+
+impl StorageChange {
+    /// Does it change nothing?
+    pub fn is_empty(&self) -> bool {
+        *self == StorageChange::default()
+    }
+}
+
 impl LocalityGroup {
     /// Bytes of a block, unless something else is asked for.
     pub const BLOCK_BYTES: u32 = 16 << 10;

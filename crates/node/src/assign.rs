@@ -140,6 +140,9 @@ impl Node {
             hosted.schema = Arc::new(schema.clone());
             let record = state_record(hosted);
             self.log(vec![record], out);
+            // Files that lie as the former schema said may be brought into line.
+            self.merge_if_due(tablet, out);
+            self.tidying.stir(now, tablet);
         }
         let before = self.role_of(tablet);
         self.step_replica(now, tablet, GroupInput::Assign(configuration.clone(), *learner), out);

@@ -16,29 +16,38 @@ use crate::api::Effect;
 use crate::hosted::Hosted;
 use crate::machine::{Node, Reading};
 use crate::read::{Found, Read};
-use crate::serve::{MOST_READS, found_to_effect, one_row, page, resolve_options};
+use crate::serve::{MOST_READS, found_to_effect, many_rows, one_row, page, resolve_options};
 
 /// A read that need not see the newest.
 #[derive(Debug)]
 pub(crate) struct Eventual {
-    row: Option<Bytes>,
-    range: RowRange,
-    rows: u32,
+    wanted: Wanted,
     options: ReadOptions<String>,
     max_lag: Option<Duration>,
+}
+
+/// Which rows.
+#[derive(Debug)]
+enum Wanted {
+    Row(Bytes),
+    Many(Vec<Bytes>),
+    Page { range: RowRange, rows: u32, reverse: bool },
 }
 
 impl Eventual {
     /// If the operation is one.
     pub fn of(operation: &Operation) -> Option<Eventual> {
-        let (row, range, rows, options) = match operation {
-            Operation::Get { row, options } => (Some(row.clone()), RowRange::default(), 1, options),
-            Operation::Scan { range, options, rows } => (None, range.clone(), *rows, options),
+        let (wanted, options) = match operation {
+            Operation::Get { row, options } => (Wanted::Row(row.clone()), options),
+            Operation::GetMany { rows, options } => (Wanted::Many(rows.clone()), options),
+            Operation::Scan { range, options, rows, reverse } => {
+                (Wanted::Page { range: range.clone(), rows: *rows, reverse: *reverse }, options)
+            }
             Operation::Write { .. } => return None,
         };
         match options.consistency {
             Consistency::Linearizable => None,
-            Consistency::Eventual { max_lag } => Some(Eventual { row, range, rows, options: options.clone(), max_lag }),
+            Consistency::Eventual { max_lag } => Some(Eventual { wanted, options: options.clone(), max_lag }),
         }
     }
 }
@@ -102,9 +111,10 @@ impl Node {
         if self.reads.len() >= MOST_READS {
             return Err(Refusal::Overloaded);
         }
-        let what = match read.row {
-            Some(row) => one_row(hosted, row)?,
-            None => page(hosted, &read.range, read.rows),
+        let what = match read.wanted {
+            Wanted::Row(row) => one_row(hosted, row)?,
+            Wanted::Many(rows) => many_rows(hosted, rows)?,
+            Wanted::Page { range, rows, reverse } => page(hosted, &range, rows, reverse),
         };
         let schema = Arc::clone(&hosted.schema);
         let options = resolve_options(&schema, read.options)?;

@@ -31,6 +31,7 @@ mod lanes;
 mod load;
 mod machine;
 mod merges;
+mod pressure;
 mod quarantine;
 mod recovery;
 mod report;
@@ -44,6 +45,7 @@ mod upkeep;
 
 pub use api::{Effect, Event, Input};
 pub use machine::{FlushOptions, Node, Options, Upkeep};
+pub use pressure::Stalls;
 pub use quarantine::Tally;
 pub use recovery::{Hands, open};
 pub use stage::Stage;

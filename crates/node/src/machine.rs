@@ -20,6 +20,7 @@ use crate::eventual::Seen;
 use crate::garbage::Garbage;
 use crate::hosted::{Applied, Hosted};
 use crate::lanes::Write;
+use crate::pressure::{Stall, Stalls};
 use crate::quarantine::{Lost, Refused, Tally};
 use crate::read::Found;
 use crate::report::Reporting;
@@ -156,6 +157,10 @@ pub struct Node {
     pub(crate) logged: u64,
     pub(crate) unsynced: VecDeque<(u64, TabletId, u64)>,
 
+    /// Tablets whose writes wait, and how often and for how long they did before.
+    pub(crate) stalled: BTreeMap<TabletId, Stall>,
+    pub(crate) stalls: Stalls,
+
     pub(crate) last_id: u64,
     pub(crate) reads: BTreeMap<u64, Reading>,
     pub(crate) log_reads: BTreeMap<u64, LogReading>,
@@ -220,6 +225,8 @@ impl Node {
             adopting: BTreeSet::new(),
             logged: 0,
             unsynced: VecDeque::new(),
+            stalled: BTreeMap::new(),
+            stalls: Stalls::default(),
             last_id: 0,
             reads: BTreeMap::new(),
             log_reads: BTreeMap::new(),
@@ -518,6 +525,9 @@ impl Node {
 
     /// The batch is over: send what has gathered.
     fn on_settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if !self.stalled.is_empty() {
+            self.release_held(now, out);
+        }
         for tablet in core::mem::take(&mut self.touched) {
             self.step_replica(now, tablet, GroupInput::Settle, out);
         }
@@ -620,7 +630,8 @@ impl Core for Node {
         let scrub = self.scrubbing.deadline(self.options.upkeep.scrub_every);
         let digest = self.digests.deadline(self.options.upkeep.digest_every);
         let silence = self.silence_deadline();
-        let (garbage, notes, tidy) = (self.garbage.deadline(), self.notes.deadline(), self.tidying.deadline());
-        [replicas, silence, scrub, digest, garbage, notes, tidy, Some(own)].into_iter().flatten().min()
+        let (garbage, notes) = (self.garbage.deadline(), self.notes.deadline());
+        let (tidy, stall) = (self.tidying.deadline(), self.stall_deadline());
+        [replicas, silence, scrub, digest, garbage, notes, tidy, stall, Some(own)].into_iter().flatten().min()
     }
 }

@@ -89,6 +89,7 @@ impl Lost {
             bytes: 0,
             damaged: Some(self.why.clone()),
             load: 0,
+            stalled: false,
         }
     }
 

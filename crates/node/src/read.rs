@@ -7,6 +7,10 @@ use store::{Error, View};
 
 /// Bytes of rows on one page, unless a single row is larger.
 const PAGE_BYTES: usize = 1 << 20;
+/// Rows that are read first, of several that are asked for by their keys.
+const FIRST_KEYS: usize = 4;
+/// A row is taken for so large at least when it is guessed how many fit into an answer.
+const LEAST_ROW: usize = 1 << 10;
 
 /// A read that is complete in itself.
 #[derive(Clone, Debug)]
@@ -22,9 +26,13 @@ pub struct Read {
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Row(Bytes),
+    /// These, as many as fit into an answer.
+    Many(Vec<Bytes>),
     Rows {
         range: RowRange,
         rows: u32,
+        /// From the last row to the first.
+        reverse: bool,
     },
     /// Where the tablet's bytes are halved.
     Middle,
@@ -35,7 +43,9 @@ pub(crate) enum What {
 pub enum Found {
     /// The row, or `None` if it has no such cell.
     Row(Option<Row>),
-    /// A page of rows, and where the next one begins.
+    /// The first of those that were asked for, at least one.
+    Many(Vec<Option<Row>>),
+    /// A page of rows, and where the next one begins: in reverse, before which row.
     Rows(Vec<Row>, Option<Bytes>),
     /// The first row of the second half of a tablet's bytes, if it has two rows.
     Middle(Option<Bytes>),
@@ -44,20 +54,42 @@ pub enum Found {
 impl Read {
     /// Reads. Blocks if it has to read files.
     pub fn run(&self) -> Result<Found, Error> {
+        let Read { options, schema, now, .. } = self;
         match &self.what {
-            What::Row(key) => self.view.row(key, &self.options, &self.schema, self.now).map(Found::Row),
-            What::Rows { range, rows } => self
-                .view
-                .scan(range, &self.options, &self.schema, self.now, *rows, PAGE_BYTES)
-                .map(|(rows, resume)| Found::Rows(rows, resume)),
-            What::Middle => self.view.middle(&self.schema, self.now).map(Found::Middle),
+            What::Row(key) => self.view.row(key, options, schema, *now).map(Found::Row),
+            What::Many(keys) => self.many(keys).map(Found::Many),
+            What::Rows { range, rows, reverse: false } => {
+                let (rows, resume) = self.view.scan(range, options, schema, *now, *rows, PAGE_BYTES)?;
+                Ok(Found::Rows(rows, resume))
+            }
+            What::Rows { range, rows, reverse: true } => {
+                let (rows, resume) = self.view.scan_back(range, options, schema, *now, *rows, PAGE_BYTES)?;
+                Ok(Found::Rows(rows, resume))
+            }
+            What::Middle => self.view.middle(schema, *now).map(Found::Middle),
         }
+    }
+
+    /// As many as fit into an answer, a few at a time: how large rows are is known when some have been read.
+    fn many(&self, keys: &[Bytes]) -> Result<Vec<Option<Row>>, Error> {
+        let (mut found, mut bytes, mut largest) = (Vec::with_capacity(keys.len()), 0, PAGE_BYTES / FIRST_KEYS);
+        while found.len() < keys.len() && bytes < PAGE_BYTES {
+            let rest = &keys[found.len()..];
+            let count = ((PAGE_BYTES - bytes) / largest).clamp(1, rest.len());
+            let rows = self.view.rows(&rest[..count], &self.options, &self.schema, self.now)?;
+            let weights = || rows.iter().flatten().map(Row::weight);
+            bytes += weights().sum::<usize>();
+            largest = if found.is_empty() { 0 } else { largest }.max(weights().max().unwrap_or(0)).max(LEAST_ROW);
+            found.extend(rows);
+        }
+        Ok(found)
     }
 
     /// May it have to read files? If not, it is quick.
     pub fn touches_files(&self) -> bool {
         match &self.what {
             What::Row(key) => self.view.touches_files(key),
+            What::Many(keys) => keys.len() > 100 || keys.iter().any(|key| self.view.touches_files(key)),
             What::Rows { rows, .. } => self.view.has_files() || *rows > 100,
             What::Middle => true,
         }

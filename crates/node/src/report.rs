@@ -102,6 +102,7 @@ impl Node {
             bytes: hosted.rows.bytes(),
             damaged: hosted.damage.clone(),
             load: hosted.load.per_second(now),
+            stalled: self.stalled.contains_key(&hosted.id()),
         }
     }
 
@@ -159,6 +160,7 @@ mod tests {
             bytes: 0,
             damaged: None,
             load: 0,
+            stalled: false,
         })
     }
 

@@ -33,7 +33,7 @@ impl Node {
         request: Request,
         out: &mut Vec<Effect>,
     ) {
-        let Request { tablet, epoch, operation } = request;
+        let (tablet, epoch) = (request.tablet, request.epoch);
         let Some(hosted) = self.hosted.get(&tablet) else {
             out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
             return;
@@ -42,9 +42,9 @@ impl Node {
             out.push(Effect::Refuse(ticket, refusal));
             return;
         }
-        if let Some(read) = Eventual::of(&operation) {
+        if let Some(read) = Eventual::of(&request.operation) {
             self.ask_master |= epoch > hosted.replica.epoch();
-            self.note_load(now, tablet, &operation);
+            self.note_load(now, tablet, &request.operation);
             if let Err(refusal) = self.read_eventually(now, ticket, tablet, wall, read, out) {
                 out.push(Effect::Refuse(ticket, refusal));
             }
@@ -60,14 +60,19 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::WrongEpoch { tablet, current }));
             return;
         }
+        let Some(request) = self.hold_back(now, ticket, wall, request, out) else { return };
+        let operation = request.operation;
         self.note_load(now, tablet, &operation);
         let outcome = match operation {
             Operation::Write { request, mutation } => self.write(now, ticket, tablet, wall, request, mutation, out),
             Operation::Get { row, options } => {
                 self.read(now, ticket, tablet, wall, options, out, |hosted| one_row(hosted, row))
             }
-            Operation::Scan { range, options, rows } => {
-                self.read(now, ticket, tablet, wall, options, out, |hosted| Ok(page(hosted, &range, rows)))
+            Operation::GetMany { rows, options } => {
+                self.read(now, ticket, tablet, wall, options, out, |hosted| many_rows(hosted, rows))
+            }
+            Operation::Scan { range, options, rows, reverse } => {
+                self.read(now, ticket, tablet, wall, options, out, |hosted| Ok(page(hosted, &range, rows, reverse)))
             }
         };
         if let Err(refusal) = outcome {
@@ -84,6 +89,7 @@ impl Node {
             Operation::Write { mutation: Mutation { row, .. }, .. } | Operation::Get { row, .. } => {
                 hosted.load.note(now, row);
             }
+            Operation::GetMany { rows, .. } => rows.iter().for_each(|row| hosted.load.note(now, row)),
             Operation::Scan { range, .. } => hosted.load.note(now, &within(&hosted.tablet.slice, range).start),
         }
     }
@@ -167,7 +173,7 @@ impl Node {
         let row = write.mutation.row.clone();
         let present = match found {
             Ok(Found::Row(row)) => row.and_then(|row| row.cells.into_iter().next()),
-            Ok(Found::Rows(..) | Found::Middle(_)) => None,
+            Ok(Found::Many(_) | Found::Rows(..) | Found::Middle(_)) => None,
             Err(error) => {
                 hosted.lanes.judged(&row, false);
                 out.push(Effect::Refuse(write.ticket, self.refusal_of(tablet, &error)));
@@ -286,6 +292,7 @@ pub(crate) fn found_to_effect(
 ) -> Result<Effect, store::Error> {
     Ok(match found? {
         Found::Row(row) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
+        Found::Many(rows) => Effect::Reply(ticket, Reply::Many(rows, schema, from)),
         Found::Rows(rows, resume) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
         // Nobody outside asks for it.
         Found::Middle(_) => Effect::Reply(ticket, Reply::Row(None, schema, from)),
@@ -299,8 +306,16 @@ pub(crate) fn one_row(hosted: &Hosted, row: Bytes) -> Result<What, Refusal> {
     }
 }
 
-pub(crate) fn page(hosted: &Hosted, range: &RowRange, rows: u32) -> What {
-    What::Rows { range: within(hosted.slice(), range), rows: rows.clamp(1, MOST_ROWS) }
+pub(crate) fn many_rows(hosted: &Hosted, rows: Vec<Bytes>) -> Result<What, Refusal> {
+    limits::check_row_keys(&rows).map_err(Refusal::Invalid)?;
+    match rows.iter().all(|row| hosted.slice().covers(row)) {
+        true => Ok(What::Many(rows)),
+        false => Err(Refusal::NoSuchTablet(hosted.id())),
+    }
+}
+
+pub(crate) fn page(hosted: &Hosted, range: &RowRange, rows: u32, reverse: bool) -> What {
+    What::Rows { range: within(hosted.slice(), range), rows: rows.clamp(1, MOST_ROWS), reverse }
 }
 
 /// The part of the range that can lie in the slice.
@@ -340,6 +355,6 @@ pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> 
         .into_iter()
         .map(|column| Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier }))
         .collect::<Result<_, Refusal>>()?;
-    let ReadOptions { versions, consistency, since, before, .. } = options;
-    Ok(ReadOptions { columns, versions: versions.max(1), consistency, since, before })
+    let ReadOptions { consistency, since, before, .. } = options;
+    Ok(ReadOptions { columns, versions: options.versions.max(1), consistency, since, before })
 }

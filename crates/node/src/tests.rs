@@ -2,6 +2,8 @@
 
 mod digest;
 mod merges;
+mod pressure;
+mod reads;
 mod splits;
 
 use bytes::Bytes;
@@ -151,6 +153,7 @@ fn a_scan_goes_page_by_page() {
         world.put(row, "info", "note", row).unwrap();
     }
     let scan = |start: &str| Operation::Scan {
+        reverse: false,
         range: RowRange { start: Bytes::copy_from_slice(start.as_bytes()), end: None },
         options: ReadOptions::default(),
         rows: 2,
@@ -501,6 +504,29 @@ fn a_damaged_log_does_not_keep_a_learner_from_learning() {
 
 /// What is lost here and has been split meanwhile is nowhere any more: nobody waits for it, though another node that kept it
 /// is gone for good and never says so (found by `sim`, house seed 4844).
+/// Bigtable 6: tuning parameters are part of the schema. A replica follows the newest one that it has heard, also over a
+/// restart, and says which one that is.
+#[test]
+fn an_altered_schema_reaches_the_replica() {
+    let mut world = World::new();
+    world.put("LAX", "info", "note", "1").unwrap();
+    let cold = model::LocalityGroup { id: model::LocalityId(1), name: "cold".into(), ..Default::default() };
+    world.schema.storage.localities.push(cold);
+    world.schema.storage.compaction = model::Compaction::Leveled;
+    world.schema.families[0].locality = model::LocalityId(1);
+    let unsaid = world.node.applied(TABLET).unwrap().2;
+    world.assign(Configuration::first(ME, []));
+    assert_eq!(world.node.applied(TABLET).unwrap().2, unsaid, "the same version is no news");
+    world.schema.version += 1;
+    world.assign(Configuration::first(ME, []));
+    assert_eq!(world.get("LAX"), Ok(vec![("note".into(), "1".into())]));
+    for _ in 0..2 {
+        assert_eq!(*world.node.applied(TABLET).unwrap().2, world.schema);
+        assert_eq!(world.node.reports(world.now)[0].schema, 2);
+        world.restart();
+    }
+}
+
 #[test]
 fn a_lost_tablet_that_has_ended_is_forgotten() {
     let mut world = World::new();
@@ -534,6 +560,8 @@ struct World {
     reports: Vec<ToMaster>,
     /// Jobs stay where they are.
     hold_jobs: bool,
+    held: Vec<(u64, store::Job)>,
+    events: Vec<crate::Event>,
     /// Beacons that were sent to it.
     beacons: u64,
 }
@@ -557,6 +585,8 @@ impl World {
             slice: Slice::Hash { bucket: 0, of: 1 },
             reports: Vec::new(),
             hold_jobs: false,
+            held: Vec::new(),
+            events: Vec::new(),
             beacons: 0,
         };
         world.welcome();
@@ -608,7 +638,7 @@ impl World {
                         inputs.push(Input::Durable(self.logged));
                     }
                     Effect::Read(id, read) => inputs.push(Input::ReadDone(id, read.run())),
-                    Effect::Run(..) if self.hold_jobs => {}
+                    Effect::Run(id, job) if self.hold_jobs => self.held.push((id, job)),
                     Effect::Run(id, job) => inputs.push(Input::JobDone(id, self.hands.keeper.run(job))),
                     Effect::Reply(ticket, reply) => self.answers.push((ticket, Ok(reply))),
                     Effect::Refuse(ticket, refusal) => self.answers.push((ticket, Err(refusal))),
@@ -622,10 +652,15 @@ impl World {
                     Effect::ReadLog { id, tablet, from, max_bytes } => {
                         inputs.push(Input::LogRead(id, self.hands.reader.read(tablet, from, max_bytes)));
                     }
-                    Effect::Event(_) => {}
+                    Effect::Event(event) => self.events.push(event),
                 }
             }
         }
+    }
+
+    /// What was said under that name.
+    fn events(&self, name: &str) -> Vec<&str> {
+        self.events.iter().filter(|event| event.name == name).map(|event| event.what.as_str()).collect()
     }
 
     /// Flips a bit of each table: at the offset, or near the end of a shorter one.

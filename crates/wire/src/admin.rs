@@ -10,11 +10,13 @@ use model::request::{
     TabletStatus,
 };
 use model::{
-    AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
-    NodeId, Partition, Retention, Schema, Slice, Split, TableId, Tablet, TabletId, Timestamp, limits,
+    AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage,
+    LocalityId, Lsn, NodeId, Partition, Retention, Schema, Slice, Split, StorageChange, TableId, Tablet, TabletId,
+    Timestamp, limits,
 };
 
 use crate::convert::{Invalid, missing};
+use crate::storage;
 use crate::v1::{self, assignment, partition, retention};
 
 impl TryFrom<v1::CreateTableRequest> for AdminRequest {
@@ -33,6 +35,7 @@ impl TryFrom<v1::CreateTableRequest> for AdminRequest {
             partition,
             replicas: message.replicas.map(|count| small(count, "replicas")).transpose()?,
             min_replicas: message.min_replicas.map(|count| small(count, "min_replicas")).transpose()?,
+            storage: storage::change_from_proto(message.storage)?,
         }))
     }
 }
@@ -45,6 +48,7 @@ impl From<NewTable> for v1::CreateTableRequest {
             partition: Some(table.partition.into()),
             replicas: table.replicas.map(u32::from),
             min_replicas: table.min_replicas.map(u32::from),
+            storage: storage::change_to_proto(table.storage),
         }
     }
 }
@@ -101,16 +105,24 @@ impl TryFrom<v1::AlterTableRequest> for AdminRequest {
     type Error = Invalid;
 
     fn try_from(message: v1::AlterTableRequest) -> Result<AdminRequest, Invalid> {
-        if message.set.is_empty() && message.drop.is_empty() {
-            return Err(Invalid(String::from("nothing to alter: name a family to set or to drop")));
+        let storage = storage::change_from_proto(message.storage)?;
+        if message.set.is_empty() && message.drop.is_empty() && storage.is_empty() {
+            return Err(Invalid(String::from("nothing to alter: name a family or a locality group to set or to drop")));
         }
-        Ok(AdminRequest::AlterTable { table: message.table, set: families(message.set)?, drop: message.drop })
+        let set = families(message.set)?;
+        Ok(AdminRequest::AlterTable { table: message.table, set, drop: message.drop, storage })
     }
 }
 
 /// Builds the message that alters a table.
-pub fn alter_request(table: String, set: Vec<(String, Retention)>, drop: Vec<String>) -> v1::AlterTableRequest {
-    v1::AlterTableRequest { table, set: set.into_iter().map(new_family).collect(), drop }
+pub fn alter_request(
+    table: String,
+    set: Vec<(String, Retention)>,
+    drop: Vec<String>,
+    storage: StorageChange,
+) -> v1::AlterTableRequest {
+    let storage = storage::change_to_proto(storage);
+    v1::AlterTableRequest { table, set: set.into_iter().map(new_family).collect(), drop, storage }
 }
 
 fn families(messages: Vec<v1::NewFamily>) -> Result<Vec<(String, Retention)>, Invalid> {
@@ -223,6 +235,7 @@ impl From<Schema> for v1::Table {
             id: family.id.0,
             name: family.name,
             retention: retention_to_proto(family.retention),
+            locality: family.locality.0,
         };
         v1::Table {
             id: schema.table.0,
@@ -233,6 +246,7 @@ impl From<Schema> for v1::Table {
             partition: Some(schema.partition.into()),
             replicas: schema.replicas.into(),
             min_replicas: schema.min_replicas.into(),
+            storage: Some(schema.storage.into()),
         }
     }
 }
@@ -249,7 +263,7 @@ impl TryFrom<v1::Table> for Schema {
                 name: family.name,
                 retention,
                 loosened: false,
-                locality: model::LocalityId(0),
+                locality: LocalityId(family.locality),
             })
         };
         Ok(Schema {
@@ -261,7 +275,7 @@ impl TryFrom<v1::Table> for Schema {
             partition: message.partition.ok_or_else(|| missing("partition"))?.try_into()?,
             replicas: small(message.replicas, "replicas")?,
             min_replicas: small(message.min_replicas, "min_replicas")?,
-            storage: model::Storage::default(),
+            storage: message.storage.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -567,6 +581,7 @@ fn replica_to_proto((node, report): (NodeId, ReplicaReport)) -> v1::tablet_statu
         bytes: report.bytes,
         load: report.load,
         damaged: report.damaged.clone(),
+        stalled: report.stalled,
     }
 }
 
@@ -590,6 +605,7 @@ fn replica_from_proto(message: v1::tablet_status::Replica) -> Result<(NodeId, Re
         bytes: message.bytes,
         load: message.load,
         damaged: message.damaged,
+        stalled: message.stalled,
     };
     Ok((NodeId(message.node), report))
 }

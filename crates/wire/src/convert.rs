@@ -69,7 +69,7 @@ pub struct Call {
     pub table: String,
     /// To be answered here or refused; `None` is to be routed.
     pub route: Option<Route>,
-    /// `Write` or `Get`. A write without a route may have no request id, which is then all zero.
+    /// `Write`, `Get` or `GetMany`. A write without a route may have no request id, which is then all zero.
     pub operation: Operation,
 }
 
@@ -86,6 +86,8 @@ pub struct Scan {
     pub options: ReadOptions<String>,
     /// At most so many rows; `None` is all.
     pub limit: Option<u64>,
+    /// From the last row to the first.
+    pub reverse: bool,
 }
 
 impl Scan {
@@ -95,7 +97,7 @@ impl Scan {
     /// As an operation on one tablet, which gives one page.
     pub fn into_page(self) -> Operation {
         let rows = self.limit.map_or(Scan::PAGE, |limit| u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
-        Operation::Scan { range: self.range, options: self.options, rows }
+        Operation::Scan { range: self.range, options: self.options, rows, reverse: self.reverse }
     }
 }
 
@@ -134,6 +136,21 @@ pub fn get_request(table: &str, route: Option<Route>, row: Bytes, options: ReadO
     }
 }
 
+/// Builds the message for the read of several rows.
+pub fn get_many_request(
+    table: &str,
+    route: Option<Route>,
+    rows: Vec<Bytes>,
+    options: ReadOptions<String>,
+) -> v1::GetManyRequest {
+    v1::GetManyRequest {
+        table: String::from(table),
+        route: route.map(Into::into),
+        rows,
+        options: Some(options_to_proto(options)),
+    }
+}
+
 impl From<Scan> for v1::ScanRequest {
     fn from(scan: Scan) -> v1::ScanRequest {
         v1::ScanRequest {
@@ -144,6 +161,7 @@ impl From<Scan> for v1::ScanRequest {
             end: scan.range.end,
             options: Some(options_to_proto(scan.options)),
             limit: scan.limit.unwrap_or(0),
+            reverse: scan.reverse,
         }
     }
 }
@@ -191,6 +209,16 @@ impl TryFrom<v1::GetRequest> for Call {
     }
 }
 
+impl TryFrom<v1::GetManyRequest> for Call {
+    type Error = Invalid;
+
+    fn try_from(message: v1::GetManyRequest) -> Result<Call, Invalid> {
+        limits::check_row_keys(&message.rows).map_err(Invalid)?;
+        let operation = Operation::GetMany { rows: message.rows, options: options_from_proto(message.options)? };
+        Ok(Call { table: table_name(message.table)?, route: message.route.map(Route::from), operation })
+    }
+}
+
 impl TryFrom<v1::ScanRequest> for Scan {
     type Error = Invalid;
 
@@ -202,6 +230,7 @@ impl TryFrom<v1::ScanRequest> for Scan {
             range: RowRange::prefix(&message.prefix).intersect(&wanted),
             options: options_from_proto(message.options)?,
             limit: (message.limit > 0).then_some(message.limit),
+            reverse: message.reverse,
         })
     }
 }
@@ -274,6 +303,8 @@ fn options_to_proto(options: ReadOptions<String>) -> v1::ReadOptions {
         versions: options.versions,
         consistency: consistency.into(),
         max_lag_micros: max_lag.map(micros),
+        since_micros: options.since.map(|since| since.0),
+        before_micros: options.before.map(|before| before.0),
     }
 }
 
@@ -293,7 +324,8 @@ fn options_from_proto(options: Option<v1::ReadOptions>) -> Result<ReadOptions<St
         columns: options.columns.into_iter().map(column).collect(),
         versions: options.versions.max(1),
         consistency,
-        ..ReadOptions::default()
+        since: options.since_micros.map(Timestamp),
+        before: options.before_micros.map(Timestamp),
     })
 }
 
@@ -407,11 +439,13 @@ pub enum Answer {
     Written(Written),
     /// To a get; and by whom and how old, if it was eventual.
     Row(Option<NamedRow>, Option<Freshness>),
+    /// To the read of several rows: of the first ones.
+    Many(Vec<Option<NamedRow>>, Option<Freshness>),
     /// To a scan: one page.
     Rows {
-        /// In key order.
+        /// In the order of the scan.
         rows: Vec<NamedRow>,
-        /// Where the next page begins; `None` after the last.
+        /// Where the next page begins, or in reverse before which row; `None` after the last.
         resume: Option<Bytes>,
         /// By whom and how old, if the scan was eventual.
         from: Option<Freshness>,
@@ -423,6 +457,10 @@ impl From<Reply> for Answer {
         match reply {
             Reply::Written(outcome) => Answer::Written(outcome.into()),
             Reply::Row(row, schema, from) => Answer::Row(row.and_then(|row| NamedRow::new(row, &schema)), from),
+            Reply::Many(rows, schema, from) => {
+                let named = |row: Option<Row>| row.and_then(|row| NamedRow::new(row, &schema));
+                Answer::Many(rows.into_iter().map(named).collect(), from)
+            }
             Reply::Rows { rows, resume, schema, from } => {
                 let rows = rows.into_iter().filter_map(|row| NamedRow::new(row, &schema)).collect();
                 Answer::Rows { rows, resume, from }
@@ -487,6 +525,11 @@ pub fn get_response(row: Option<NamedRow>, from: Option<Freshness>) -> v1::GetRe
     v1::GetResponse { row: row.map(Into::into), from: from.map(Into::into) }
 }
 
+/// Builds a page of the read of several rows.
+pub fn get_many_page(found: impl IntoIterator<Item = (Option<NamedRow>, Option<Freshness>)>) -> v1::GetManyPage {
+    v1::GetManyPage { found: found.into_iter().map(|(row, from)| get_response(row, from)).collect() }
+}
+
 /// Builds a page of a scan.
 pub fn scan_page(rows: Vec<NamedRow>, resume: Option<Bytes>, from: Option<Freshness>) -> v1::ScanPage {
     v1::ScanPage { rows: rows.into_iter().map(Into::into).collect(), resume, from: from.map(Into::into) }
@@ -503,12 +546,12 @@ impl From<v1::ScanPage> for Answer {
 }
 
 impl Answer {
-    /// As the outcome of an item of a pipeline. A page of a scan is none: pipelines do not scan.
+    /// As the outcome of an item of a pipeline. Several rows are none: pipelines read one at a time.
     pub fn into_outcome(self) -> Option<pipeline_result::Outcome> {
         match self {
             Answer::Written(written) => Some(pipeline_result::Outcome::Mutate(written.into())),
             Answer::Row(row, from) => Some(pipeline_result::Outcome::Get(get_response(row, from))),
-            Answer::Rows { .. } => None,
+            Answer::Many(..) | Answer::Rows { .. } => None,
         }
     }
 

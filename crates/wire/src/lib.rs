@@ -14,6 +14,7 @@ pub mod convert;
 pub mod events;
 pub mod frame;
 pub mod status;
+mod storage;
 #[cfg(test)]
 mod tests;
 

@@ -92,7 +92,7 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::TooOld { .. }
         | Refusal::Moved { .. } => Code::Unavailable,
         Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } => Code::FailedPrecondition,
-        Refusal::DiskFull(_) | Refusal::Overloaded => Code::ResourceExhausted,
+        Refusal::DiskFull(_) | Refusal::Overloaded | Refusal::Stalled { .. } => Code::ResourceExhausted,
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => Code::NotFound,
         Refusal::Exists(_) => Code::AlreadyExists,
         Refusal::Invalid(_) => Code::InvalidArgument,
@@ -113,6 +113,7 @@ pub fn hint(refusal: &Refusal) -> &'static str {
         }
         Refusal::DiskFull(_) => "Free some space on that disk or add a node.",
         Refusal::Overloaded => "Pause a little and try again, with fewer requests at a time.",
+        Refusal::Stalled { .. } => "Pause and try again; `diptych events` says how long it lasts. Reads go on.",
         Refusal::NoSuchTable(_) => {
             "`diptych table list` shows the tables there are; `diptych table create` makes a new one."
         }
@@ -131,6 +132,7 @@ pub fn hint(refusal: &Refusal) -> &'static str {
 mod tests {
     use super::*;
     use model::{Configuration, Epoch, Heir, NodeId, Slice, TabletId};
+    use std::time::Duration;
 
     fn all() -> Vec<Refusal> {
         let current = Configuration::first(NodeId(1), [NodeId(2), NodeId(3)]);
@@ -144,6 +146,7 @@ mod tests {
             Refusal::TooFewReplicas { have: 1, need: 2 },
             Refusal::DiskFull(NodeId(4)),
             Refusal::Overloaded,
+            Refusal::Stalled { tablet: TabletId(3), why: String::from("x"), retry_after: Duration::from_millis(5) },
             Refusal::NoSuchTable(String::from("üsers")),
             Refusal::NoSuchFamily { family: String::from("a"), have: String::from("b, c") },
             Refusal::Exists(String::from("table users")),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{
-    AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Condition, Configuration, Epoch, Family,
-    FamilyId, Incarnation, Lsn, Mutation, NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply,
-    RequestId, Retention, Row, RowRange, Schema, TableId, Tablet, TabletId, Timestamp, limits,
+    AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Compaction, Compression, Condition,
+    Configuration, Epoch, Family, FamilyId, Filter, Incarnation, LocalityGroup, LocalityId, Lsn, Mutation, NodeId,
+    Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowRange, Schema, Storage,
+    StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -60,8 +61,22 @@ fn options() -> ReadOptions<String> {
         columns: vec![column(None), column(Some(Bytes::new()))],
         versions: 3,
         consistency: model::Consistency::Eventual { max_lag: Some(std::time::Duration::from_millis(5)) },
-        ..ReadOptions::default()
+        since: Some(Timestamp(0)),
+        before: Some(Timestamp(7)),
     }
+}
+
+fn storage() -> Storage {
+    let cold = LocalityGroup {
+        id: LocalityId(1),
+        name: "cold".into(),
+        in_memory: true,
+        compression: Compression::Zstd,
+        block_bytes: 1 << 16,
+        filter: Filter::Columns,
+    };
+    let localities = vec![LocalityGroup::default(), cold];
+    Storage { compaction: Compaction::Leveled, localities, next_locality: LocalityId(2) }
 }
 
 fn schema() -> Schema {
@@ -70,7 +85,7 @@ fn schema() -> Schema {
         name: String::from(name),
         retention,
         loosened: false,
-        locality: model::LocalityId(0),
+        locality: LocalityId(id / 3),
     };
     let rules = vec![Retention::Versions(3), Retention::Age(Duration::from_millis(1_500)), Retention::Keep];
     Schema {
@@ -85,7 +100,7 @@ fn schema() -> Schema {
         partition: Partition::Range { splits: vec![Bytes::from_static(b"m")] },
         replicas: 3,
         min_replicas: 2,
-        storage: model::Storage::default(),
+        storage: storage(),
     }
 }
 
@@ -117,15 +132,35 @@ fn a_read_comes_out_as_it_went_in() {
 }
 
 #[test]
+fn a_read_of_several_rows_comes_out_as_it_went_in() {
+    let rows = vec![Bytes::from_static(b"SFO"), Bytes::from_static(b"\xff"), Bytes::from_static(b"SFO")];
+    let message = sent(convert::get_many_request("users", Some(route()), rows.clone(), options()));
+    let operation = Operation::GetMany { rows, options: options() };
+    assert_eq!(Call::try_from(message), Ok(Call { table: "users".into(), route: Some(route()), operation }));
+    let many = |count| convert::get_many_request("users", None, vec![Bytes::from_static(b"a"); count], options());
+    assert!(Call::try_from(many(limits::KEYS)).is_ok());
+    assert!(Call::try_from(many(limits::KEYS + 1)).is_err() && Call::try_from(many(0)).is_err());
+    let empty = v1::GetManyRequest { rows: vec![Bytes::new()], ..many(1) };
+    assert!(Call::try_from(empty).is_err());
+    let found =
+        vec![(None, Some(freshness(None))), (Some(NamedRow { key: Bytes::from_static(b"a"), cells: vec![] }), None)];
+    let page = sent(convert::get_many_page(found.clone()));
+    let back = page.found.into_iter().map(|found| (found.row.map(NamedRow::from), found.from.map(Into::into)));
+    assert_eq!(back.collect::<Vec<_>>(), found);
+}
+
+#[test]
 fn a_scan_comes_out_as_it_went_in() {
     let range = |start: &'static [u8], end: Option<&'static [u8]>| RowRange {
         start: Bytes::from_static(start),
         end: end.map(Bytes::from_static),
     };
     for range in [range(b"", None), range(b"a", Some(b"b")), range(b"", Some(b""))] {
-        let scan =
-            Scan { table: "users".into(), route: Some(route()), range, options: options(), limit: Some(u64::MAX) };
-        assert_eq!(Scan::try_from(sent(v1::ScanRequest::from(scan.clone()))), Ok(scan));
+        for reverse in [false, true] {
+            let (table, range, limit) = ("users".into(), range.clone(), Some(u64::MAX));
+            let scan = Scan { table, route: Some(route()), range, options: options(), limit, reverse };
+            assert_eq!(Scan::try_from(sent(v1::ScanRequest::from(scan.clone()))), Ok(scan));
+        }
     }
 }
 
@@ -140,7 +175,8 @@ fn prefix_and_range_intersect() {
     };
     let scan = Scan::try_from(message).unwrap();
     assert_eq!(scan.range, RowRange { start: Bytes::from_static(b"LAB"), end: Some(Bytes::from_static(b"LB")) });
-    assert_eq!((scan.limit, scan.options.versions), (None, 1));
+    assert_eq!((scan.limit, scan.options.versions, scan.reverse), (None, 1, false));
+    assert_eq!((scan.options.since, scan.options.before), (None, None));
 }
 
 /// RIFL 3.2: without an id a routed write could be carried out twice.
@@ -230,18 +266,25 @@ fn answers_in_a_pipeline_come_out_as_they_went_in() {
 #[test]
 fn a_new_table_comes_out_as_it_went_in() {
     let families = schema().families.into_iter().map(|family| (family.name, family.retention)).collect::<Vec<_>>();
+    let storage = StorageChange { drop: vec!["cold".into()], ..StorageChange::default() };
     let table = NewTable {
         name: "users".into(),
         families: families.clone(),
         partition: Partition::Hash { tablets: 2 },
         replicas: Some(3),
         min_replicas: None,
+        storage: storage.clone(),
     };
     let message = sent(v1::CreateTableRequest::from(table.clone()));
     assert_eq!(AdminRequest::try_from(message), Ok(AdminRequest::CreateTable(table)));
-    let message = sent(crate::admin::alter_request("users".into(), families.clone(), vec!["x".into()]));
-    let alter = AdminRequest::AlterTable { table: "users".into(), set: families, drop: vec!["x".into()] };
-    assert_eq!(AdminRequest::try_from(message), Ok(alter));
+    let message = sent(crate::admin::alter_request("users".into(), families.clone(), vec!["x".into()], storage));
+    let storage = StorageChange { drop: vec!["cold".into()], ..StorageChange::default() };
+    let alter = |set, drop| AdminRequest::AlterTable { table: "users".into(), set, drop, storage: storage.clone() };
+    assert_eq!(AdminRequest::try_from(message), Ok(alter(families, vec!["x".into()])));
+    let message = sent(crate::admin::alter_request("users".into(), vec![], vec![], storage.clone()));
+    assert_eq!(AdminRequest::try_from(message), Ok(alter(vec![], vec![])));
+    let message = crate::admin::alter_request("users".into(), vec![], vec![], StorageChange::default());
+    assert!(AdminRequest::try_from(message).is_err(), "nothing to do");
 }
 
 #[test]
@@ -267,6 +310,7 @@ fn a_bad_table_is_invalid() {
         partition,
         replicas: None,
         min_replicas: None,
+        storage: StorageChange::default(),
     };
     let bad = [
         table("-", split(&[])),
@@ -309,6 +353,7 @@ fn the_status_comes_out_as_it_went_in() {
         bytes: 7,
         load: 1_200,
         damaged: Some("tables/00000001.sst".into()),
+        stalled: true,
     };
     let replicas = || {
         let roles = [Role::Primary, Role::Secondary, Role::Learner, Role::Spare];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use model::{NodeId, Retention, TabletId};
+use model::{Compaction, LocalityChange, NodeId, Retention, StorageChange, TabletId};
 
 use super::parse::{self, Assignment, Column, Process};
 use crate::bench::Work;
@@ -63,13 +63,13 @@ pub enum Command {
     },
     /// Write cells of a row, all together or not at all
     Put(Put),
-    /// Read a row
+    /// Read a row, or several
     Get(Get),
     /// Change a row only if one of its columns holds what you expect (exit code 5 if not)
     Cput(Cput),
     /// Delete a row, or families, columns or one version of it
     Del(Del),
-    /// Read rows in key order
+    /// Read rows in key order, or in reverse
     Scan(Scan),
     /// Write the rows of a CSV or NDJSON file; resumes where it was interrupted
     Import(Import),
@@ -321,7 +321,7 @@ pub enum TableCommand {
         #[arg(value_parser = parse::table)]
         table: String,
     },
-    /// Add families, change the rules of families, drop families with their data
+    /// Add families, change what they keep and where they lie, drop families with their data
     Alter(TableAlter),
     /// Drop a table with its data
     Drop {
@@ -351,19 +351,50 @@ pub struct TableCreate {
     /// Fewest replicas that accept writes; the cluster's default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub min_replicas: Option<u8>,
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// How a table's rows lie on disks.
+#[derive(Debug, Args)]
+pub struct StorageArgs {
+    /// Which files are merged: tiered, for tables that are written more, or leveled, for those that are read more
+    #[arg(long, value_parser = parse::compaction, value_name = "HOW")]
+    pub compaction: Option<Compaction>,
+    /// A locality group, families in files of their own: NAME, or
+    /// NAME:compression=zstd,block=64KiB,filter=columns,in-memory
+    #[arg(long, value_parser = parse::locality, value_name = "GROUP")]
+    pub locality: Vec<LocalityChange>,
+    /// In which locality group a family lies
+    #[arg(long, value_parser = parse::place, value_name = "FAMILY=GROUP")]
+    pub family_locality: Vec<(String, String)>,
+}
+
+impl StorageArgs {
+    /// What shall be different, and these groups dropped.
+    pub fn into_change(self, drop: Vec<String>) -> StorageChange {
+        StorageChange { compaction: self.compaction, set: self.locality, place: self.family_locality, drop }
+    }
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
+    .args(["family", "drop_family", "compaction", "locality", "family_locality", "drop_locality"])))]
 pub struct TableAlter {
     /// The table
     #[arg(value_parser = parse::table)]
     pub table: String,
     /// A new family, or a new rule for one that is there: NAME, NAME:versions=3, NAME:age=30d
-    #[arg(long, value_parser = parse::family_rule, value_name = "FAMILY", required_unless_present = "drop_family")]
+    #[arg(long, value_parser = parse::family_rule, value_name = "FAMILY")]
     pub family: Vec<(String, Retention)>,
     /// A family to drop with its data
     #[arg(long, value_parser = parse::family, value_name = "NAME")]
     pub drop_family: Vec<String>,
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// A locality group to drop, in which no family is any more
+    #[arg(long, value_parser = parse::family, value_name = "NAME")]
+    pub drop_locality: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -472,9 +503,14 @@ pub struct Get {
     /// Only these: family:qualifier, or family
     #[arg(value_parser = parse::column, value_name = "COLUMN")]
     pub columns: Vec<Column>,
+    /// A further row to read
+    #[arg(long = "row", value_parser = parse::row_key, value_name = "ROW")]
+    pub more: Vec<Bytes>,
     /// Versions of each column
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub versions: u32,
+    #[command(flatten)]
+    pub times: Times,
     /// Only the bytes of the values, with a newline between two of them
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
@@ -502,6 +538,17 @@ pub struct Events {
     /// Only of this name, such as configuration_decided
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+}
+
+/// Of what time the versions are that are read.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Times {
+    /// Only versions from this one on, in microseconds since 1970
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true)]
+    pub since: Option<i64>,
+    /// Only versions before this one
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true)]
+    pub before: Option<i64>,
 }
 
 /// How new a read must be.
@@ -579,6 +626,9 @@ pub struct Scan {
     /// At most so many rows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+    /// From the last row to the first
+    #[arg(long)]
+    pub reverse: bool,
     /// Only this family
     #[arg(long, value_parser = parse::family, value_name = "NAME")]
     pub family: Vec<String>,
@@ -588,6 +638,8 @@ pub struct Scan {
     /// Versions of each column
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub versions: u32,
+    #[command(flatten)]
+    pub times: Times,
     /// Only the bytes of the values, with a newline between two of them
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
@@ -739,10 +791,17 @@ mod tests {
             "diptych up --data d --nodes 4 --replicas 2 --http 127.0.0.1:8080 --grpc 127.0.0.1:8086",
             "diptych table create airports --family info --partition hash:2",
             "diptych table create users --family name --family mail:versions=3,age=30d --partition range --split g",
+            "diptych table create u --family f --compaction leveled --locality cold:compression=zstd,block=64KiB",
+            "diptych table create u --family f --locality cold --family-locality f=cold",
+            "diptych table alter u --compaction tiered",
+            "diptych table alter u --locality cold:in-memory=no --family-locality f=default --drop-locality warm",
             "diptych import airports airports.csv --key iata --family info",
             "diptych get airports LAX",
             "diptych get users alice name:first --versions 3 --raw",
             "diptych scan airports --prefix LA --limit 5",
+            "diptych scan airports --reverse --since 1795419153563886 --before 1795419153563900 --limit 1",
+            "diptych get airports LAX --since 0",
+            "diptych get airports LAX info:name --row SFO --row JFK",
             "diptych put airports LAX info:note=busy --timestamp 5",
             "diptych cput airports LAX info:note --expect busy --put quiet",
             "diptych cput airports LAX info:note --expect-absent --put -1",
@@ -780,6 +839,9 @@ mod tests {
             "diptych table create a",
             "diptych table create /a --family f",
             "diptych table alter a",
+            "diptych table alter a --compaction",
+            "diptych table alter a --family-locality f",
+            "diptych table create a --family f --locality cold:block=1",
             "diptych scan airports --limit 0",
             "diptych node restart x",
             "diptych master run --data d --id 0",

@@ -191,8 +191,9 @@ fn nodes_table(status: &ClusterStatus, pids: &Pids, out: &mut Output) -> Result<
         let state = match (node.alive, node.disk_full) {
             (true, _) if node.draining && primaries + secondaries == 0 => "drained",
             (true, _) if node.draining => "draining",
-            (true, false) => "alive",
             (true, true) => "disk full",
+            (true, false) if stalls(node.node, status) > 0 => "stalled",
+            (true, false) => "alive",
             (false, _) if node.heard_ms_ago.is_none() => "not heard",
             (false, _) => "down",
         };
@@ -239,6 +240,7 @@ fn tablets_table(tablets: Vec<&TabletStatus>, out: &mut Output) -> Result<(), Fa
             assignment.tablet.slice.to_string(),
             configuration.epoch.to_string(),
             match primary.is_some_and(|report| report.steady && report.role == Role::Primary) {
+                true if primary.is_some_and(|report| report.stalled) => format!("{} (stalled)", configuration.primary),
                 true => configuration.primary.to_string(),
                 false => format!("{} (not ready)", configuration.primary),
             },
@@ -272,6 +274,12 @@ fn is_short(tablet: &TabletStatus) -> bool {
     tablet.assignment.configuration.size() < usize::from(tablet.assignment.schema.replicas)
 }
 
+/// Tablets whose new writes wait at the node.
+pub fn stalls(node: NodeId, status: &ClusterStatus) -> usize {
+    let stalled = |tablet: &&TabletStatus| report(tablet, node).is_some_and(|report| report.stalled);
+    status.tablets.iter().filter(stalled).count()
+}
+
 fn roles(node: NodeId, status: &ClusterStatus) -> (usize, usize) {
     let configurations = || status.tablets.iter().map(|tablet| &tablet.assignment.configuration);
     let primaries = configurations().filter(|configuration| configuration.primary == node).count();
@@ -296,6 +304,7 @@ pub fn node_to_json(node: &NodeStatus, status: &ClusterStatus, pids: &Pids) -> V
         },
         "primary_of": primaries,
         "secondary_of": secondaries,
+        "stalled": stalls(node.node, status),
     });
     if let Some(pid) = pids.get(&node.node.to_string()) {
         value["pid"] = json!(pid);
@@ -315,6 +324,7 @@ pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
                 Role::Spare => "spare",
             },
             "epoch": report.epoch.0,
+            "schema": report.schema,
             "durable": report.durable.0,
             "committed": report.committed.0,
             "lag": lag.get(node),
@@ -322,6 +332,7 @@ pub fn tablet_to_json(tablet: &TabletStatus) -> Value {
             "bytes": report.bytes,
             "load": report.load,
             "damaged": report.damaged,
+            "stalled": report.stalled,
         })
     };
     let mut value = table::assignment_to_json(&tablet.assignment);

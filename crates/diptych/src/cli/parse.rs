@@ -5,6 +5,8 @@
 //!   column           family:qualifier, or family for all its columns
 //!   assignment       family:qualifier=value; the value is taken as it stands
 //!   family           mail:versions=3,age=30d: kept are the newest 3 versions, if younger than 30 days
+//!   locality group   cold:compression=zstd,block=64KiB,filter=columns,in-memory=no; what is not said stays
+//!   place            mail=cold: the family lies in the files of that locality group
 //!   partition        hash:2, or range with --split
 //!   duration         200ms 10s 5m 12h 30d
 //! ```
@@ -12,7 +14,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{NodeId, Partition, Retention, TabletId, limits};
+use model::{
+    Compaction, Compression, Filter, LocalityChange, LocalityGroup, NodeId, Partition, Retention, TabletId, limits,
+};
 
 /// A family, or one column of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +175,64 @@ pub fn family_rule(text: &str) -> Result<(String, Retention), String> {
     Ok((name.to_string(), retention))
 }
 
+/// `cold`, or `cold:compression=zstd,block=64KiB,filter=columns,in-memory`.
+pub fn locality(text: &str) -> Result<LocalityChange, String> {
+    let (name, settings) = text.split_once(':').unwrap_or((text, ""));
+    let mut locality = LocalityChange { name: name.to_string(), ..LocalityChange::default() };
+    for setting in settings.split(',').filter(|setting| !setting.is_empty()) {
+        match setting.split_once('=').unwrap_or((setting, "yes")) {
+            ("compression", name) => locality.compression = Some(choice(name, "compression", &Compression::NAMES)?),
+            ("filter", name) => locality.filter = Some(choice(name, "filter", &Filter::NAMES)?),
+            ("in-memory", name) => {
+                locality.in_memory = Some(choice(name, "in-memory", &[("yes", true), ("no", false)])?);
+            }
+            ("block", size) => locality.block_bytes = Some(bytes(size)?.try_into().unwrap_or(u32::MAX)),
+            _ => {
+                return Err(format!(
+                    "no setting {setting:?}; there are compression=none|lz4|zstd, block=BYTES (16KiB), \
+                     filter=none|rows|columns and in-memory=yes|no"
+                ));
+            }
+        }
+    }
+    limits::check_locality(&locality)?;
+    Ok(locality)
+}
+
+/// `tiered` or `leveled`.
+pub fn compaction(text: &str) -> Result<Compaction, String> {
+    choice(text, "compaction", &Compaction::NAMES)
+}
+
+/// `mail=cold`.
+pub fn place(text: &str) -> Result<(String, String), String> {
+    let (family, locality) = text.split_once('=').ok_or_else(|| format!("{text:?} is no FAMILY=GROUP"))?;
+    limits::check_family_name(family)?;
+    Ok((family.to_string(), self::locality(locality).map(|group| group.name)?))
+}
+
+fn choice<T: Copy>(name: &str, what: &str, known: &[(&str, T)]) -> Result<T, String> {
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    let found = known.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| format!("no {what} {name:?}; there are {}", names.join(", ")))
+}
+
+/// The name of one of a few.
+pub fn show_choice<T: PartialEq>(value: &T, known: &[(&'static str, T)]) -> &'static str {
+    known.iter().find(|(_, known)| known == value).map_or("unknown", |(name, _)| *name)
+}
+
+/// The settings as [`locality`] reads them, all of them.
+pub fn show_locality(locality: &LocalityGroup) -> String {
+    format!(
+        "compression={},block={},filter={},in-memory={}",
+        show_choice(&locality.compression, &Compression::NAMES),
+        show_bytes(locality.block_bytes.into()),
+        show_choice(&locality.filter, &Filter::NAMES),
+        if locality.in_memory { "yes" } else { "no" },
+    )
+}
+
 /// The rule as [`family_rule`] reads it; rules that only the API can make are shown with their words.
 pub fn show_retention(retention: &Retention) -> String {
     let join = |rules: &[Retention], between| rules.iter().map(show_retention).collect::<Vec<_>>().join(between);
@@ -290,6 +352,15 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("{text:?} is no number of bytes; write 65536, 64KiB, 512MiB or 2GiB"))
 }
 
+/// The shortest way to write it.
+pub fn show_bytes(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +417,45 @@ mod tests {
         }
     }
 
+    /// What is shown can be given back.
+    #[test]
+    fn a_locality_group_has_its_settings() {
+        let all = locality("cold:compression=zstd,block=64KiB,filter=columns,in-memory").unwrap();
+        let expected = LocalityChange {
+            name: "cold".into(),
+            in_memory: Some(true),
+            compression: Some(Compression::Zstd),
+            block_bytes: Some(64 << 10),
+            filter: Some(Filter::Columns),
+        };
+        assert_eq!(all, expected);
+        assert_eq!(locality("cold"), Ok(LocalityChange { name: "cold".into(), ..LocalityChange::default() }));
+        assert_eq!(locality("cold:in-memory=no").unwrap().in_memory, Some(false));
+        let shown = show_locality(&LocalityGroup::default());
+        assert_eq!(shown, "compression=lz4,block=16KiB,filter=rows,in-memory=no");
+        let back = locality(&format!("cold:{shown}")).unwrap();
+        assert_eq!((back.block_bytes, back.filter), (Some(16 << 10), Some(Filter::Rows)));
+        assert_eq!(
+            (place("mail=cold"), compaction("leveled")),
+            (Ok(("mail".into(), "cold".into())), Ok(Compaction::Leveled))
+        );
+        for bad in [
+            "",
+            "a b",
+            "cold:compression=gzip",
+            "cold:block=512",
+            "cold:block=8MiB",
+            "cold:block=99GiB",
+            "cold:filter",
+            "cold:in-memory=maybe",
+            "cold:versions=3",
+        ] {
+            assert!(locality(bad).is_err(), "{bad}");
+        }
+        assert!(place("mail").is_err() && place("=cold").is_err() && place("mail=").is_err());
+        assert!(compaction("lazy").is_err());
+    }
+
     #[test]
     fn a_table_is_cut_by_hash_or_by_range() {
         let split =
@@ -377,6 +487,7 @@ mod tests {
     fn bytes_have_units() {
         for (text, count) in [("0", 0), ("7B", 7), ("64KiB", 65_536), ("512MiB", 512 << 20), ("2GiB", 2 << 30)] {
             assert_eq!(bytes(text), Ok(count));
+            assert_eq!(bytes(&show_bytes(count)), Ok(count));
         }
         for bad in ["", "KiB", "1KB", "-1", "1.5GiB", "99999999999999999GiB"] {
             assert!(bytes(bad).is_err(), "{bad}");

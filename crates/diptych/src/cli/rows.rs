@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use client::{Client, Written};
 use futures_util::StreamExt;
 use model::{
@@ -9,7 +10,7 @@ use model::{
 };
 use serde_json::json;
 
-use super::args::{Consistent, Cput, Del, Get, Kind, Put, RowName, Scan};
+use super::args::{Consistent, Cput, Del, Get, Kind, Put, RowName, Scan, Times};
 use super::parse::{Assignment, Column};
 use super::show::{printable, version_to_json};
 use super::{Exit, Failure, Output};
@@ -100,12 +101,12 @@ async fn write(
 pub async fn get(client: &Client, args: Get, out: &mut Output) -> Result<(), Failure> {
     let RowName { table, row } = args.at;
     let consistency = consistency(args.consistent)?;
-    let options = ReadOptions {
-        columns: filters(args.columns.clone()),
-        versions: args.versions,
-        consistency,
-        ..ReadOptions::default()
-    };
+    let columns = filters(args.columns.clone());
+    let options = read_options(columns, args.versions, args.times, consistency);
+    if !args.more.is_empty() {
+        let rows = [row].into_iter().chain(args.more).collect();
+        return get_many(client, &table, rows, options, args.raw, out).await;
+    }
     let (found, from) = client.get_from(&table, row.clone(), options).await?;
     let Some(found) = found else {
         let row = printable(&row);
@@ -126,18 +127,52 @@ pub async fn get(client: &Client, args: Get, out: &mut Output) -> Result<(), Fai
     Ok(())
 }
 
+/// Writes those that are there, and fails if any is not.
+async fn get_many(
+    client: &Client,
+    table: &str,
+    rows: Vec<Bytes>,
+    options: ReadOptions<String>,
+    raw: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    limits::check_row_keys(&rows).map_err(Failure::usage)?;
+    let mut found = client.get_many_from(table, rows.clone(), options);
+    let (mut first, mut oldest, mut missing) = (true, None, Vec::new());
+    for key in &rows {
+        // The stream has an answer for every key.
+        let Some(answer) = found.next().await else { break };
+        let (row, from) = answer?;
+        match row {
+            Some(row) if raw => out.values(&row, &mut first)?,
+            Some(row) => out.row_from(&row, from.as_ref())?,
+            None => missing.push(printable(key)),
+        }
+        oldest = older(oldest, from);
+    }
+    if let (false, Some(from)) = (out.json, oldest) {
+        eprintln!("oldest part: {}", freshness(&from));
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Failure::not_found(format!("not in table {table}, or without such cells: {}", missing.join(", "))))
+        }
+    }
+}
+
+/// Who does not know its age is older than anybody.
+fn older(oldest: Option<Freshness>, from: Option<Freshness>) -> Option<Freshness> {
+    from.into_iter().chain(oldest).max_by_key(|from| from.lag.unwrap_or(Duration::MAX))
+}
+
 pub async fn scan(client: &Client, args: Scan, out: &mut Output) -> Result<(), Failure> {
     let prefix = args.prefix.as_deref().map_or_else(RowRange::default, RowRange::prefix);
     let range = prefix.intersect(&RowRange { start: args.start.unwrap_or_default(), end: args.end });
     let families = args.family.into_iter().map(|family| Column { family, qualifier: None });
     let consistency = consistency(args.consistent)?;
-    let options = ReadOptions {
-        columns: filters(families.chain(args.column)),
-        versions: args.versions,
-        consistency,
-        ..ReadOptions::default()
-    };
-    let mut rows = client.scan_from(&args.table, range, options, args.limit);
+    let options = read_options(filters(families.chain(args.column)), args.versions, args.times, consistency);
+    let mut rows = client.scan_from(&args.table, range, args.reverse, options, args.limit);
     let mut first = true;
     let mut oldest = None;
     while let Some(row) = rows.next().await {
@@ -146,14 +181,22 @@ pub async fn scan(client: &Client, args: Scan, out: &mut Output) -> Result<(), F
             true => out.values(&row, &mut first)?,
             false => out.row_from(&row, from.as_ref())?,
         }
-        // Who does not know its age is older than anybody.
-        let age = |from: &Freshness| from.lag.unwrap_or(Duration::MAX);
-        oldest = from.into_iter().chain(oldest).max_by_key(age);
+        oldest = older(oldest, from);
     }
     if let (false, Some(from)) = (out.json, oldest) {
         eprintln!("oldest part: {}", freshness(&from));
     }
     Ok(())
+}
+
+fn read_options(
+    columns: Vec<ColumnFilter<String>>,
+    versions: u32,
+    Times { since, before }: Times,
+    consistency: Consistency,
+) -> ReadOptions<String> {
+    let (since, before) = (since.map(Timestamp), before.map(Timestamp));
+    ReadOptions { columns, versions, consistency, since, before }
 }
 
 /// What the read must see.

@@ -2,7 +2,10 @@
 
 use client::Client;
 use model::request::{ClusterMap, NewTable};
-use model::{AdminReply, AdminRequest, Assignment, Partition, Retention, Schema, Slice};
+use model::{
+    AdminReply, AdminRequest, Assignment, Compaction, Compression, Filter, LocalityGroup, LocalityId, Partition,
+    Retention, Schema, Slice,
+};
 use serde_json::{Value, json};
 
 use super::args::{TableAlter, TableCommand, TableCreate};
@@ -14,10 +17,11 @@ pub async fn run(client: &Client, command: TableCommand, out: &mut Output) -> Re
         TableCommand::Create(args) => create(client, args, out).await,
         TableCommand::List => list(client, out).await,
         TableCommand::Show { table } => show(client, &table, out).await,
-        TableCommand::Alter(TableAlter { table, family: set, drop_family: drop }) => {
-            let schema = change(client, AdminRequest::AlterTable { table, set, drop }).await?;
-            let families = families(&schema);
-            Ok(out.say(schema_to_json(&schema), format!("altered table {}: {families}", schema.name))?)
+        TableCommand::Alter(TableAlter { table, family: set, drop_family: drop, storage, drop_locality }) => {
+            let storage = storage.into_change(drop_locality);
+            let schema = change(client, AdminRequest::AlterTable { table, set, drop, storage }).await?;
+            let text = format!("altered table {}: {}{}", schema.name, families(&schema), storage_text(&schema));
+            Ok(out.say(schema_to_json(&schema), text)?)
         }
         TableCommand::Drop { table } => {
             let schema = change(client, AdminRequest::DropTable(table)).await?;
@@ -51,14 +55,16 @@ async fn create(client: &Client, args: TableCreate, out: &mut Output) -> Result<
         partition,
         replicas: args.replicas,
         min_replicas: args.min_replicas,
+        storage: args.storage.into_change(Vec::new()),
     };
     let schema = change(client, AdminRequest::CreateTable(table)).await?;
     let text = format!(
-        "created table {}: {}; {}; {} replicas",
+        "created table {}: {}; {}; {} replicas{}",
         schema.name,
         families(&schema),
         partition_text(&schema.partition),
-        schema.replicas
+        schema.replicas,
+        storage_text(&schema)
     );
     Ok(out.say(schema_to_json(&schema), text)?)
 }
@@ -73,9 +79,16 @@ async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
         return Ok(out.line("no tables yet; make one: diptych table create NAME --family FAMILY")?);
     }
     let row = |schema: &Schema| {
-        vec![schema.name.clone(), families(schema), partition_text(&schema.partition), schema.replicas.to_string()]
+        vec![
+            schema.name.clone(),
+            families(schema),
+            partition_text(&schema.partition),
+            schema.replicas.to_string(),
+            String::from(compaction_text(schema)),
+        ]
     };
-    Ok(out.table(&["table", "families", "partition", "replicas#"], tables.iter().map(row).collect())?)
+    let names = ["table", "families", "partition", "replicas#", "compaction"];
+    Ok(out.table(&names, tables.iter().map(row).collect())?)
 }
 
 async fn show(client: &Client, table: &str, out: &mut Output) -> Result<(), Failure> {
@@ -88,15 +101,22 @@ async fn show(client: &Client, table: &str, out: &mut Output) -> Result<(), Fail
         return Ok(out.line(value)?);
     }
     out.line(format!(
-        "{}: {}; {} replicas, writes need {}",
+        "{}: {}; {} replicas, writes need {}; {} compaction",
         schema.name,
         partition_text(&schema.partition),
         schema.replicas,
-        schema.min_replicas
+        schema.min_replicas,
+        compaction_text(schema)
     ))?;
     out.line("")?;
-    let family = |family: &model::Family| vec![family.name.clone(), parse::show_retention(&family.retention)];
-    out.table(&["family", "keeps"], schema.families.iter().map(family).collect())?;
+    let family = |family: &model::Family| {
+        let keeps = parse::show_retention(&family.retention);
+        vec![family.name.clone(), keeps, schema.locality(family.locality).name]
+    };
+    out.table(&["family", "keeps", "locality"], schema.families.iter().map(family).collect())?;
+    out.line("")?;
+    let locality = |locality: &LocalityGroup| vec![locality.name.clone(), parse::show_locality(locality)];
+    out.table(&["locality", "settings"], schema.storage.localities.iter().map(locality).collect())?;
     out.line("")?;
     let tablet = |tablet: &&Assignment| {
         let configuration = &tablet.configuration;
@@ -122,15 +142,50 @@ pub fn tablets_of<'a>(map: &'a ClusterMap, table: Option<&str>) -> Result<Vec<&'
     }
 }
 
-fn families(schema: &Schema) -> String {
-    let family = |family: &model::Family| match &family.retention {
-        Retention::Keep => family.name.clone(),
-        rule => format!("{}:{}", family.name, parse::show_retention(rule)),
+/// Families with what they keep, and their locality groups, if they are not in the default one.
+pub fn families(schema: &Schema) -> String {
+    let family = |family: &model::Family| {
+        let rule = match &family.retention {
+            Retention::Keep => family.name.clone(),
+            rule => format!("{}:{}", family.name, parse::show_retention(rule)),
+        };
+        match schema.locality(family.locality) {
+            locality if locality.id == LocalityId::default() => rule,
+            locality => format!("{rule} ({})", locality.name),
+        }
     };
     schema.families.iter().map(family).collect::<Vec<_>>().join(" ")
 }
 
-fn partition_text(partition: &Partition) -> String {
+/// `tiered` or `leveled`.
+pub fn compaction_text(schema: &Schema) -> &'static str {
+    parse::show_choice(&schema.storage.compaction, &Compaction::NAMES)
+}
+
+/// What is not as in every table; empty, or with a semicolon before it.
+fn storage_text(schema: &Schema) -> String {
+    let compaction = match schema.storage.compaction {
+        Compaction::Tiered => String::new(),
+        Compaction::Leveled => String::from("; leveled compaction"),
+    };
+    let standard = LocalityGroup::default();
+    let groups = schema.storage.localities.iter().filter(|locality| **locality != standard);
+    let text = |locality: &LocalityGroup| format!("; {}: {}", locality.name, parse::show_locality(locality));
+    compaction + &groups.map(text).collect::<String>()
+}
+
+fn locality_to_json(locality: &LocalityGroup) -> Value {
+    json!({
+        "name": locality.name,
+        "compression": parse::show_choice(&locality.compression, &Compression::NAMES),
+        "block_bytes": locality.block_bytes,
+        "filter": parse::show_choice(&locality.filter, &Filter::NAMES),
+        "in_memory": locality.in_memory,
+    })
+}
+
+/// `hash:2`, or `range` and how often it was cut.
+pub fn partition_text(partition: &Partition) -> String {
     match partition {
         Partition::Hash { tablets } => format!("hash:{tablets}"),
         Partition::Range { splits } if splits.is_empty() => String::from("range"),
@@ -143,8 +198,13 @@ fn splits_text(count: usize) -> String {
 }
 
 pub fn schema_to_json(schema: &Schema) -> Value {
-    let family =
-        |family: &model::Family| json!({"name": family.name, "keeps": parse::show_retention(&family.retention)});
+    let family = |family: &model::Family| {
+        json!({
+            "name": family.name,
+            "keeps": parse::show_retention(&family.retention),
+            "locality": schema.locality(family.locality).name,
+        })
+    };
     let partition = match &schema.partition {
         Partition::Hash { tablets } => json!({"hash": tablets}),
         Partition::Range { splits } => {
@@ -158,6 +218,8 @@ pub fn schema_to_json(schema: &Schema) -> Value {
         "partition": partition,
         "replicas": schema.replicas,
         "min_replicas": schema.min_replicas,
+        "compaction": compaction_text(schema),
+        "localities": schema.storage.localities.iter().map(locality_to_json).collect::<Vec<_>>(),
     })
 }
 

@@ -558,6 +558,7 @@ mod tests {
 
     fn users() -> AdminRequest {
         AdminRequest::CreateTable(NewTable {
+            storage: model::StorageChange::default(),
             name: String::from("users"),
             families: vec![(String::from("name"), Retention::Keep)],
             partition: Partition::Hash { tablets: 2 },

@@ -115,7 +115,8 @@ impl Resource {
             | Resource::Cluster
             | Resource::Events => &[Method::GET],
             Resource::Tables => &[Method::GET, Method::POST],
-            Resource::Table(_) | Resource::Row(..) => &[Method::GET, Method::DELETE],
+            Resource::Table(_) => &[Method::GET, Method::PATCH, Method::DELETE],
+            Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
             Resource::Cput(..) | Resource::Process(..) | Resource::Drain(..) | Resource::Tablet(..) => &[Method::POST],
         }
@@ -126,10 +127,24 @@ impl Resource {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
             (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
-            (Resource::Rows(_), _) => {
-                &["prefix", "start", "end", "limit", "column", "family", "versions", "consistency", "max_lag"]
+            (Resource::Rows(_), _) => &[
+                "row",
+                "prefix",
+                "start",
+                "end",
+                "limit",
+                "reverse",
+                "column",
+                "family",
+                "versions",
+                "since",
+                "before",
+                "consistency",
+                "max_lag",
+            ],
+            (Resource::Row(..), &Method::GET) => {
+                &["column", "family", "versions", "since", "before", "consistency", "max_lag"]
             }
-            (Resource::Row(..), &Method::GET) => &["column", "family", "versions", "consistency", "max_lag"],
             (Resource::Cell(..), &Method::GET) => &["consistency", "max_lag"],
             (Resource::Cell(..), &Method::PUT | &Method::DELETE) => &["timestamp"],
             _ => &[],
@@ -168,8 +183,15 @@ impl Site {
                 tables::create(self.client()?, &body).await
             }
             (Resource::Tables, _) => tables::list(self.client()?).await,
+            (Resource::Table(table), &Method::PATCH) => {
+                let (body, _room) = self.read(body, 1 << 20).await?;
+                tables::alter(self.client()?, &table, &body).await
+            }
             (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table).await,
             (Resource::Table(table), _) => tables::show(self.client()?, &table).await,
+            (Resource::Rows(table), _) if query.bytes("row").is_some() => {
+                rows::get_many(self.client()?, &table, &query).await
+            }
             (Resource::Rows(table), _) => rows::scan(self.client()?, &table, &query).await,
             (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(self.client()?, &table, row).await,
             (Resource::Row(table, row), _) => rows::get_row(self.client()?, &table, row, &query).await,

@@ -1,17 +1,18 @@
 //! The cluster's state as a page: made here, complete without a script, and everything in it escaped.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use client::Client;
-use model::Event;
 use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
+use model::{Event, Schema, TableId};
 
 use super::problem::Problem;
 use super::tables;
-use crate::cli::cluster::load;
-use crate::cli::{events, show};
+use crate::cli::cluster::{load, stalls};
+use crate::cli::{events, parse, show, table};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; }
@@ -79,7 +80,14 @@ fn page(status: &ClusterStatus, events: &[Event]) -> String {
     status.masters.iter().for_each(|master| body += &master_line(master));
     body += "</table></div><h2>Nodes</h2><div><table><tr><th>node<th>state<th>heard<th class=n>primary of<th class=n>secondary of<th>address</tr>";
     status.nodes.iter().for_each(|node| body += &node_line(node, status));
-    body += "</table></div><h2>Tablets</h2>";
+    body += "</table></div>";
+    let tables = newest_schemas(status);
+    if !tables.is_empty() {
+        body += "<h2>Tables</h2><div><table><tr><th>table<th>families<th>partition<th class=n>replicas<th>compaction<th>locality groups</tr>";
+        tables.iter().for_each(|schema| body += &table_line(schema));
+        body += "</table></div>";
+    }
+    body += "<h2>Tablets</h2>";
     if status.tablets.is_empty() {
         body += "<p>No tables yet. Make one: <code>diptych table create users --family name</code></p>";
     } else {
@@ -123,6 +131,7 @@ fn node_line(node: &NodeStatus, status: &ClusterStatus) -> String {
     let primary = configurations().filter(|configuration| configuration.primary == node.node).count();
     let secondary = configurations().filter(|configuration| configuration.secondaries.contains(&node.node)).count();
     let state = match (node.alive, node.disk_full) {
+        (true, false) if stalls(node.node, status) > 0 => "<span class=bad>stalled</span>",
         (true, false) => "<span class=good>alive</span>",
         (true, true) => "<span class=bad>disk full</span>",
         (false, _) => "<span class=bad>down</span>",
@@ -132,6 +141,34 @@ fn node_line(node: &NodeStatus, status: &ClusterStatus) -> String {
         "<tr><td>{}<td>{state}<td>{heard}<td class=n>{primary}<td class=n>{secondary}<td><code>{}</code></tr>",
         node.node,
         Text(&node.address)
+    )
+}
+
+/// Each table once, by name.
+fn newest_schemas(status: &ClusterStatus) -> Vec<&Schema> {
+    let mut tables: BTreeMap<(&str, TableId), &Schema> = BTreeMap::new();
+    for TabletStatus { assignment, .. } in &status.tablets {
+        let schema = &assignment.schema;
+        let known = tables.entry((&schema.name, schema.table)).or_insert(schema);
+        if known.version < schema.version {
+            *known = schema;
+        }
+    }
+    tables.into_values().collect()
+}
+
+fn table_line(schema: &Schema) -> String {
+    let groups = schema.storage.localities.iter();
+    let groups: Vec<String> =
+        groups.map(|group| format!("{}: {}", Text(&group.name), Text(parse::show_locality(group)))).collect();
+    format!(
+        "<tr><td>{}<td>{}<td>{}<td class=n>{}<td>{}<td>{}</tr>",
+        Text(&schema.name),
+        Text(table::families(schema)),
+        Text(table::partition_text(&schema.partition)),
+        schema.replicas,
+        table::compaction_text(schema),
+        groups.join("<br>"),
     )
 }
 
@@ -150,7 +187,11 @@ fn tablet_line(tablet: &TabletStatus) -> String {
         Text(&assignment.tablet.slice),
         configuration.epoch,
         configuration.primary,
-        if steady { "" } else { " <span class=bad>not ready</span>" },
+        match primary {
+            Some(report) if steady && report.stalled => " <span class=bad>stalled</span>",
+            _ if steady => "",
+            _ => " <span class=bad>not ready</span>",
+        },
         if is_short(tablet) { " class=bad" } else { "" },
         if secondaries.is_empty() { String::from("none") } else { secondaries.join(", ") },
         primary.map_or(String::from("?"), |report| show::count(report.committed.0)),
@@ -167,7 +208,7 @@ fn is_short(tablet: &TabletStatus) -> bool {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use model::{Assignment, Configuration, FamilyId, NodeId, Partition, Schema, Slice, TableId, Tablet, TabletId};
+    use model::{Assignment, Configuration, FamilyId, NodeId, Partition, Slice, Tablet, TabletId};
 
     /// Whatever a row key or an address holds, it is text on the page.
     #[test]
@@ -217,6 +258,8 @@ mod tests {
         let page = page(&ClusterStatus { cluster: model::ClusterId(7), nodes: vec![node], tablets, masters }, &[event]);
         assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("alert('"), "{page}");
         assert!(page.contains("<td>m2<td><span class=good>leads</span>"), "{page}");
+        let table = "<td>users<td><td>range, 1 split<td class=n>2<td>tiered<td>default: compression=lz4,block=16KiB";
+        assert!(page.contains(table), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("1 of 1 tablets lack replicas"), "{page}");
     }
 }

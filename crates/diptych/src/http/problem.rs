@@ -76,7 +76,7 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         | Refusal::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Refusal::TooFewReplicas { .. } => (StatusCode::SERVICE_UNAVAILABLE, "failed_precondition"),
         Refusal::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "resource_exhausted"),
-        Refusal::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "resource_exhausted"),
+        Refusal::Overloaded | Refusal::Stalled { .. } => (StatusCode::TOO_MANY_REQUESTS, "resource_exhausted"),
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => (StatusCode::NOT_FOUND, "not_found"),
         Refusal::Exists(_) => (StatusCode::CONFLICT, "already_exists"),
         Refusal::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_argument"),

@@ -214,7 +214,7 @@ impl Query {
     }
 
     /// All values of that name.
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> {
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value)
     }
 
@@ -243,7 +243,7 @@ impl Query {
         Ok(self.number("timestamp", 0)?.map(Timestamp))
     }
 
-    /// `column` and `family`, which may come several times, and `versions`.
+    /// `column` and `family`, which may come several times, `versions`, `since` and `before`.
     pub fn read_options(&self) -> Result<ReadOptions<String>, Problem> {
         let columns = self.all("column").chain(self.all("family")).map(|name| filter(name));
         let versions = self.number("versions", 1)?.unwrap_or(1);
@@ -251,7 +251,8 @@ impl Query {
             columns: columns.collect::<Result<_, _>>()?,
             versions: u32::try_from(versions).unwrap_or(u32::MAX),
             consistency: self.consistency()?,
-            ..ReadOptions::default()
+            since: self.number("since", i64::MIN)?.map(Timestamp),
+            before: self.number("before", i64::MIN)?.map(Timestamp),
         })
     }
 
@@ -351,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_query_names_ranges_and_columns() {
-        let known = ["prefix", "start", "end", "limit", "column", "versions"];
+        let known = ["prefix", "start", "end", "limit", "column", "versions", "since", "before", "reverse"];
         let query =
             Query::parse(Some("prefix=L+A%2b&limit=10&column=info:a%3Ab&column=info&versions=3"), &known).unwrap();
         assert_eq!(query.range(), RowRange::prefix(b"L A+"));
@@ -359,6 +360,14 @@ mod tests {
         let options = query.read_options().unwrap();
         let qualifiers: Vec<_> = options.columns.iter().map(|column| column.qualifier.as_deref()).collect();
         assert_eq!((qualifiers, options.versions), (vec![Some(&b"a:b"[..]), None], 3));
+
+        assert_eq!((options.since, options.before, query.flag("reverse")), (None, None, false));
+
+        let query = Query::parse(Some("since=5&before=9&reverse=true"), &known).unwrap();
+        let options = query.read_options().unwrap();
+        assert_eq!((options.since, options.before), (Some(Timestamp(5)), Some(Timestamp(9))));
+        assert!(query.flag("reverse"));
+        assert!(Query::parse(Some("since=noon"), &known).unwrap().read_options().is_err());
 
         let query = Query::parse(Some("start=a&end=b&prefix="), &known).unwrap();
         assert_eq!(query.range(), RowRange { start: Bytes::from_static(b"a"), end: Some(Bytes::from_static(b"b")) });

@@ -50,7 +50,6 @@ pub async fn get_cell(
     let Column { family, qualifier } = column;
     let options = ReadOptions {
         columns: vec![ColumnFilter { family, qualifier: Some(qualifier) }],
-        versions: 1,
         consistency: query.consistency()?,
         ..ReadOptions::default()
     };
@@ -172,11 +171,31 @@ fn written_to_json(written: &Written) -> Value {
     }
 }
 
-/// Rows in key order, one JSON object a line. If it breaks off, the last line is the error, and the stream ends
+/// The rows of these keys, in their order, one JSON object a line; one that is not there has no cells. If it breaks off
+/// it ends as a scan does.
+pub async fn get_many(client: &Client, table: &str, query: &Query) -> Result<Response, Problem> {
+    if let Some(name) =
+        ["prefix", "start", "end", "limit", "reverse"].into_iter().find(|name| query.bytes(name).is_some())
+    {
+        return Err(Problem::invalid(format!("{name} goes with a scan, not with the keys of rows")));
+    }
+    let keys: Vec<Bytes> = query.all("row").cloned().collect();
+    model::limits::check_row_keys(&keys).map_err(Problem::invalid)?;
+    let mut found = client.get_many_from(table, keys.clone(), query.read_options()?);
+    // What fails at once gets its status.
+    let first = found.try_next().await?;
+    let from = first.as_ref().and_then(|(_, from)| *from);
+    let rows = stream::iter(first.map(Ok)).chain(found).zip(stream::iter(keys));
+    let rows = rows.map(|(found, key)| found.map(|(row, _)| row.unwrap_or(NamedRow { key, cells: Vec::new() })));
+    let lines = rows.ready_chunks(LINES).flat_map(|rows| stream::iter(lines(rows)));
+    Ok(stamped(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response(), from))
+}
+
+/// Rows one way or the other, one JSON object a line. If it breaks off, the last line is the error, and the stream ends
 /// without its proper end.
 pub async fn scan(client: &Client, table: &str, query: &Query) -> Result<Response, Problem> {
     let limit = query.number("limit", 1)?.map(i64::unsigned_abs);
-    let mut rows = client.scan_from(table, query.range(), query.read_options()?, limit);
+    let mut rows = client.scan_from(table, query.range(), query.flag("reverse"), query.read_options()?, limit);
     // What fails at once gets its status.
     let first = rows.try_next().await?;
     let from = first.as_ref().and_then(|(_, from)| *from);

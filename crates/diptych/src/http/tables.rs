@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use client::{Client, Error, NodeAction};
 use model::request::{ClusterStatus, NewTable};
-use model::{AdminReply, AdminRequest, Event, EventQuery, NodeId, Refusal, Schema};
+use model::{
+    AdminReply, AdminRequest, Event, EventQuery, LocalityChange, NodeId, Refusal, Retention, Schema, StorageChange,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -39,7 +41,8 @@ pub async fn show(client: &Client, table: &str) -> Result<Response, Problem> {
     Ok(Json(value).into_response())
 }
 
-/// The body that makes a table. A family is `name`, `name:versions=3,age=30d` or what a table shows of its own.
+/// The body that makes a table. A family is `name`, `name:versions=3,age=30d` or what a table shows of its own; so is a
+/// locality group.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
@@ -51,17 +54,111 @@ struct Wish {
     replicas: Option<u8>,
     #[serde(default)]
     min_replicas: Option<u8>,
+    #[serde(default)]
+    compaction: Option<String>,
+    #[serde(default)]
+    localities: Vec<LocalityWish>,
+}
+
+/// The body that alters a table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alteration {
+    #[serde(default)]
+    families: Vec<FamilyWish>,
+    #[serde(default)]
+    drop_families: Vec<String>,
+    #[serde(default)]
+    compaction: Option<String>,
+    #[serde(default)]
+    localities: Vec<LocalityWish>,
+    #[serde(default)]
+    drop_localities: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum FamilyWish {
     Short(String),
-    Long {
-        name: String,
-        #[serde(default)]
-        keeps: Option<String>,
-    },
+    Long(LongFamily),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LongFamily {
+    name: String,
+    #[serde(default)]
+    keeps: Option<String>,
+    #[serde(default)]
+    locality: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum LocalityWish {
+    Short(String),
+    Long(LongLocality),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LongLocality {
+    name: String,
+    #[serde(default)]
+    compression: Option<String>,
+    #[serde(default)]
+    block_bytes: Option<u32>,
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    in_memory: Option<bool>,
+}
+
+impl LocalityWish {
+    /// As the command line has it.
+    fn read(self) -> Result<LocalityChange, String> {
+        let wish = match self {
+            LocalityWish::Short(text) => return parse::locality(&text),
+            LocalityWish::Long(wish) => wish,
+        };
+        let mut settings = Vec::new();
+        settings.extend(wish.compression.map(|name| format!("compression={name}")));
+        settings.extend(wish.block_bytes.map(|bytes| format!("block={bytes}")));
+        settings.extend(wish.filter.map(|name| format!("filter={name}")));
+        settings.extend(wish.in_memory.map(|yes| format!("in-memory={}", if yes { "yes" } else { "no" })));
+        parse::locality(&format!("{}:{}", wish.name, settings.join(",")))
+    }
+}
+
+fn read_storage(compaction: Option<String>, localities: Vec<LocalityWish>) -> Result<StorageChange, Problem> {
+    let compaction = compaction.as_deref().map(parse::compaction).transpose().map_err(Problem::invalid)?;
+    let set = localities.into_iter().map(LocalityWish::read).collect::<Result<_, _>>().map_err(Problem::invalid)?;
+    Ok(StorageChange { compaction, set, ..StorageChange::default() })
+}
+
+/// What is said of a family, checked.
+struct Said {
+    name: String,
+    retention: Option<Retention>,
+    locality: Option<String>,
+}
+
+fn read_family(wish: FamilyWish) -> Result<Said, String> {
+    Ok(match wish {
+        FamilyWish::Short(rule) => {
+            let (name, retention) = parse::family_rule(&rule)?;
+            Said { name, retention: Some(retention), locality: None }
+        }
+        FamilyWish::Long(LongFamily { name, keeps, locality }) => {
+            let name = parse::family(&name)?;
+            let retention = match keeps.as_deref() {
+                None => None,
+                Some("keep all") => Some(Retention::Keep),
+                Some(keeps) => Some(parse::family_rule(&format!("{name}:{keeps}"))?.1),
+            };
+            Said { name, retention, locality }
+        }
+    })
 }
 
 #[derive(Deserialize)]
@@ -73,17 +170,13 @@ enum PartitionWish {
 
 fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
     let wish: Wish = read_json(body)?;
-    let family = |family: FamilyWish| {
-        let rule = match family {
-            FamilyWish::Short(rule) => rule,
-            FamilyWish::Long { name, keeps } => match keeps.as_deref() {
-                None | Some("keep all") => name,
-                Some(keeps) => format!("{name}:{keeps}"),
-            },
-        };
-        parse::family_rule(&rule)
-    };
-    let families = wish.families.into_iter().map(family).collect::<Result<Vec<_>, _>>().map_err(Problem::invalid)?;
+    let mut storage = read_storage(wish.compaction, wish.localities)?;
+    let mut families = Vec::new();
+    for family in wish.families {
+        let Said { name, retention, locality } = read_family(family).map_err(Problem::invalid)?;
+        storage.place.extend(locality.map(|locality| (name.clone(), locality)));
+        families.push((name, retention.unwrap_or_default()));
+    }
     if families.is_empty() {
         return Err(Problem::invalid("a table needs at least one family"));
     }
@@ -101,7 +194,34 @@ fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
         partition: partition.map_err(Problem::invalid)?,
         replicas: wish.replicas,
         min_replicas: wish.min_replicas,
+        storage,
     })
+}
+
+/// A family of which only the locality group is said keeps what it keeps.
+fn read_alteration(table: &str, body: &[u8]) -> Result<AdminRequest, Problem> {
+    let wish: Alteration = read_json(body)?;
+    let mut storage = read_storage(wish.compaction, wish.localities)?;
+    storage.drop = wish.drop_localities;
+    let mut set = Vec::new();
+    for family in wish.families {
+        let Said { name, retention, locality } = read_family(family).map_err(Problem::invalid)?;
+        match (retention, locality.is_some()) {
+            (None, true) => {}
+            (retention, _) => set.push((name.clone(), retention.unwrap_or_default())),
+        }
+        storage.place.extend(locality.map(|locality| (name, locality)));
+    }
+    if set.is_empty() && wish.drop_families.is_empty() && storage.is_empty() {
+        return Err(Problem::invalid("nothing to alter: name a family or a locality group to set or to drop"));
+    }
+    Ok(AdminRequest::AlterTable { table: String::from(table), set, drop: wish.drop_families, storage })
+}
+
+/// Alters a table.
+pub async fn alter(client: &Client, table: &str, body: &[u8]) -> Result<Response, Problem> {
+    let schema = change(client, read_alteration(table, body)?).await?;
+    Ok(Json(schema_to_json(&schema)).into_response())
 }
 
 /// Makes a table.
@@ -186,7 +306,7 @@ pub async fn control(gateway: &Gateway, node: NodeId, action: NodeAction) -> Res
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use model::{Partition, Retention};
+    use model::{Compaction, Compression, Filter, Partition};
 
     #[test]
     fn a_table_is_made_from_json() {
@@ -199,6 +319,48 @@ mod tests {
         assert_eq!((table.partition, table.replicas, table.min_replicas), (Partition::Range { splits }, Some(3), None));
         let short = read_wish(br#"{"name": "users", "families": ["name"]}"#).unwrap();
         assert_eq!(short.partition, Partition::Hash { tablets: 2 });
+    }
+
+    /// What a table shows of its locality groups makes the same ones again.
+    #[test]
+    fn locality_groups_are_made_from_json() {
+        let body = br#"{"name": "users", "compaction": "leveled",
+                        "families": ["name", {"name": "mail", "keeps": "versions=3", "locality": "cold"}],
+                        "localities": ["hot:in-memory", {"name": "cold", "compression": "zstd", "block_bytes": 65536,
+                                                         "filter": "columns", "in_memory": false}]}"#;
+        let storage = read_wish(body).unwrap().storage;
+        assert_eq!((storage.compaction, storage.drop.len()), (Some(Compaction::Leveled), 0));
+        assert_eq!(storage.place, [(String::from("mail"), String::from("cold"))]);
+        let cold = LocalityChange {
+            name: "cold".into(),
+            in_memory: Some(false),
+            compression: Some(Compression::Zstd),
+            block_bytes: Some(65_536),
+            filter: Some(Filter::Columns),
+        };
+        assert_eq!((storage.set[0].in_memory, &storage.set[1]), (Some(true), &cold));
+    }
+
+    #[test]
+    fn a_table_is_altered_by_json() {
+        let body = br#"{"families": ["new", {"name": "mail", "locality": "cold"}], "drop_families": ["old"],
+                        "localities": [{"name": "cold"}], "drop_localities": ["warm"]}"#;
+        let AdminRequest::AlterTable { set, drop, storage, .. } = read_alteration("users", body).unwrap() else {
+            panic!("no alteration");
+        };
+        assert_eq!(set, [(String::from("new"), Retention::Keep)], "mail keeps what it keeps");
+        assert_eq!((drop, storage.drop), (vec![String::from("old")], vec![String::from("warm")]));
+        assert_eq!(storage.place, [(String::from("mail"), String::from("cold"))]);
+        for body in [
+            &b"{}"[..],
+            br#"{"compaction": "lazy"}"#,
+            br#"{"localities": [{"name": "cold", "block_bytes": 1}]}"#,
+            br#"{"localities": [{"name": "cold", "blocks": 1024}]}"#,
+            br#"{"families": [{"name": "mail", "place": "cold"}]}"#,
+        ] {
+            let problem = read_alteration("users", body).expect_err(&String::from_utf8_lossy(body));
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST);
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use client::{Client, Error, Pipeline};
-use futures_util::{Stream, StreamExt, stream};
-use model::{Refusal, Request as NodeRequest};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use model::{Operation, Refusal, Request as NodeRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire::status::{to_failure, to_status};
@@ -38,6 +38,7 @@ pub struct KvService {
 struct Meters {
     mutate: Meter,
     get: Meter,
+    get_many: Meter,
     scan: Meter,
     pipeline: Meter,
 }
@@ -46,8 +47,13 @@ impl KvService {
     /// With the node of this process, if there is one.
     pub fn new(gateway: Gateway, local: Option<Local>) -> KvService {
         let meter = |method| Meter::new("diptych.v1.Kv", method);
-        let meters =
-            Meters { mutate: meter("Mutate"), get: meter("Get"), scan: meter("Scan"), pipeline: meter("Pipeline") };
+        let meters = Meters {
+            mutate: meter("Mutate"),
+            get: meter("Get"),
+            get_many: meter("GetMany"),
+            scan: meter("Scan"),
+            pipeline: meter("Pipeline"),
+        };
         KvService { gateway, local, meters: Arc::new(meters) }
     }
 
@@ -67,11 +73,30 @@ impl KvService {
         answered.map(Answer::from).map_err(|refusal| to_status(&refusal))
     }
 
+    /// One page of several rows, or all of them.
+    async fn many(&self, call: Call) -> Result<Results<v1::GetManyPage>, Status> {
+        let Some(route) = call.route else {
+            let Operation::GetMany { rows, options } = call.operation else {
+                return Err(to_status(&Refusal::Invalid(String::from("this reads several rows"))));
+            };
+            let found = self.gateway.client().get_many_from(&call.table, rows, options);
+            return Ok(Box::pin(stream::unfold(Some(found), many_page)));
+        };
+        match self.ask(route.request(call.operation)).await? {
+            Answer::Many(rows, from) => {
+                let page = convert::get_many_page(rows.into_iter().map(|row| (row, from)));
+                Ok(Box::pin(stream::iter([Ok(page)])))
+            }
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
     /// One page of one tablet, or the pages of the whole table.
     async fn pages(&self, scan: Scan) -> Result<Results<v1::ScanPage>, Status> {
         let Some(route) = scan.route else {
-            let Scan { table, range, options, limit, .. } = scan;
-            let rows = self.gateway.client().scan(&table, range, options, limit);
+            let Scan { table, range, options, limit, reverse, .. } = scan;
+            let rows = self.gateway.client().scan_from(&table, range, reverse, options, limit);
+            let rows: client::Rows = Box::pin(rows.map_ok(|(row, _)| row));
             return Ok(Box::pin(stream::unfold(Some(rows), page)));
         };
         match self.ask(route.request(scan.into_page())).await? {
@@ -110,8 +135,32 @@ async fn page(rows: Option<client::Rows>) -> Option<(Result<v1::ScanPage, Status
     Some((Ok(convert::scan_page(page, None, None)), Some(rows)))
 }
 
+/// The next page of several rows: up to a message's worth.
+async fn many_page(found: Option<client::Found>) -> Option<(Result<v1::GetManyPage, Status>, Option<client::Found>)> {
+    let mut found = found?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while bytes < MESSAGE_BYTES {
+        match found.next().await {
+            Some(Ok((row, from))) => {
+                bytes += row.as_ref().map_or(16, NamedRow::weight);
+                page.push((row, from));
+            }
+            // The rows before the error are good: they go first, and the error meets the next call.
+            Some(Err(error)) if page.is_empty() => return Some((Err(error.to_status()), None)),
+            Some(Err(error)) => {
+                let failed: client::Found = Box::pin(stream::iter([Err(error)]));
+                return Some((Ok(convert::get_many_page(page)), Some(failed)));
+            }
+            None if page.is_empty() => return None,
+            None => return Some((Ok(convert::get_many_page(page)), None)),
+        }
+    }
+    Some((Ok(convert::get_many_page(page)), Some(found)))
+}
+
 #[tonic::async_trait]
 impl Kv for KvService {
+    type GetManyStream = Results<v1::GetManyPage>;
     type ScanStream = Results<v1::ScanPage>;
     type PipelineStream = Results<v1::PipelineResponse>;
 
@@ -133,6 +182,11 @@ impl Kv for KvService {
             }
         };
         self.meters.get.measure(answering).await
+    }
+
+    async fn get_many(&self, request: Request<v1::GetManyRequest>) -> Result<Response<Self::GetManyStream>, Status> {
+        let answering = async { Ok(Response::new(self.many(Call::try_from(request.into_inner())?).await?)) };
+        self.meters.get_many.measure(answering).await
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

@@ -3,7 +3,7 @@
 use super::*;
 use core::time::Duration;
 use model::request::{NewTable, Role};
-use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention};
+use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention, StorageChange};
 
 mod balance;
 mod events;
@@ -46,6 +46,7 @@ fn a_table_that_cannot_be_is_refused_with_the_reason() {
         partition,
         replicas: Some(replicas),
         min_replicas: None,
+        storage: StorageChange::default(),
     };
     let hash = |tablets| Partition::Hash { tablets };
     let range = |splits: &[&'static [u8]]| Partition::Range {
@@ -285,6 +286,39 @@ fn only_rubbish_is_forgotten() {
     world.step(Input::Admin(Ticket(8), AdminRequest::DropTable("t".into())));
     let effects = world.step(heartbeat(spare.0, vec![report(tablet, Role::Primary)]));
     assert!(forgets(&effects), "its table is gone");
+}
+
+/// Bigtable 6: how rows lie on disks is part of the schema. Members hear of a change at once, and again as long as they
+/// report an older schema.
+#[test]
+fn an_altered_table_reaches_its_nodes() {
+    let mut world = World::with_nodes(3);
+    let tablet = world.one_tablet();
+    let configuration = world.configuration(tablet);
+    let storage = StorageChange { compaction: Some(model::Compaction::Leveled), ..StorageChange::default() };
+    let alter = AdminRequest::AlterTable { table: "t".into(), set: vec![], drop: vec![], storage };
+    let leveled = |effect: &Effect| match effect {
+        Effect::Send(node, FromMaster::Assignments(assignments)) => {
+            let schema = &assignments[0].schema;
+            assert_eq!((schema.version, schema.storage.compaction), (2, model::Compaction::Leveled));
+            Some(*node)
+        }
+        _ => None,
+    };
+    let effects = world.step(Input::Admin(Ticket(8), alter));
+    let mut told: Vec<NodeId> = effects.iter().filter_map(leveled).collect();
+    told.sort_unstable();
+    let mut members: Vec<NodeId> = configuration.members().collect();
+    members.sort_unstable();
+    assert_eq!(told, members);
+    world.now = world.now + Duration::from_secs(10);
+    let deaf = configuration.primary;
+    let effects = world.step(heartbeat(deaf.0, vec![report(tablet, Role::Primary)]));
+    assert_eq!(effects.iter().filter_map(leveled).collect::<Vec<_>>(), [deaf]);
+    world.now = world.now + Duration::from_secs(10);
+    let report = ReplicaReport { schema: 2, ..report(tablet, Role::Primary) };
+    let effects = world.step(heartbeat(deaf.0, vec![report]));
+    assert_eq!(effects.iter().filter_map(leveled).count(), 0, "it knows");
 }
 
 /// A disk that held another cluster's data, or none of what this node was given, must not pass for the right one.
@@ -543,6 +577,7 @@ impl World {
             partition,
             replicas: Some(replicas),
             min_replicas: None,
+            storage: StorageChange::default(),
         };
         self.step(Input::Admin(Ticket(9), AdminRequest::CreateTable(table)))
     }
@@ -635,6 +670,7 @@ fn report(tablet: TabletId, role: Role) -> ReplicaReport {
         bytes: 0,
         load: 0,
         damaged: None,
+        stalled: false,
     }
 }
 

@@ -190,6 +190,7 @@ fn state(left: [u32; 2], right: [u32; 2]) -> State {
         replicas: 2,
         min_replicas: 1,
         placement: vec![left.map(NodeId).to_vec(), right.map(NodeId).to_vec()],
+        storage: model::StorageChange::default(),
     };
     state.apply(3, create).unwrap();
     state
@@ -275,6 +276,7 @@ impl World {
             bytes: self.bytes,
             load: self.load,
             damaged: None,
+            stalled: false,
         };
         let heartbeat = ToMaster::Heartbeat {
             sent: Instant::ZERO,

@@ -182,6 +182,7 @@ fn state() -> (State, TabletId) {
         replicas: 2,
         min_replicas: 1,
         placement: vec![vec![ONE, TWO], vec![TWO, ONE]],
+        storage: model::StorageChange::default(),
     };
     state.apply(3, create).unwrap();
     (state, TabletId(1))
@@ -223,6 +224,7 @@ fn beat(node: NodeId, tablets: &[TabletId], load: u64) -> Input {
         bytes: 0,
         load,
         damaged: None,
+        stalled: false,
     };
     let heartbeat = ToMaster::Heartbeat {
         sent: Instant::ZERO,

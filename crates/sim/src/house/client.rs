@@ -355,7 +355,7 @@ impl Client {
             Kind::Scan { page, end, left, .. } => {
                 let (_, slice, start) = left.last()?;
                 let range = RowRange { start: start_within(slice, start), end: end_within(slice, end.as_ref()) };
-                Operation::Scan { range, options: options(), rows: *page }
+                Operation::Scan { range, options: options(), rows: *page, reverse: false }
             }
         };
         let node = match doing.kind {

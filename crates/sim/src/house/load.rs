@@ -1,7 +1,10 @@
 //! What clients and the operator are made to do, and what becomes of it.
 
 use model::request::NewTable;
-use model::{AdminRequest, NodeId, Partition, Refusal, Reply, Retention, TabletId, Ticket};
+use model::{
+    AdminRequest, Compaction, Compression, Filter, LocalityChange, NodeId, Partition, Refusal, Reply, Retention,
+    StorageChange, TabletId, Ticket,
+};
 
 use super::client::{Answered, Area, What, Wish, client_of, ticket};
 use super::ledger;
@@ -169,7 +172,14 @@ impl World {
     }
 
     fn create_table(&mut self, ticket: Ticket, name: &str, families: Vec<(String, Retention)>, partition: Partition) {
-        let table = NewTable { name: name.into(), families, partition, replicas: None, min_replicas: None };
+        let table = NewTable {
+            name: name.into(),
+            families,
+            partition,
+            replicas: None,
+            min_replicas: None,
+            storage: StorageChange::default(),
+        };
         self.step_master(master::Input::Admin(ticket, AdminRequest::CreateTable(table)));
     }
 
@@ -214,6 +224,7 @@ impl World {
                 self.step_master(master::Input::Admin(OPERATOR, request));
             }
         }
+        let mut storage = StorageChange::default();
         let (set, drop) = match self.random.below(6) {
             _ if now >= self.healed_at && self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
             _ if now >= self.healed_at => return,
@@ -235,11 +246,32 @@ impl World {
             4 if self.climate.families => (vec![("g".into(), Retention::Keep)], vec![]),
             5 if self.climate.families => {
                 let rule = [Retention::Keep, Retention::Versions(1), Retention::Versions(3)];
-                (vec![("f".into(), rule[self.random.below(3) as usize].clone())], vec![])
+                let choice = self.random.below(3);
+                storage = elsewhere(choice);
+                (vec![("f".into(), rule[choice as usize].clone())], vec![])
             }
             _ => return,
         };
-        let request = AdminRequest::AlterTable { table: Area::Hot.table().into(), set, drop };
+        let request = AdminRequest::AlterTable { table: Area::Hot.table().into(), set, drop, storage };
         self.step_master(master::Input::Admin(OPERATOR, request));
+    }
+}
+
+/// Other files for the family that the checks are about, or another way to compact it.
+fn elsewhere(choice: u64) -> StorageChange {
+    let place = |group: &str| vec![(String::from("f"), String::from(group))];
+    let cold = LocalityChange {
+        name: "cold".into(),
+        in_memory: Some(true),
+        compression: Some(Compression::Zstd),
+        block_bytes: Some(1 << 10),
+        filter: Some(Filter::Columns),
+    };
+    match choice {
+        0 => StorageChange { set: vec![cold], place: place("cold"), ..StorageChange::default() },
+        1 => StorageChange { compaction: Some(Compaction::Leveled), ..StorageChange::default() },
+        _ => {
+            StorageChange { compaction: Some(Compaction::Tiered), place: place("default"), ..StorageChange::default() }
+        }
     }
 }

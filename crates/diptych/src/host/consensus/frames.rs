@@ -19,9 +19,9 @@ use disk::{Disk, File};
 use std::io;
 use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"DIPRAFT2";
-/// Of a version whose groups had one member.
-const OLD: &[u8; 8] = b"DIPRAFT1";
+const MAGIC: &[u8; 8] = b"DIPRAFT3";
+/// Of versions whose groups had one member, and whose commands say nothing of how rows lie on disks.
+const OLD: [&[u8; 8]; 2] = [b"DIPRAFT1", b"DIPRAFT2"];
 const HEADER: usize = 20;
 /// Longest body.
 const LONGEST: u64 = 1 << 30;
@@ -65,7 +65,7 @@ impl Frames {
         let mut magic = [0; MAGIC.len()];
         read_full(&*file, 0, &mut magic)?;
         let mut frames = Frames { file, name: String::from(name), end: MAGIC.len() as u64, broken: false };
-        if magic == *OLD {
+        if OLD.contains(&&magic) {
             let what = format!("{name} was written by an earlier version of Diptych; begin with an empty folder");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }

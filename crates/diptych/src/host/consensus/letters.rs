@@ -20,7 +20,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 
 /// Version of what masters say to each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A master says who it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,7 +77,7 @@ fn weight(operation: &Operation) -> usize {
             Operation::Write { mutation, .. } => mutation.changes.iter().map(model::Change::weight).sum(),
             Operation::Get { .. } => 0,
             // A page.
-            Operation::Scan { .. } => 1 << 20,
+            Operation::GetMany { .. } | Operation::Scan { .. } => 1 << 20,
         }
 }
 

@@ -210,7 +210,7 @@ impl Shard {
         self.reads.count(&request.operation);
         let passed = match request.operation {
             Operation::Write { .. } => self.batching.offer(now, (request, waiter)),
-            Operation::Get { .. } | Operation::Scan { .. } => Some((request, waiter)),
+            Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => Some((request, waiter)),
         };
         if let Some((request, waiter)) = passed {
             self.admit(now, wall, request, waiter);
@@ -295,7 +295,11 @@ impl Reads {
     }
 
     fn count(&self, operation: &Operation) {
-        let (Operation::Get { options, .. } | Operation::Scan { options, .. }) = operation else { return };
+        let (Operation::Get { options, .. } | Operation::GetMany { options, .. } | Operation::Scan { options, .. }) =
+            operation
+        else {
+            return;
+        };
         match options.consistency {
             Consistency::Linearizable => self.linearizable.increment(1),
             Consistency::Eventual { .. } => self.eventual.increment(1),
@@ -334,6 +338,11 @@ fn publish(node: &Node, now: Instant) {
     let secondaries = node.replicas().filter(|replica| replica.role() == Role::Secondary);
     let lag = secondaries.filter_map(|replica| node.lag(replica.tablet(), now)).max().unwrap_or_default();
     gauge!("diptych_replication_lag_seconds").set(lag.as_secs_f64());
+    let stalls = node.stalls(now);
+    counter!("diptych_write_stalls_total").absolute(stalls.count);
+    gauge!("diptych_write_stall_seconds_total").set(stalls.time.as_secs_f64());
+    gauge!("diptych_stalled_tablets").set(f64::from(stalls.tablets));
+    gauge!("diptych_memtable_bytes").set(node.memtable_bytes() as f64);
     let tally = node.tally();
     counter!("diptych_checksum_failures_total", "layer" => "table").absolute(tally.tables);
     counter!("diptych_checksum_failures_total", "layer" => "log").absolute(tally.log);

@@ -10,7 +10,7 @@ use model::{Lsn, TabletId};
 use node::api::Input;
 use node::read::Read;
 use store::log::{Log, LogReader, Record};
-use store::{Job, Keeper};
+use store::{Done, Job, JobKind, Keeper};
 
 use super::pace::Pacer;
 use super::pulse::Pulse;
@@ -249,7 +249,54 @@ pub fn read(log: &LogReader, work: &Inbox<Reading>, shard: &Inbox<Arrival>) {
 pub fn work(keeper: &Keeper, work: &Inbox<(u64, Job)>, shard: &Inbox<Arrival>) {
     // On Linux this is the thread's own: what has time gives way to what somebody waits for.
     let _ = rustix::process::nice(BACKGROUND);
+    let meters = JobMeters::new();
     while let Some((id, job)) = work.pop() {
-        shard.push(Arrival::Core(Input::JobDone(id, keeper.run(job))));
+        let (kind, begun) = (job.kind(), Instant::now());
+        let done = keeper.run(job);
+        meters.record(kind, begun.elapsed(), &done);
+        shard.push(Arrival::Core(Input::JobDone(id, done)));
+    }
+}
+
+/// What flushes and compactions cost.
+struct JobMeters {
+    flush: (Histogram, Counter),
+    compaction: (Histogram, Counter),
+}
+
+impl JobMeters {
+    fn new() -> JobMeters {
+        JobMeters {
+            flush: (histogram!("diptych_flush_duration_seconds"), counter!("diptych_flush_bytes_total")),
+            compaction: (histogram!("diptych_compaction_duration_seconds"), counter!("diptych_compaction_bytes_total")),
+        }
+    }
+
+    /// Failures have their events.
+    fn record(&self, kind: JobKind, time: Duration, done: &Result<Done, store::Error>) {
+        let (Ok(done), Some((duration, bytes))) = (done, self.of(kind)) else { return };
+        duration.record(time);
+        bytes.increment(written(done));
+    }
+
+    fn of(&self, kind: JobKind) -> Option<&(Histogram, Counter)> {
+        match kind {
+            JobKind::Flush => Some(&self.flush),
+            JobKind::Merge => Some(&self.compaction),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of the tables that are new.
+fn written(done: &Done) -> u64 {
+    match done {
+        Done::Flushed { tables, .. } => tables.iter().map(|(_, table)| table.bytes()).sum(),
+        // Some only stand elsewhere now.
+        Done::Merged { removed, added, .. } => {
+            let new = added.iter().filter(|(_, table)| !removed.contains(&table.number()));
+            new.map(|(_, table)| table.bytes()).sum()
+        }
+        _ => 0,
     }
 }
