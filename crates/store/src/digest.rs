@@ -38,7 +38,7 @@ pub(crate) fn slice(
     let range = RowRange { start: from, end: None };
     let all = ReadOptions { versions: u32::MAX, ..ReadOptions::default() };
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let (rows, next) = view.scan(&range, &all, schema, now, MOST_ROWS, most)?;
+    let (rows, next) = view.in_background().scan(&range, &all, schema, now, MOST_ROWS, most)?;
     let mut bytes = 0;
     for mut row in rows {
         bytes += row.weight() as u64;

@@ -34,7 +34,7 @@ use crate::sstable::{Purpose, Table};
 /// One of the things that are merged.
 enum Source {
     Memory(MemoryCursor),
-    Run(Run),
+    Run(Box<Run>),
 }
 
 impl Source {
@@ -131,7 +131,7 @@ impl Merge {
     pub fn add_table(&mut self, table: Arc<Table>, start: &[u8], purpose: Purpose) -> Result<(), Error> {
         let mut run = Run::new(vec![table], purpose)?;
         run.seek(start, self.edge.as_deref())?;
-        self.sources.push(Source::Run(run));
+        self.sources.push(Source::Run(Box::new(run)));
         self.insert(self.sources.len() - 1);
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Merge {
 
     /// Adds tables that follow each other in key order, not yet placed.
     pub(crate) fn push_run(&mut self, tables: Vec<Arc<Table>>, purpose: Purpose) -> Result<(), Error> {
-        self.sources.push(Source::Run(Run::new(tables, purpose)?));
+        self.sources.push(Source::Run(Box::new(Run::new(tables, purpose)?)));
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::compaction::{self, Choice, Urgency};
 use crate::job::{Done, Inherited, Job, JobKind};
 use crate::memtable::Memtable;
 use crate::output;
-use crate::sstable::Table;
+use crate::sstable::{Purpose, Table};
 use crate::version::Version;
 use crate::view::View;
 
@@ -200,6 +200,7 @@ impl Tablet {
             frozen: self.frozen.as_ref().map(|frozen| frozen.memtable.clone()),
             version: self.version.clone(),
             bounds: Arc::clone(&self.bounds),
+            purpose: Purpose::Serve,
         }
     }
 

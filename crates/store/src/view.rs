@@ -35,9 +35,15 @@ pub struct View {
     pub(crate) frozen: Option<Arc<Memtable>>,
     pub(crate) version: Arc<Version>,
     pub(crate) bounds: Arc<RowRange>,
+    pub(crate) purpose: Purpose,
 }
 
 impl View {
+    /// The same for a reader who comes once and is no client: what it reads is not cached, and comes from the disk.
+    pub(crate) fn in_background(&self) -> View {
+        View { purpose: Purpose::Background, ..self.clone() }
+    }
+
     /// Of which tablet.
     pub fn tablet(&self) -> TabletId {
         self.tablet
@@ -78,7 +84,7 @@ impl View {
         let mut merge = self.memory(&start, Some(&end));
         let in_memory = merge.len();
         let runs = self.runs(&start, Some(&end), &reader);
-        runs.iter().try_for_each(|tables| merge.push_run(tables.clone(), Purpose::Serve))?;
+        runs.iter().try_for_each(|tables| merge.push_run(tables.clone(), self.purpose))?;
         let mut rows: Vec<Option<Row>> = vec![None; keys.len()];
         let mut before: Option<usize> = None;
         for at in sorted {
@@ -270,7 +276,7 @@ impl View {
     fn sources(&self, start: &[u8], end: Option<&[u8]>, reader: &Reader<'_>) -> Result<Merge, Error> {
         let mut merge = self.memory(start, end);
         for tables in self.runs(start, end, reader) {
-            merge.push_run(tables, Purpose::Serve)?;
+            merge.push_run(tables, self.purpose)?;
         }
         Ok(merge)
     }
@@ -282,7 +288,7 @@ impl View {
         let (hash, mut merge) = (filter::hash(start), self.memory(start, Some(&end)));
         for table in self.version.for_row(start) {
             if reader.needs_of_row(table, start, hash)? {
-                merge.push_run(vec![Arc::clone(table)], Purpose::Serve)?;
+                merge.push_run(vec![Arc::clone(table)], self.purpose)?;
             }
         }
         if merge.len() == 0 {

@@ -572,7 +572,9 @@ impl Story {
         let without = if self.random.chance(50) { BTreeSet::from([FamilyId(2)]) } else { BTreeSet::new() };
         let whole = self.sums(&fresh.view(), now, u64::MAX, &without);
         let slice = self.random.below(2_000);
+        let cached = self.house.keeper.cache().stats();
         assert_eq!(self.sums(&self.house.tablet.view(), now, slice, &without), whole);
+        assert_eq!(self.house.keeper.cache().stats(), cached, "it is read from the disk");
         // One byte of one value shows, and where.
         let row = self.row();
         let put = |value: &'static [u8]| Change::Put {
