@@ -447,7 +447,7 @@ impl Keeper {
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keeper({} tablets)", self.manifest.lock().len())
+        write!(f, "Keeper({} tablets)", self.manifest.lock().states().count())
     }
 }
 

@@ -172,11 +172,6 @@ impl Manifest {
         self.tablets.values().map(|known| &known.state)
     }
 
-    /// How many tablets there are.
-    pub fn len(&self) -> usize {
-        self.tablets.len()
-    }
-
     /// Does any tablet have this table?
     pub fn names(&self, table: u64) -> bool {
         self.states().any(|state| state.tables.iter().any(|placed| placed.number == table))
