@@ -1,7 +1,8 @@
-//! What a tablet does when it is written faster than its memtable gets to disk: new writes wait, and then are refused.
+//! What a tablet does when it is written faster than its memtable gets to disk, or than what got there is merged: new writes
+//! wait, and then are refused.
 //!
 //! ```text
-//!             memtable too large                  the flush is done
+//!             memtable too large, too many runs   the flush, the merge is done
 //!   serving ─────────────────────▶ stalled ──────────────────────────▶ serving: those that waited go on, in their order
 //!                                    │ new writes wait
 //!                                    └── half a second, or too many ──▶ Refusal::Stalled
@@ -21,6 +22,8 @@ use crate::machine::{FlushOptions, Node};
 
 /// Writes stall when the memtable is so many times as large as when its flush was due.
 const STALL_AT: usize = 4;
+/// With so many flushes that were not merged yet, reads would have to look at too many tables.
+const MOST_RUNS: usize = 40;
 /// A write waits for so long: less than a client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// When whoever was refused may try again.
@@ -33,7 +36,11 @@ pub(crate) fn pressure(hosted: &Hosted, options: &FlushOptions) -> Option<String
     let (weight, limit) = (hosted.rows.weight(), options.bytes.saturating_mul(STALL_AT));
     let flush =
         if hosted.rows.is_flushing() { "its flush is under way" } else { "its flush cannot begin or has failed" };
-    (weight >= limit).then(|| format!("the memtable has {weight} bytes, at most {limit}, and {flush}"))
+    if weight >= limit {
+        return Some(format!("the memtable has {weight} bytes, at most {limit}, and {flush}"));
+    }
+    let runs = hosted.rows.young_runs();
+    (runs >= MOST_RUNS).then(|| format!("{runs} flushes wait to be merged, at most {MOST_RUNS}"))
 }
 
 /// A tablet whose writes wait.

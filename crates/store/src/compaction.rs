@@ -119,11 +119,6 @@ pub(crate) fn debt(runs: &[Sorted], policy: Compaction) -> u64 {
     }
 }
 
-/// Runs of level 0 that a read of the locality group must look at.
-pub(crate) fn young(runs: &[Sorted]) -> usize {
-    runs.iter().filter(|run| run.id.level == 0).count()
-}
-
 /// What the runs of each locality group look like to the choice.
 pub(crate) fn sorted(version: &Version, bounds: &RowRange) -> Vec<Vec<Sorted>> {
     let piece = |table: &Arc<Table>| {

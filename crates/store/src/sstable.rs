@@ -175,6 +175,12 @@ impl Table {
         Ok(())
     }
 
+    /// Is there room for it in memory? What is loaded may be as large as the cache, beside it.
+    pub fn may_load(&self) -> bool {
+        let stats = self.body.source.cache.stats();
+        stats.loaded.saturating_add(self.properties().key_bytes + self.properties().value_bytes) <= stats.capacity
+    }
+
     /// Is all of it in memory?
     pub fn is_loaded(&self) -> bool {
         self.body.loaded.get().is_some()

@@ -8,7 +8,7 @@
 //! `frozen`, the live one the rest. A record is applied once and in order: after a start, the log is replayed from
 //! `flushed` on. Nothing here touches the disk: [`crate::keeper::Keeper`] does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{Bytes, Change, LocalityId, Lsn, RowRange, RunId, Schema, TabletId, Timestamp};
@@ -306,13 +306,21 @@ impl Tablet {
         }
     }
 
+    /// Flushed runs that a read of a row must look at, in the locality group that has most.
+    pub fn young_runs(&self) -> usize {
+        let young = self.version.runs().iter().filter(|run| run.id.level == 0);
+        let mut counts = BTreeMap::new();
+        young.for_each(|run| *counts.entry(run.id.locality).or_insert(0) += 1);
+        counts.into_values().max().unwrap_or(0)
+    }
+
     /// What waits for flushes and merges.
     pub fn pressure(&self, schema: &Schema) -> Pressure {
         let groups = compaction::sorted(&self.version, &self.bounds);
         let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.weight());
         Pressure {
             memory: self.live.weight() + frozen,
-            runs: groups.iter().map(|runs| compaction::young(runs)).max().unwrap_or(0),
+            runs: self.young_runs(),
             debt: groups.iter().map(|runs| compaction::debt(runs, schema.storage.compaction)).sum(),
         }
     }

@@ -62,6 +62,7 @@ impl View {
         schema: &Schema,
         now: Timestamp,
     ) -> Result<Option<Row>, Error> {
+        self.warm(schema)?;
         let mut reader = Reader::of_row(options, schema, now);
         let cells = self.read_row(&mut reader, &key::row_start(key))?;
         Ok((!cells.is_empty()).then(|| Row { key: Bytes::copy_from_slice(key), cells }))
@@ -76,6 +77,7 @@ impl View {
         schema: &Schema,
         now: Timestamp,
     ) -> Result<Vec<Option<Row>>, Error> {
+        self.warm(schema)?;
         let mut sorted: Vec<usize> = (0..keys.len()).collect();
         sorted.sort_by_key(|&at| &keys[at]);
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Ok(Vec::new()) };
@@ -118,6 +120,7 @@ impl View {
         rows: u32,
         bytes: usize,
     ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
+        self.warm(schema)?;
         let (start, end) = self.edges(range);
         let mut reader = Reader::of_rows(options, schema, now);
         let mut merge = self.sources(&start, end.as_deref(), &reader)?;
@@ -151,6 +154,7 @@ impl View {
         rows: u32,
         bytes: usize,
     ) -> Result<(Vec<Row>, Option<Bytes>), Error> {
+        self.warm(schema)?;
         let (start, end) = self.edges(range);
         let mut reader = Reader::of_rows(options, schema, now);
         let mut merge = self.sources(&start, end.as_deref(), &reader)?;
@@ -187,6 +191,19 @@ impl View {
         let start = key::row_start(key);
         let hash = filter::hash(&start);
         self.version.for_row(&start).any(|table| table.may_hold(&start, hash) && !table.is_cached(&start, hash))
+    }
+
+    /// Tables of locality groups that are in memory are read when they are first needed, and stay (Bigtable, 6). If they are
+    /// more than the cache may have, they are read like all others.
+    fn warm(&self, schema: &Schema) -> Result<(), Error> {
+        let in_memory =
+            |locality| schema.storage.localities.iter().any(|group| group.id == locality && group.in_memory);
+        if self.purpose != Purpose::Serve || !schema.storage.localities.iter().any(|group| group.in_memory) {
+            return Ok(());
+        }
+        let runs = self.version.runs().iter().filter(|run| in_memory(run.id.locality));
+        let mut cold = runs.flat_map(|run| run.tables()).filter(|table| !table.is_loaded() && table.damage().is_none());
+        cold.try_for_each(|table| if table.may_load() { table.load() } else { Ok(()) })
     }
 
     /// Has the tablet any file?

@@ -212,6 +212,29 @@ fn a_damaged_checkpoint_is_refused() {
     assert_eq!(to.scan(), "a=1");
 }
 
+/// A locality group in memory: its tables are read once, then its reads touch no file; one that is too large is read as any
+/// other.
+#[test]
+fn a_group_in_memory_is_read_once() {
+    for (cache_bytes, fits) in [(1 << 20, true), (1 << 10, false)] {
+        let mut house = House::with(Options { cache_bytes, ..Options::default() });
+        let schema = Arc::make_mut(&mut house.schema);
+        schema.storage.localities[0].in_memory = true;
+        for n in 0..20 {
+            house.write(&format!("row{n}"), &"x".repeat(1000));
+        }
+        house.flush("").unwrap();
+        let view = house.tablet.view();
+        let read = |row: &[u8]| view.row(row, &ReadOptions::default(), &house.schema, Timestamp(0)).unwrap().is_some();
+        assert!(view.touches_files(b"row7") && read(b"row7"));
+        assert_eq!(
+            (view.version.tables().all(|table| table.is_loaded()), house.keeper.cache().stats().loaded > 0),
+            (fits, fits)
+        );
+        assert!(read(b"row12") && (!fits || !view.touches_files(b"row12")));
+    }
+}
+
 /// A checkpoint costs names only, stays as it was while the tablet goes on, and can be opened like a node's own folder.
 #[test]
 fn a_checkpoint_stays_as_it_was() {
