@@ -29,12 +29,14 @@ pub use self::sieve::{Fate, Sieve};
 use crate::Error;
 use crate::key::Parts;
 use crate::memtable::{MemoryCursor, Memtable};
+use crate::reads::kept::{KeptCursor, KeptRow};
 use crate::sstable::{Purpose, Table};
 
 /// One of the things that are merged.
 enum Source {
     Memory(MemoryCursor),
     Run(Box<Run>),
+    Kept(KeptCursor),
 }
 
 impl Source {
@@ -42,6 +44,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.key(),
             Source::Run(run) => run.key(),
+            Source::Kept(cursor) => cursor.key(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.value(),
             Source::Run(run) => run.value(),
+            Source::Kept(cursor) => cursor.value(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.value_ref(),
             Source::Run(run) => run.value_ref(),
+            Source::Kept(cursor) => cursor.value_ref(),
         }
     }
 
@@ -64,6 +69,7 @@ impl Source {
         match self {
             Source::Memory(_) => "memory",
             Source::Run(run) => run.path(),
+            Source::Kept(_) => "a row in memory",
         }
     }
 
@@ -71,6 +77,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.seek(target, end),
             Source::Run(run) => run.seek(target, end)?,
+            Source::Kept(cursor) => cursor.seek(target),
         }
         Ok(())
     }
@@ -79,6 +86,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.seek_before(target, start),
             Source::Run(run) => run.seek_before(target, start)?,
+            Source::Kept(cursor) => cursor.seek_before(target),
         }
         Ok(())
     }
@@ -87,6 +95,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.advance(end),
             Source::Run(run) => run.advance(end)?,
+            Source::Kept(cursor) => cursor.advance(),
         }
         Ok(())
     }
@@ -95,6 +104,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => cursor.retreat(start),
             Source::Run(run) => run.retreat(start)?,
+            Source::Kept(cursor) => cursor.retreat(),
         }
         Ok(())
     }
@@ -145,6 +155,11 @@ impl Merge {
     pub(crate) fn push_run(&mut self, tables: Vec<Arc<Table>>, purpose: Purpose) -> Result<(), Error> {
         self.sources.push(Source::Run(Box::new(Run::new(tables, purpose)?)));
         Ok(())
+    }
+
+    /// Adds a row that is kept, not yet placed.
+    pub(crate) fn push_kept(&mut self, row: Arc<KeptRow>) {
+        self.sources.push(Source::Kept(KeptCursor::new(row)));
     }
 
     /// How many sources were added.

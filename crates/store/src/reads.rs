@@ -10,6 +10,7 @@
 //! retention must count, nor any deletion that may cover what is wanted. A few steps are cheaper than a seek, so a seek
 //! comes after those.
 
+pub(crate) mod kept;
 mod wanted;
 
 use model::{Bytes, Cell, ReadOptions, Schema, Timestamp};
@@ -167,6 +168,12 @@ impl<'a> Reader<'a> {
     /// About how many bytes it has looked at.
     pub fn looked(&self) -> u64 {
         self.looked
+    }
+
+    /// Does it take whatever a row has?
+    pub fn wants_all(&self) -> bool {
+        let ReadOptions { columns, since, before, .. } = self.options;
+        columns.is_empty() && since.is_none() && before.is_none()
     }
 
     /// May the table have anything of the row with this escaped key and [`filter::hash`] that matters to what is wanted?

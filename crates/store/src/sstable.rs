@@ -186,6 +186,16 @@ impl Table {
         self.body.loaded.get().is_some()
     }
 
+    /// Does it show only some rows of its file?
+    pub(crate) fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// What keeps its blocks, and its number there.
+    pub(crate) fn cached_in(&self) -> (&Arc<Cache>, u64) {
+        (&self.body.source.cache, self.body.source.number)
+    }
+
     /// What it is, as a whole.
     pub fn properties(&self) -> &Properties {
         &self.body.frame.properties

@@ -13,6 +13,7 @@ use crate::job::FileInfo;
 use crate::key;
 use crate::memtable::Memtable;
 use crate::merge::Merge;
+use crate::reads::kept::KeptRow;
 use crate::reads::{Met, Reader};
 use crate::sstable::{Purpose, Table, filter};
 use crate::version::Version;
@@ -303,16 +304,55 @@ impl View {
         let mut end = start.to_vec();
         key::pass(&mut end);
         let (hash, mut merge) = (filter::hash(start), self.memory(start, Some(&end)));
+        let mut tables = Vec::new();
         for table in self.version.for_row(start) {
             if reader.needs_of_row(table, start, hash)? {
-                merge.push_run(vec![Arc::clone(table)], self.purpose)?;
+                tables.push(table);
             }
+        }
+        match self.kept(reader, &tables, start, &end, hash)? {
+            Some(row) => merge.push_kept(row),
+            None => tables.into_iter().try_for_each(|table| merge.push_run(vec![Arc::clone(table)], self.purpose))?,
         }
         if merge.len() == 0 {
             return Ok(Vec::new());
         }
         merge.place(start, Some(&end), |_| true)?;
         reader.row(&mut merge, start)
+    }
+
+    /// What these tables have of the row, out of memory, if it is read often and is small. What was just read from a file is
+    /// not kept yet: it may never be wanted again.
+    fn kept(
+        &self,
+        reader: &Reader<'_>,
+        tables: &[&Arc<Table>],
+        start: &[u8],
+        end: &[u8],
+        hash: u64,
+    ) -> Result<Option<Arc<KeptRow>>, Error> {
+        let Some(first) = tables.first().filter(|_| reader.wants_all() && self.purpose == Purpose::Serve) else {
+            return Ok(None);
+        };
+        let cache = first.cached_in().0;
+        let numbers: Vec<u64> = tables.iter().map(|table| table.cached_in().1).collect();
+        // Of a table in parts only some rows are this tablet's, and tables without a cache have no numbers.
+        if tables.iter().any(|table| table.is_part() || table.damage().is_some()) {
+            return Ok(None);
+        }
+        if let Some(row) = cache.row(&numbers, start, hash) {
+            return Ok(Some(row));
+        }
+        if !tables.iter().all(|table| !table.is_loaded() && table.is_cached(start, hash)) {
+            return Ok(None);
+        }
+        let mut merge = Merge::default();
+        tables.iter().try_for_each(|table| merge.push_run(vec![Arc::clone(table)], self.purpose))?;
+        merge.place(start, Some(end), |_| true)?;
+        let Some(row) = KeptRow::take(&mut merge, numbers.clone(), start)? else { return Ok(None) };
+        let row = Arc::new(row);
+        cache.insert_row(&numbers, hash, Arc::clone(&row));
+        Ok(Some(row))
     }
 
     /// Where the keys of its own rows within `range` begin and end.

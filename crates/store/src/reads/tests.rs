@@ -76,6 +76,46 @@ fn what_is_not_wanted_is_passed_over() {
     }
 }
 
+/// A row that is read again is kept, as its tables have it: what is in memory comes on top, other rows' flushes leave it, and
+/// its own take its place.
+#[test]
+fn a_row_that_is_read_often_is_kept() {
+    let mut house = House::new();
+    let read = |house: &House| {
+        let (view, options) = (house.tablet.view(), ReadOptions::default());
+        let row = view.row(b"row", &options, &schema(), NOW).unwrap();
+        row.map(|row| String::from_utf8(row.cells[0].value.to_vec()).unwrap())
+    };
+    let kept = |house: &House| {
+        let (view, start) = (house.tablet.view(), key::row_start(b"row"));
+        let hash = filter::hash(&start);
+        let tables = view.version.for_row(&start).filter(|table| table.may_hold(&start, hash));
+        let numbers: Vec<u64> = tables.map(|table| table.cached_in().1).collect();
+        house.keeper.cache().row(&numbers, &start, hash).is_some()
+    };
+    house.apply(b"row", &[put(2, "", 1, "one")]);
+    house.flush();
+    for expected in [false, true, true] {
+        assert_eq!(read(&house).as_deref(), Some("one"));
+        assert_eq!(kept(&house), expected, "the first read brings the block, the second keeps the row");
+    }
+    house.apply(b"row", &[put(2, "", 2, "two")]);
+    assert_eq!((read(&house).as_deref(), kept(&house)), (Some("two"), true));
+    house.flush();
+    assert!(!kept(&house));
+    (0..3).for_each(|_| assert_eq!(read(&house).as_deref(), Some("two")));
+    assert!(kept(&house));
+    house.apply(b"other", &[put(2, "", 2, "x")]);
+    house.flush();
+    assert!(kept(&house), "another row's flush changes nothing");
+    house.apply(b"row", &[Change::DeleteRow]);
+    assert_eq!(read(&house), None);
+    house.flush();
+    let job = house.tablet.choose_all(&schema());
+    house.run(job);
+    (0..3).for_each(|_| assert_eq!(read(&house), None));
+}
+
 /// However many rows were deleted, a page is done soon, and tells where to go on.
 #[test]
 fn a_page_ends_although_it_has_found_nothing() {

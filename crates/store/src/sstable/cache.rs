@@ -5,6 +5,8 @@
 //!   merge, scrub, check of what a peer sent ────────────▶ file      these neither fill it nor believe it
 //! ```
 //!
+//! Rows that are read often are kept beside the blocks they come from ([`crate::reads`]), within the same bound.
+//!
 //! A block that is read once, as by a scan, leaves before one that is read again (S3-FIFO with a memory of what has left, in
 //! `quick_cache`). Each open table has a number of its own here, so that a block is never taken for that of another file.
 //!
@@ -23,6 +25,7 @@ use quick_cache::{OptionsBuilder, Weighter, sync};
 
 use super::block::Payload;
 use super::index::Group;
+use crate::reads::kept::KeptRow;
 
 /// Of so many parts, each with a lock of its own. A number of its own accord, so that every machine does the same.
 const SHARDS: usize = 16;
@@ -39,6 +42,15 @@ const STRIPES: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key(u64, u64);
 
+impl Key {
+    /// Of a row: no table has a number like its first one. What has the same key by chance tells who it is.
+    fn of_row(tables: &[u64], hash: u64) -> Key {
+        let mut mix = Mix::default();
+        tables.iter().for_each(|&table| mix.write_u64(table));
+        Key(mix.finish() | 1 << 63, hash)
+    }
+}
+
 #[derive(Clone)]
 struct Weigh;
 
@@ -51,6 +63,8 @@ enum Held {
     Piece(Bytes),
     /// A part of an index.
     Group(Arc<Group>),
+    /// What some tables have of a row.
+    Row(Arc<KeptRow>),
 }
 
 impl Weighter<Key, Held> for Weigh {
@@ -59,6 +73,7 @@ impl Weighter<Key, Held> for Weigh {
             Held::Block(block) => block.weight(),
             Held::Piece(piece) => piece.len(),
             Held::Group(group) => group.weight(),
+            Held::Row(row) => row.weight(),
         };
         bytes as u64 + BESIDE
     }
@@ -220,6 +235,19 @@ impl Cache {
         let count = if found.is_some() { &counts.hits } else { &counts.misses };
         count.fetch_add(1, Ordering::Relaxed);
         found
+    }
+
+    /// What these tables have of the row with this escaped key and hash, if it is here.
+    pub(crate) fn row(&self, tables: &[u64], row: &[u8], hash: u64) -> Option<Arc<KeptRow>> {
+        match self.blocks.as_ref()?.get(&Key::of_row(tables, hash))? {
+            Held::Row(kept) => kept.is_of(tables, row).then_some(kept),
+            _ => None,
+        }
+    }
+
+    /// Keeps what tables have of a row.
+    pub(crate) fn insert_row(&self, tables: &[u64], hash: u64, row: Arc<KeptRow>) {
+        self.keep(Key::of_row(tables, hash), Held::Row(row));
     }
 
     /// Keeps a data block that was just read.
