@@ -33,7 +33,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use crate::engine::{DISK, ENGINES, OURS};
+use crate::engine::{DISK, ENGINES};
 use crate::machine::Machine;
 use crate::pairs::KEY;
 use crate::report::{Report, Round};
@@ -219,9 +219,6 @@ impl Bench<'_> {
     /// One run; `None` if the engine has not what the work needs.
     fn measure(&self, work: &Work, engine: &str, value: usize) -> Result<Option<Outcome>> {
         if work.kind == Kind::Recovery && !engine::has_log(engine) {
-            return Ok(None);
-        }
-        if work.kind == (Kind::Seek { reverse: true }) && engine == OURS && !ours::REVERSES {
             return Ok(None);
         }
         let mut order = self.args.order(work, engine, value);

@@ -24,12 +24,9 @@ use model::{
 };
 use parking_lot::{Condvar, Mutex};
 use store::log::{self, Crew, Kind, Log, Part, Record, Syncing};
-use store::{Done, Job, Keeper, Tablet, View};
+use store::{Done, Job, Keeper, Tablet, Urgency, View, keeper};
 
 use crate::engine::{BLOCK, Each, Engine, Reader, Settings, WORKERS};
-
-/// Has it scans from the back?
-pub const REVERSES: bool = false;
 
 const TABLET: TabletId = TabletId(1);
 const FAMILY: FamilyId = FamilyId(1);
@@ -46,7 +43,7 @@ pub struct Ours {
 
 struct Shared {
     keeper: Keeper,
-    schema: Schema,
+    schema: Arc<Schema>,
     buffer: usize,
     queue: Mutex<Queue>,
     /// Those whose records are of an even group, and of an odd one.
@@ -93,7 +90,8 @@ impl Ours {
     pub fn open(folder: &Path, settings: &Settings) -> Result<Ours> {
         let disk: Arc<dyn Disk> = Arc::new(KernelDisk::open(folder)?);
         let (log, recovered) = Log::open_with(Arc::clone(&disk), "log", log::Options::default(), &Threads)?;
-        let (keeper, mut tablets) = Keeper::open(disk, Timestamp(0))?;
+        let options = keeper::Options { cache_bytes: settings.cache as u64, ..Default::default() };
+        let (keeper, mut tablets) = Keeper::open(disk, Timestamp(0), options)?;
         if !recovered.notes.is_empty() || !tablets.damaged.is_empty() {
             bail!("damaged: {:?} {:?}", recovered.notes, tablets.damaged);
         }
@@ -102,7 +100,7 @@ impl Ours {
         let last = tablet.applied();
         let shared = Arc::new(Shared {
             keeper,
-            schema: schema(),
+            schema: Arc::new(schema()),
             buffer: settings.buffer,
             queue: Mutex::new(Queue { last, ..Queue::default() }),
             turns: Default::default(),
@@ -284,7 +282,7 @@ impl Shared {
 
     fn flush_if_full(&self, shard: &mut Shard) {
         if shard.tablet.weight() >= self.buffer
-            && let Some(job) = shard.tablet.freeze(Bytes::new())
+            && let Some(job) = shard.tablet.freeze(Bytes::new(), &self.schema)
         {
             self.submit(shard, job);
         }
@@ -320,7 +318,7 @@ impl Shared {
             shard = self.shard.lock();
             shard.tablet.install(done);
             self.flush_if_full(&mut shard);
-            if let Some(job) = shard.tablet.choose(&self.schema) {
+            if let Some(job) = shard.tablet.choose(&self.schema, Urgency::Busy) {
                 self.submit(&mut shard, job);
             }
             self.done.notify_all();
@@ -366,7 +364,8 @@ impl Engine for Ours {
     fn settle(&self) -> Result<()> {
         let mut shard = self.shared.shard.lock();
         loop {
-            let jobs = [shard.tablet.freeze(Bytes::new()), shard.tablet.choose(&self.shared.schema)];
+            let schema = &self.shared.schema;
+            let jobs = [shard.tablet.freeze(Bytes::new(), schema), shard.tablet.choose(schema, Urgency::Idle)];
             jobs.into_iter().flatten().for_each(|job| self.shared.submit(&mut shard, job));
             if shard.jobs.is_empty() && shard.running == 0 {
                 return Ok(());
@@ -402,13 +401,26 @@ impl Reader for OursReader<'_> {
     }
 
     fn scan(&mut self, from: &[u8], limit: usize, reverse: bool, each: Each<'_>) -> Result<()> {
+        let view = self.view();
+        let mut range = RowRange { start: Bytes::copy_from_slice(from), end: None };
         if reverse {
-            bail!("ours has no scans from the back yet");
+            range = RowRange { start: Bytes::new(), end: RowRange::one(range.start).end };
         }
-        let range = RowRange { start: Bytes::copy_from_slice(from), end: None };
-        let (rows, _) = self.view().scan(&range, &self.options, &self.shared.schema, NOW, limit as u32, usize::MAX)?;
-        for row in &rows {
-            row.cells.iter().for_each(|cell| each(&row.key, &cell.value));
+        let mut left = limit;
+        // It comes back early when it has passed many deleted rows.
+        while left > 0 {
+            let (options, schema) = (&self.options, &self.shared.schema);
+            let scan = if reverse { View::scan_back } else { View::scan };
+            let (rows, next) = scan(&view, &range, options, schema, NOW, left as u32, usize::MAX)?;
+            for row in &rows {
+                row.cells.iter().for_each(|cell| each(&row.key, &cell.value));
+            }
+            left -= rows.len();
+            match next {
+                Some(next) if reverse => range.end = Some(next),
+                Some(next) => range.start = next,
+                None => break,
+            }
         }
         Ok(())
     }
