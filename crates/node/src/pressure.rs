@@ -82,9 +82,14 @@ impl Node {
         Stalls { time: self.stalls.time + under_way, tablets: self.stalled.len() as u32, ..self.stalls }
     }
 
-    /// Bytes of all live memtables.
-    pub fn memtable_bytes(&self) -> u64 {
-        self.hosted.values().map(|hosted| hosted.rows.weight() as u64).sum()
+    /// What waits for flushes and merges: of all tablets, and of runs as many as the tablet has that has most.
+    pub fn backlog(&self) -> store::tablet::Pressure {
+        let of = |hosted: &Hosted| hosted.rows.pressure(&hosted.schema);
+        self.hosted.values().map(of).fold(store::tablet::Pressure::default(), |sum, of| store::tablet::Pressure {
+            memory: sum.memory + of.memory,
+            runs: sum.runs.max(of.runs),
+            debt: sum.debt + of.debt,
+        })
     }
 
     /// Takes a write that has to wait; gives it back if it need not.

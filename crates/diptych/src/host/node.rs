@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use metrics::{counter, gauge};
 use node::{FlushOptions, Hands, Options, Upkeep};
+use store::sstable::Cache;
 
 use self::local::Local;
 use self::pace::Pacer;
@@ -131,6 +133,7 @@ impl Machine {
     /// Starts the threads; they live as long as the process. Gives what shows that they are alive.
     fn start(self, inbox: Arc<Inbox<shard::Arrival>>) -> Vec<(&'static str, Arc<Pulse>)> {
         let Hands { log, reader, keeper, .. } = self.hands;
+        tokio::spawn(publish_cache(Arc::clone(keeper.cache())));
         let (log_pulse, shard_pulse) = (Arc::<Pulse>::default(), Arc::<Pulse>::default());
         let outlets = Outlets {
             log: Arc::default(),
@@ -153,6 +156,21 @@ impl Machine {
         let shard = Shard::new(self.node, self.clock, inbox, outlets, self.health, Arc::clone(&shard_pulse));
         spawn("shard", move || shard.run());
         vec![("log", log_pulse), ("shard", shard_pulse)]
+    }
+}
+
+/// What the cache of blocks does, for `/metrics`.
+async fn publish_cache(cache: Arc<Cache>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let stats = cache.stats();
+        counter!("diptych_block_cache_hits_total").absolute(stats.hits);
+        counter!("diptych_block_cache_misses_total").absolute(stats.misses);
+        gauge!("diptych_block_cache_bytes").set(stats.bytes as f64);
+        gauge!("diptych_block_cache_capacity_bytes").set(stats.capacity as f64);
+        gauge!("diptych_table_pinned_bytes").set(stats.pinned as f64);
+        gauge!("diptych_table_loaded_bytes").set(stats.loaded as f64);
     }
 }
 

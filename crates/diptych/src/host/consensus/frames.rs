@@ -19,7 +19,8 @@ use disk::{Disk, File};
 use std::io;
 use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"DIPRAFT3";
+/// 3 is passed over: a flipped bit must not make one of them another.
+const MAGIC: &[u8; 8] = b"DIPRAFT4";
 /// Of versions whose groups had one member, and whose commands say nothing of how rows lie on disks.
 const OLD: [&[u8; 8]; 2] = [b"DIPRAFT1", b"DIPRAFT2"];
 const HEADER: usize = 20;

@@ -342,7 +342,10 @@ fn publish(node: &Node, now: Instant) {
     counter!("diptych_write_stalls_total").absolute(stalls.count);
     gauge!("diptych_write_stall_seconds_total").set(stalls.time.as_secs_f64());
     gauge!("diptych_stalled_tablets").set(f64::from(stalls.tablets));
-    gauge!("diptych_memtable_bytes").set(node.memtable_bytes() as f64);
+    let backlog = node.backlog();
+    gauge!("diptych_memtable_bytes").set(backlog.memory as f64);
+    gauge!("diptych_unmerged_runs").set(backlog.runs as f64);
+    gauge!("diptych_compaction_pending_bytes").set(backlog.debt as f64);
     let tally = node.tally();
     counter!("diptych_checksum_failures_total", "layer" => "table").absolute(tally.tables);
     counter!("diptych_checksum_failures_total", "layer" => "log").absolute(tally.log);
