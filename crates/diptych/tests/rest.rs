@@ -137,7 +137,7 @@ fn refusals(cluster: &Cluster) {
     }
     let long_key = format!("/v1/tables/t/rows/{}/info:x", "k".repeat(5000));
     assert_eq!(cluster.http("PUT", &long_key, b"1").0, 400);
-    assert_eq!(cluster.http("PATCH", "/v1/tables/t", b"").0, 405);
+    assert_eq!(cluster.http("PUT", "/v1/tables/t", b"").0, 405);
 }
 
 fn the_cluster(cluster: &Cluster) {
