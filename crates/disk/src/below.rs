@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::{Disk, File, check_dir, check_name};
+use crate::{Disk, File, Hint, check_dir, check_name};
 
 /// A folder of another disk, as a disk.
 pub struct Below {
@@ -37,6 +37,10 @@ impl Disk for Below {
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
         self.disk.open(&self.name(path)?)
+    }
+
+    fn open_with(&self, path: &str, hint: Hint) -> io::Result<Arc<dyn File>> {
+        self.disk.open_with(&self.name(path)?, hint)
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {

@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 use rustix::io::Errno;
 
-use crate::{Disk, File, check_dir, check_name};
+use crate::direct::{self, DirectFile};
+use crate::{Disk, File, Hint, check_dir, check_name};
 
 const LOCK: &str = "LOCK";
 
@@ -55,6 +56,22 @@ impl Disk for KernelDisk {
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(KernelFile(OpenOptions::new().read(true).write(true).open(self.at(path)?)?)))
+    }
+
+    fn open_with(&self, path: &str, hint: Hint) -> io::Result<Arc<dyn File>> {
+        let path = self.at(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let advice = match hint {
+            Hint::Random => Advice::Random,
+            Hint::Sequential => Advice::Sequential,
+            Hint::Direct => match direct::open(&path) {
+                Some(direct) => return Ok(Arc::new(DirectFile::new(KernelFile(file), direct))),
+                None => Advice::Sequential,
+            },
+        };
+        // Advice that nobody takes is no error.
+        let _ = fadvise(&file, 0, None, advice);
+        Ok(Arc::new(KernelFile(file)))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -109,7 +126,8 @@ impl Disk for KernelDisk {
     }
 }
 
-struct KernelFile(StdFile);
+/// An open file of the machine.
+pub struct KernelFile(StdFile);
 
 impl File for KernelFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

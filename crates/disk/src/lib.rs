@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod below;
+mod direct;
 mod kernel;
 mod memory;
 pub mod suite;
@@ -25,12 +26,28 @@ pub use below::Below;
 pub use kernel::KernelDisk;
 pub use memory::MemDisk;
 
+/// How a file will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Here and there: nothing is to be read ahead.
+    Random,
+    /// From the beginning to the end.
+    Sequential,
+    /// Once, in long pieces, by somebody who must not drive what others read out of the kernel's memory.
+    Direct,
+}
+
 /// Files and folders below one root.
 pub trait Disk: Send + Sync {
     /// A new, empty file, open to read and write. Empties the file of that name if there is one; the parent must exist.
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>>;
     /// A file that is there, open to read and write.
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>>;
+    /// A file that is there, to be read in that way. What is read is the same.
+    fn open_with(&self, path: &str, hint: Hint) -> io::Result<Arc<dyn File>> {
+        let _ = hint;
+        self.open(path)
+    }
     /// Whether a file or folder of that name is there.
     fn exists(&self, path: &str) -> io::Result<bool>;
     /// The names (not paths) of the files and folders in `dir`, sorted.

@@ -14,14 +14,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use self::content::{Content, Draw, Unsynced};
 use crate::{Disk, File, check_dir, check_name};
 
 /// Files in memory, with the faults that can be asked for.
 #[derive(Clone, Default)]
-pub struct MemDisk(Arc<Mutex<State>>);
+pub struct MemDisk(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A sync that was held may go on.
+    let_go: Condvar,
+}
 
 impl MemDisk {
     /// An empty disk without limit.
@@ -32,12 +39,12 @@ impl MemDisk {
     /// The machine loses its power and starts again: what was not synced is lost, kept or torn, as `seed` has it.
     /// Open files fail from now on.
     pub fn crash(&self, seed: u64) {
-        self.0.lock().crash(&mut Draw(seed));
+        self.0.state.lock().crash(&mut Draw(seed));
     }
 
     /// The process ends but the machine lives on: open files fail from now on, and nothing is lost.
     pub fn kill(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.generation += 1;
         state.power = None;
     }
@@ -45,23 +52,34 @@ impl MemDisk {
     /// After `operations` more that change something, every operation fails until [`MemDisk::crash`] or
     /// [`MemDisk::kill`]. Finds the crash that matters when tried with every number.
     pub fn power_fails_after(&self, operations: u64) {
-        self.0.lock().power = Some(operations);
+        self.0.state.lock().power = Some(operations);
     }
 
     /// How much may be written in all; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.0.lock().capacity = bytes;
+        self.0.state.lock().capacity = bytes;
     }
 
     /// The next sync of a file fails with EIO, and what it should have made durable is lost at the next crash, even
     /// though it can still be read and a later sync succeeds (as Linux does it).
     pub fn fail_next_sync(&self) {
-        self.0.lock().fail_sync = true;
+        self.0.state.lock().fail_sync = true;
+    }
+
+    /// Whether syncs of this file hang, before they do anything, until they are let go.
+    pub fn hold_syncs(&self, path: &str, hold: bool) {
+        let held = &mut self.0.state.lock().hold_syncs;
+        if hold {
+            held.insert(path.to_owned());
+        } else {
+            held.remove(path);
+            self.0.let_go.notify_all();
+        }
     }
 
     /// Whether reads of this file fail with EIO from now on.
     pub fn fail_reads(&self, path: &str, fail: bool) {
-        let reads = &mut self.0.lock().fail_reads;
+        let reads = &mut self.0.state.lock().fail_reads;
         if fail {
             reads.insert(path.to_owned())
         } else {
@@ -71,19 +89,19 @@ impl MemDisk {
 
     /// Whether reads of any file fail with EIO from now on.
     pub fn fail_all_reads(&self, fail: bool) {
-        self.0.lock().fail_all_reads = fail;
+        self.0.state.lock().fail_all_reads = fail;
     }
 
     /// The next write that extends a file in `dir` lands on what was written to the file before, and leaves zeros
     /// where it belongs. The disk says that all is well.
     pub fn misdirect_next_write(&self, dir: &str, seed: u64) {
-        self.0.lock().misdirect = Some((dir.to_owned(), Draw(seed)));
+        self.0.state.lock().misdirect = Some((dir.to_owned(), Draw(seed)));
     }
 
     /// Bit rot: flips the bits of `mask` in one byte, durably. False if there is no such byte.
     pub fn flip(&self, path: &str, offset: u64, mask: u8) -> bool {
         let mut byte = [0];
-        self.0.lock().rot(path, offset, 1, |old| {
+        self.0.state.lock().rot(path, offset, 1, |old| {
             byte[0] = old[0] ^ mask;
             byte.to_vec()
         })
@@ -91,17 +109,17 @@ impl MemDisk {
 
     /// Puts other bytes in place, durably. False if the file is not that long.
     pub fn corrupt(&self, path: &str, offset: u64, bytes: &[u8]) -> bool {
-        self.0.lock().rot(path, offset, bytes.len(), |_| bytes.to_vec())
+        self.0.state.lock().rot(path, offset, bytes.len(), |_| bytes.to_vec())
     }
 
     /// Syncs of files and folders so far, to count what an operation costs.
     pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+        self.0.state.lock().syncs
     }
 
     /// Bytes in all files.
     pub fn used(&self) -> u64 {
-        self.0.lock().used()
+        self.0.state.lock().used()
     }
 }
 
@@ -139,6 +157,7 @@ struct State {
     capacity: Option<u64>,
     fail_sync: bool,
     fail_reads: BTreeSet<String>,
+    hold_syncs: BTreeSet<String>,
     fail_all_reads: bool,
     misdirect: Option<(String, Draw)>,
     syncs: u64,
@@ -310,7 +329,7 @@ impl State {
 impl Disk for MemDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
         check_name(path)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         state.find_folder(parent(path))?;
         let number = match state.find_file(path) {
@@ -334,21 +353,21 @@ impl Disk for MemDisk {
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
         check_name(path)?;
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.look()?;
         Ok(self.handle(&state, state.find_file(path)?, path))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
         check_dir(path)?;
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.look()?;
         Ok(state.find(path).is_ok())
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         check_dir(dir)?;
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.look()?;
         state.find_folder(dir)?;
         let within = state.names.keys().filter(|path| parent(path) == dir);
@@ -357,7 +376,7 @@ impl Disk for MemDisk {
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         check_name(path)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         state.find_folder(parent(path))?;
         match state.find(path) {
@@ -372,7 +391,7 @@ impl Disk for MemDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         check_name(path)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         state.find_file(path)?;
         state.rename(vec![(path.to_owned(), None)]);
@@ -381,7 +400,7 @@ impl Disk for MemDisk {
 
     fn remove_dir_all(&self, path: &str) -> io::Result<()> {
         check_name(path)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         state.find_folder(path)?;
         let below = format!("{path}/");
@@ -396,7 +415,7 @@ impl Disk for MemDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         let number = state.find_file(from)?;
         state.find_folder(parent(to))?;
@@ -412,7 +431,7 @@ impl Disk for MemDisk {
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         let number = state.find_file(from)?;
         state.find_folder(parent(to))?;
@@ -425,7 +444,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         check_dir(dir)?;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.change()?;
         state.find_folder(dir)?;
         state.syncs += 1;
@@ -434,7 +453,7 @@ impl Disk for MemDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.look()?;
         Ok(state.room())
     }
@@ -447,7 +466,7 @@ impl MemDisk {
 }
 
 struct MemFile {
-    disk: Arc<Mutex<State>>,
+    disk: Arc<Shared>,
     number: Number,
     generation: u64,
     /// The name it was opened by, to which faults are attached.
@@ -456,7 +475,7 @@ struct MemFile {
 
 impl MemFile {
     fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
-        let state = self.disk.lock();
+        let state = self.disk.state.lock();
         state.look()?;
         if state.generation == self.generation { Ok(state) } else { Err(dead()) }
     }
@@ -511,6 +530,12 @@ impl File for MemFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state()?;
+        while state.hold_syncs.contains(&self.path) {
+            self.disk.let_go.wait(&mut state);
+        }
+        if state.generation != self.generation {
+            return Err(dead());
+        }
         state.change()?;
         state.syncs += 1;
         let fails = std::mem::take(&mut state.fail_sync);

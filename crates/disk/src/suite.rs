@@ -5,11 +5,12 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use crate::{Disk, File};
+use crate::{Disk, File, Hint};
 
 /// All of them, on a fresh disk.
 pub fn run(disk: &dyn Disk) {
     round_trip(disk);
+    hints_change_nothing(disk);
     holes_are_zeros(disk);
     overwrite(disk);
     lengths(disk);
@@ -35,6 +36,29 @@ pub fn round_trip(disk: &dyn Disk) {
     assert_eq!(&some, b"world");
     assert_eq!(file.read_at(9, &mut some).expect("read across the end"), 2);
     assert_eq!(file.read_at(99, &mut some).expect("read past the end"), 0);
+}
+
+/// Whatever a file is opened for, it is the same file, to its last byte.
+pub fn hints_change_nothing(disk: &dyn Disk) {
+    let expected: Vec<u8> = (0..2_500_001_u32).map(|at| (at % 251) as u8).collect();
+    create(disk, "hints/a").write_at(0, &expected).expect("write");
+    for hint in [Hint::Random, Hint::Sequential, Hint::Direct] {
+        let file = disk.open_with("hints/a", hint).expect("open");
+        assert!(contents(&*file) == expected, "{hint:?}");
+        for (offset, len) in [(0, 100_000), (1, 70_000), (4_095, 1_100_000), (2_400_000, 200_000), (2_500_000, 70_000)]
+        {
+            let mut part = vec![0; len];
+            let read = file.read_at(offset as u64, &mut part).expect("read");
+            assert!(part[..read] == expected[offset..(offset + len).min(expected.len())], "{hint:?} {offset} {len}");
+        }
+        file.write_at(5_000, b"new").expect("write");
+        let mut part = vec![0; 100_000];
+        assert_eq!(file.read_at(0, &mut part).expect("read"), part.len());
+        assert_eq!(&part[5_000..5_003], b"new", "{hint:?}");
+        file.write_at(5_000, &expected[5_000..5_003]).expect("write");
+    }
+    let missing = disk.open_with("hints/b", Hint::Direct).err();
+    assert_eq!(missing.map(|error| error.kind()), Some(ErrorKind::NotFound));
 }
 
 /// A gap that nobody wrote reads as zeros.

@@ -47,7 +47,7 @@ pub use api::{Effect, Event, Input};
 pub use machine::{FlushOptions, Node, Options, Upkeep};
 pub use pressure::Stalls;
 pub use quarantine::Tally;
-pub use recovery::{Hands, open};
+pub use recovery::{Hands, open, open_with};
 pub use stage::Stage;
 
 #[cfg(test)]

@@ -1,11 +1,20 @@
 //! Opens a node: what its disk remembers becomes replicas, rows and completion records again.
+//!
+//! ```text
+//!   log segments ──crew──▶ index of the log ──▶ tablets that stand on their own ──crew──▶ replicas
+//!                                               those made of others, in their order ──────▲
+//! ```
+//!
+//! The crew is the host's. Tablets that this node led come first, and of those the ones written last.
 
+use bytes::Bytes;
 use disk::Disk;
 use model::{ClusterId, Epoch, Instant, Lsn, Merge, NodeId, Payload, TabletId};
 use protocol::{Core, Entry, Replica};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use store::log::{Found, Kind, Log, LogReader};
+use store::log::{Alone, Crew, Found, Kind, Log, LogReader, Part};
 use store::{Error, Keeper};
 
 use crate::completions::Completions;
@@ -34,8 +43,13 @@ pub struct Hands {
 ///
 /// Fails if the disk is another node's, or if damage shows that cannot come from a crash; the error names the file.
 pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node, Hands), Error> {
+    open_with(disk, options, now, &Alone)
+}
+
+/// [`open`], with a crew that reads the log and brings tablets back, several at a time.
+pub fn open_with(disk: Arc<dyn Disk>, options: Options, now: Instant, crew: &dyn Crew) -> Result<(Node, Hands), Error> {
     let identity = Identity::open(&*disk, options.id, options.seed)?;
-    let (mut log, recovered) = Log::open(Arc::clone(&disk), "log", options.log)?;
+    let (mut log, recovered) = Log::open_with(Arc::clone(&disk), "log", options.log, crew)?;
     let (keeper, tablets) = Keeper::open(disk, options.upkeep.date, options.tables.clone())?;
     let (mut tables, mut damaged) = (tablets.sound, tablets.damaged);
     let mut notes = recovered.notes;
@@ -73,12 +87,22 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     // That an heir was born shows that the entry by which its parent ended was committed.
     let mut ended: BTreeMap<TabletId, Lsn> = BTreeMap::new();
     ended.extend(states.values().filter_map(|(state, _)| state.origin).flat_map(Origin::parents));
+    let replay = Replay { me, timing, now, reader: &reader, known: &known, ended: &ended };
+    let mut alone = BTreeMap::new();
+    let stands = |tablet: &TabletId, state: &SavedState| tables.contains_key(tablet) || state.origin.is_none();
+    let standing: Vec<TabletId> =
+        states.iter().filter(|(tablet, (state, _))| stands(tablet, state)).map(|(&tablet, _)| tablet).collect();
+    for tablet in standing {
+        let Some((state, found)) = states.get(&tablet) else { continue };
+        alone.insert(tablet, (state.clone(), found.clone(), tables.remove(&tablet)));
+    }
+    let mut ready = replay.run_all(alone, crew);
     let mut born = BTreeMap::new();
     // Heirs have higher numbers, so whom they come from is there before them.
     for (tablet, (state, found)) in states {
         if let Some(merge) = state.origin.and_then(|origin| merge_of(&node, origin)) {
             if let (false, Some(left), Some(right)) =
-                (tables.contains_key(&tablet), state.origin.map(|origin| origin.parent), node.hosted.get(&merge.right))
+                (ready.contains_key(&tablet), state.origin.map(|origin| origin.parent), node.hosted.get(&merge.right))
                 && let Some(left) = node.hosted.get(&left)
                 && right.rows.applied() == merge.upto
             {
@@ -86,38 +110,31 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
             }
             node.end_joined(&merge);
         }
-        let (rows, completions, version) = match (tables.remove(&tablet), born.remove(&tablet)) {
-            (Some((rows, note)), _) => {
-                let completions = Completions::from_bytes(&note);
-                (rows, completions.ok_or_else(|| broken(tablet, "completion records make no sense"))?, None)
-            }
+        let epoch = state.assignment.configuration.epoch;
+        let (back, version) = match (ready.remove(&tablet), born.remove(&tablet)) {
+            (Some(back), _) => (back?, None),
             (None, Some(heir)) => {
                 let Hosted { rows, completions, .. } = heir;
-                (rows, completions, Some(heir.last_version))
+                (replay.run(tablet, state, found, rows, completions)?, Some(heir.last_version))
             }
-            (None, None) if state.origin.is_none() => (store::Tablet::new(tablet), Completions::default(), None),
             (None, None) => {
                 let why = "it was made out of a tablet that cannot be read or is not here any more".to_owned();
                 notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
-                node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
+                node.lost.insert(tablet, Lost::new(why, epoch));
                 continue;
             }
         };
-        // The last edit of a manifest may be damaged so that it looks torn: then the tables end before the log begins.
-        let applied = rows.applied();
-        if let Some(first) = found.first.filter(|first| *first > applied.next()) {
-            let why = format!("its tables end at {applied}, and the log begins at {first}");
-            notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
-            node.lost.insert(tablet, Lost::new(why, state.assignment.configuration.epoch));
-            continue;
-        }
-        let ended = ended.get(&tablet).copied();
-        let recovering = Recovering { tablet, me, state, found, known: &known, ended };
-        let damage = rows.view().damage();
-        let (mut hosted, heirs) = recovering.run(timing.clone(), now, &reader, rows, completions)?;
+        let Back { mut hosted, heirs, damage } = match back {
+            Ok(back) => back,
+            Err(why) => {
+                notes.push(format!("tablet {tablet} is lost here and is to be learned anew: {why}"));
+                node.lost.insert(tablet, Lost::new(why, epoch));
+                continue;
+            }
+        };
         if let Some(damage) = damage {
             notes.push(format!("tablet {tablet}: {damage}"));
-            hosted.damage = Some(damage.to_string());
+            hosted.damage = Some(damage);
         }
         hosted.saw_version(version.unwrap_or_default());
         born.extend(heirs.into_iter().map(|heir| (heir.id(), heir)));
@@ -145,6 +162,91 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
     node.forgot = recovered.forgot.then(|| now + node.options.timing.session);
     let hands = Hands { log, reader, keeper: Arc::new(keeper), notes };
     Ok((node, hands))
+}
+
+/// A tablet that is back.
+struct Back {
+    hosted: Hosted,
+    /// If it has ended, and they are not on the disk: its heirs as they began.
+    heirs: Vec<Hosted>,
+    /// What of its tables is damaged.
+    damage: Option<String>,
+}
+
+/// It, or why it is lost here.
+type Tried = Result<Back, String>;
+
+/// What the tablets have in common that are brought back.
+struct Replay<'a> {
+    me: NodeId,
+    timing: protocol::Timing,
+    now: Instant,
+    reader: &'a LogReader,
+    /// All tablets whose state was found.
+    known: &'a BTreeSet<TabletId>,
+    /// Tablets that have ended, for certain, and at which entry.
+    ended: &'a BTreeMap<TabletId, Lsn>,
+}
+
+/// What is known of a tablet that needs no other, and its tables with their note.
+type Standing = (SavedState, Found, Option<(store::Tablet, Bytes)>);
+
+impl Replay<'_> {
+    /// Brings back those that need no others: those that were led here first, and of these the ones written last.
+    fn run_all(
+        &self,
+        tablets: BTreeMap<TabletId, Standing>,
+        crew: &dyn Crew,
+    ) -> BTreeMap<TabletId, Result<Tried, Error>> {
+        let mut all: Vec<(TabletId, Standing)> = tablets.into_iter().collect();
+        all.sort_by_cached_key(|(tablet, (state, ..))| {
+            (state.assignment.configuration.primary != self.me, Reverse(self.reader.newest(*tablet)))
+        });
+        let mut done: Vec<(TabletId, Option<Result<Tried, Error>>)> =
+            all.iter().map(|(tablet, _)| (*tablet, None)).collect();
+        let parts = all.into_iter().zip(&mut done).map(|((tablet, (state, found, tables)), (_, into))| {
+            Box::new(move || *into = Some(self.run_alone(tablet, state, found, tables))) as Part<'_>
+        });
+        crew.run(parts.collect());
+        done.into_iter().map(|(tablet, back)| (tablet, back.expect("the crew does all parts"))).collect()
+    }
+
+    fn run_alone(
+        &self,
+        tablet: TabletId,
+        state: SavedState,
+        found: Found,
+        tables: Option<(store::Tablet, Bytes)>,
+    ) -> Result<Tried, Error> {
+        let (rows, completions) = match tables {
+            Some((rows, note)) => {
+                let completions = Completions::from_bytes(&note);
+                (rows, completions.ok_or_else(|| broken(tablet, "completion records make no sense"))?)
+            }
+            None => (store::Tablet::new(tablet), Completions::default()),
+        };
+        self.run(tablet, state, found, rows, completions)
+    }
+
+    fn run(
+        &self,
+        tablet: TabletId,
+        state: SavedState,
+        found: Found,
+        rows: store::Tablet,
+        completions: Completions,
+    ) -> Result<Tried, Error> {
+        // The last edit of a manifest may be damaged so that it looks torn: then the tables end before the log begins.
+        let applied = rows.applied();
+        if let Some(first) = found.first.filter(|first| *first > applied.next()) {
+            return Ok(Err(format!("its tables end at {applied}, and the log begins at {first}")));
+        }
+        let ended = self.ended.get(&tablet).copied();
+        let recovering = Recovering { tablet, me: self.me, state, found, known: self.known, ended };
+        let damage = rows.view().damage().map(|damage| damage.to_string());
+        let (hosted, heirs) = recovering.run(self.timing.clone(), self.now, self.reader, rows, completions)?;
+        Ok(Ok(Back { hosted, heirs, damage }))
+    }
 }
 
 struct Recovering<'a> {

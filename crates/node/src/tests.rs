@@ -542,6 +542,53 @@ fn a_lost_tablet_that_has_ended_is_forgotten() {
     assert!(world.reports.contains(&ToMaster::Buried(TABLET)), "{:?}", world.reports);
 }
 
+/// One tablet that rests must not pin the log for ever, and those that are written need not be flushed for it.
+#[test]
+fn a_tablet_that_holds_old_log_is_flushed_alone() {
+    let mut world = World::new();
+    let rests = TabletId(8);
+    let tablet = Tablet { id: rests, table: TableId(1), slice: world.slice.clone() };
+    let first = Assignment { tablet, ..world.assignment(Configuration::first(ME, [])) };
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![first])));
+    let write = Operation::Write { request: request(9, 1), mutation: put("LAX", "info", "note", "1") };
+    world.operate_on(rests, write).unwrap();
+    world.node.options.flush.log_bytes = 4 << 16;
+    let manifests = |world: &World| world.disk.list("manifest").unwrap();
+    let mut number = 0;
+    let mut write_until = |world: &mut World, segments: u64| {
+        while world.hands.log.bytes() < segments << 16 {
+            number += 1;
+            world.put(&format!("row {number}"), "info", "note", &"x".repeat(1_000)).unwrap();
+        }
+        world.step(Input::LogBytes(world.hands.log.bytes()));
+    };
+    write_until(&mut world, 4);
+    assert_eq!(manifests(&world), [""; 0], "it is as long as it may be");
+    let mut out = Vec::new();
+    world.node.flush(TABLET, &mut out);
+    for effect in out {
+        let Effect::Run(id, job) = effect else { continue };
+        let done = world.hands.keeper.run(job);
+        world.step(Input::JobDone(id, done));
+    }
+    assert_eq!(manifests(&world), ["7"], "say that it had many rows");
+    let table = world.tables();
+    write_until(&mut world, 5);
+    assert_eq!(manifests(&world), ["7", "8"], "the oldest segment was held by the one that rests");
+    assert_eq!(world.tables().len(), table.len() + 1, "and by no other");
+    assert!(world.hands.log.bytes() <= 4 << 16, "{} bytes", world.hands.log.bytes());
+    // Then it is the other one's turn, as often as need be.
+    for _ in 0..5 {
+        let before = world.hands.log.bytes() >> 16;
+        write_until(&mut world, before.max(4) + 1);
+    }
+    assert!(world.hands.log.bytes() <= 5 << 16);
+    world.restart();
+    world.assign(Configuration { epoch: Epoch(2), primary: ME, secondaries: vec![] });
+    assert_eq!(world.get("row 1").unwrap().len(), 1);
+    assert_eq!(world.get(&format!("row {number}")).unwrap().len(), 1);
+}
+
 // ---- the vocabulary ---------------------------------------------------------------------------------------------
 
 struct World {

@@ -8,6 +8,9 @@ use crate::api::{Effect, Event, NOTHING};
 use crate::hosted::Hosted;
 use crate::machine::{Node, Working};
 
+/// So many memtables go to disk at the same time because the log is long.
+const RELIEVED_AT_A_TIME: usize = 2;
+
 impl Node {
     /// Is a job under way that changes the tablet's files? Such jobs do not overlap.
     pub(crate) fn is_busy(&self, tablet: TabletId) -> bool {
@@ -28,15 +31,14 @@ impl Node {
         out.push(Effect::Run(id, job));
     }
 
-    /// Sends a memtable to disk when it is large, or when it holds the log back.
+    /// Sends a memtable to disk when it is large.
     pub(crate) fn flush_if_due(&mut self, now: Instant, tablet: TabletId, out: &mut Vec<Effect>) {
         let limits = &self.options.flush;
-        let log_is_long = self.log_bytes > limits.log_bytes;
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let large = hosted.rows.weight() >= limits.bytes || hosted.rows.updates() >= limits.updates;
         // An heir gets files of its own at once; what has ended needs no more of them.
         let settles = hosted.rows.is_unsettled() && !hosted.rows.is_flushing();
-        let idle = (!large && !log_is_long && !settles) || hosted.ending.has_ended();
+        let idle = (!large && !settles) || hosted.ending.has_ended();
         if idle || now < hosted.flush_after || self.adopting.contains(&tablet) {
             return;
         }
@@ -91,6 +93,7 @@ impl Node {
                 self.trim(out);
                 self.merge_if_due(tablet, out);
                 self.flush_if_due(now, tablet, out);
+                self.relieve_log(now, out);
             }
             (Working::Merge { tablet }, Ok(done)) => {
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
@@ -150,12 +153,30 @@ impl Node {
     pub(crate) fn on_log_bytes(&mut self, now: Instant, bytes: u64, out: &mut Vec<Effect>) {
         // A trim that frees nothing, because somebody still needs the oldest entries, is answered by the same number.
         let same = std::mem::replace(&mut self.log_bytes, bytes) == bytes;
-        if bytes > self.options.flush.log_bytes && !same {
-            let tablets: Vec<TabletId> = self.hosted.keys().copied().collect();
-            for tablet in tablets {
-                self.flush_if_due(now, tablet, out);
+        if !same {
+            self.relieve_log(now, out);
+            if bytes > self.options.flush.log_bytes {
+                self.trim(out);
             }
-            self.trim(out);
+        }
+    }
+
+    /// While the log is longer than it should be, sends those memtables to disk that hold back its oldest segments, a few
+    /// at a time. The next ones follow when these are done.
+    fn relieve_log(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let excess = self.log_bytes.saturating_sub(self.options.flush.log_bytes);
+        let Some(log) = self.scrubbing.log.clone().filter(|_| excess > 0) else { return };
+        let most = log.bytes().saturating_sub(excess);
+        let floors = self.hosted.iter().map(|(&tablet, hosted)| (tablet, hosted.rows.flushed())).collect();
+        for tablet in log.pinning(&floors, most) {
+            let flushing = self.jobs.values().filter(|working| matches!(working, Working::Flush { .. })).count();
+            if flushing >= RELIEVED_AT_A_TIME {
+                return;
+            }
+            let can = |hosted: &&Hosted| !hosted.ending.has_ended() && now >= hosted.flush_after;
+            if self.hosted.get(&tablet).filter(can).is_some() {
+                self.flush(tablet, out);
+            }
         }
     }
 

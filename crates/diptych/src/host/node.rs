@@ -1,7 +1,7 @@
 //! The host of a storage node: its threads, its streams and its services, put together.
 //!
 //! ```text
-//!   Kv, HTTP ─▶ Local ─┐                        ┌─▶ log thread ──Durable──┐
+//!   Kv, HTTP ─▶ Local ─┐                        ┌─▶ log threads ─Durable──┐
 //!   Peer.Link ─────────┼─▶ Inbox ─▶ shard ──────┼─▶ readers, workers ─────┼─▶ (back into the inbox)
 //!   session ───────────┘             │          └─▶ peers, session        │
 //!                                    └─▶ answers, straight to whoever waits
@@ -13,6 +13,7 @@ pub mod pace;
 mod pulse;
 pub mod shard;
 pub(super) mod threads;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use self::local::Local;
 use self::pace::Pacer;
 use self::pulse::Pulse;
 use self::shard::{Clock, Outlets, Shard};
-use self::threads::{LogThread, spawn};
+use self::threads::{Hired, LogThreads, spawn};
 use super::inbox::Inbox;
 use super::peers::Peers;
 use super::session::{Reports, Session};
@@ -38,6 +39,8 @@ use crate::{http, rpc};
 /// Threads that read rows and old log entries, and threads that flush, merge and copy.
 const READERS: usize = 2;
 const WORKERS: usize = 2;
+/// Threads that bring the data back, at most: each reads a segment of the log at a time.
+const RECOVERERS: usize = 8;
 /// A thread that has been at one piece of work for so long is stuck, most likely on the disk.
 const STALL: Duration = Duration::from_secs(3);
 
@@ -107,7 +110,8 @@ async fn open(args: &NodeArgs, address: String, clock: Clock, pace: Arc<Pacer>) 
         },
     };
     let opening = tokio::task::spawn_blocking(move || {
-        node::open(open_disk(&data)?, options, clock.now())
+        let hired = Hired(std::thread::available_parallelism().map_or(1, usize::from).min(RECOVERERS));
+        node::open_with(open_disk(&data)?, options, clock.now(), &hired)
             .with_context(|| format!("cannot recover the data in {}", data.display()))
     });
     let (node, hands) = opening.await.context("recovery met a bug in Diptych")??;
@@ -143,8 +147,11 @@ impl Machine {
             reports: self.reports,
         };
         let (work, pulse) = (Arc::clone(&outlets.log), Arc::clone(&log_pulse));
-        let log = LogThread::new(log, work, Arc::clone(&inbox), pulse, self.pacer);
-        spawn("log", move || log.run());
+        let log = Arc::new(LogThreads::new(log, work, Arc::clone(&inbox), pulse, self.pacer));
+        for number in 0..2 {
+            let log = Arc::clone(&log);
+            spawn(&format!("log-{number}"), move || log.run());
+        }
         for number in 0..READERS {
             let (reader, work, shard) = (reader.clone(), Arc::clone(&outlets.readers), Arc::clone(&inbox));
             spawn(&format!("reader-{number}"), move || threads::read(&reader, &work, &shard));

@@ -64,7 +64,7 @@ impl Place {
         Place { offset: offset.expect("segments are far shorter than 4 GiB"), ..self }
     }
 
-    fn to_u64(self) -> u64 {
+    pub fn to_u64(self) -> u64 {
         u64::from(self.segment) << 32 | u64::from(self.offset)
     }
 

@@ -38,6 +38,10 @@ impl Shelf {
         if self.places.is_empty() { None } else { Some(self.before.next()) }
     }
 
+    pub fn newest(&self) -> Option<Place> {
+        self.places.back().copied()
+    }
+
     pub fn last(&self) -> Lsn {
         Lsn(self.before.0 + self.places.len() as u64)
     }
@@ -228,6 +232,26 @@ impl Index {
     pub fn pinning_oldest(&self, floors: &BTreeMap<TabletId, Lsn>) -> Vec<TabletId> {
         let oldest = self.oldest().number;
         self.needs(floors).filter(|(_, segment)| *segment == oldest).map(|(tablet, _)| tablet).collect()
+    }
+
+    /// Tablets that need any of the oldest segments, of which so many that without them no more than `most` bytes are left.
+    pub fn pinning(&self, floors: &BTreeMap<TabletId, Lsn>, most: u64) -> Vec<TabletId> {
+        let mut left = self.bytes();
+        let mut goes = |segment: &&Arc<Segment>| {
+            let goes = left > most;
+            left -= segment.len.min(left);
+            goes
+        };
+        let Some(last) = self.segments.values().take_while(&mut goes).last().map(|segment| segment.number) else {
+            return Vec::new();
+        };
+        let mut pinning: Vec<(u32, TabletId)> = self
+            .needs(floors)
+            .map(|(tablet, segment)| (segment, tablet))
+            .filter(|(segment, _)| *segment <= last)
+            .collect();
+        pinning.sort_unstable();
+        pinning.into_iter().map(|(_, tablet)| tablet).collect()
     }
 
     fn needs<'a>(&'a self, floors: &'a BTreeMap<TabletId, Lsn>) -> impl Iterator<Item = (TabletId, u32)> + 'a {

@@ -1,5 +1,6 @@
 //! Reading the log back: for catch-up while the writer goes on, and at recovery.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,6 +61,17 @@ impl LogReader {
     /// Newest entry, even if it has been trimmed; `ZERO` if there never was one.
     pub fn last(&self, tablet: TabletId) -> Lsn {
         self.index.read().shelf(tablet).map_or(Lsn::ZERO, Shelf::last)
+    }
+
+    /// How far back the tablet's newest entry is, to compare with others: later ones are greater. Nothing if none is held.
+    pub fn newest(&self, tablet: TabletId) -> Option<u64> {
+        self.index.read().shelf(tablet).and_then(Shelf::newest).map(Place::to_u64)
+    }
+
+    /// Tablets with entries after these floors in the oldest segments, in so many of these that without them the log would
+    /// have no more than `most` bytes. Those of the oldest segment come first.
+    pub fn pinning(&self, floors: &BTreeMap<TabletId, Lsn>, most: u64) -> Vec<TabletId> {
+        self.index.read().pinning(floors, most)
     }
 
     /// Dense entries from `from` on, at least one and then as many as fit into `max_bytes` with their headers. Each is

@@ -522,6 +522,27 @@ fn trimmed_segments_are_used_again() {
     assert!(log.current.number > 50);
 }
 
+/// What is to be flushed so that the log becomes as short as it should be: those that hold its oldest segments, and no
+/// others.
+#[test]
+fn only_those_pin_whose_entries_are_the_oldest() {
+    let mut log = open(&MemDisk::new()).0;
+    log.append(&[entry(B, 1, 1, "rests")]).unwrap();
+    for lsn in 1..=60 {
+        log.append(&[entry(A, lsn, 1, "some command")]).unwrap();
+    }
+    log.append(&[entry(C, 1, 1, "came late")]).unwrap();
+    let (reader, whole) = (log.reader(), log.bytes());
+    let pinning = |floors: &[(TabletId, Lsn)], most| reader.pinning(&floors.iter().copied().collect(), most);
+    assert_eq!(pinning(&[], whole), [], "it is short enough");
+    assert_eq!(pinning(&[], whole - 1), [A, B]);
+    assert_eq!(pinning(&[(A, Lsn(30))], whole - 1), [B]);
+    assert_eq!(pinning(&[(A, Lsn(30))], 1_000), [B, A], "oldest first");
+    assert_eq!(pinning(&[(A, Lsn(30))], 0), [B, A, C]);
+    assert_eq!(pinning(&[(A, Lsn(60)), (B, Lsn(1))], 1_000), [], "what nobody needs goes by itself");
+    assert!(reader.newest(B) < reader.newest(A) && reader.newest(A) < reader.newest(C));
+}
+
 /// Whoever reads a segment that is trimmed meanwhile reads on: it is not used again before.
 #[test]
 fn a_segment_that_is_being_read_is_not_used_again() {

@@ -1,4 +1,4 @@
-//! The threads beside the shard: one for the log, some for reads, some for jobs. Each takes work from an inbox and
+//! The threads beside the shard: two for the log, some for reads, some for jobs. Each takes work from an inbox and
 //! puts what came of it into the shard's.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,12 +9,14 @@ use metrics::{Counter, Histogram, counter, histogram};
 use model::{Lsn, TabletId};
 use node::api::Input;
 use node::read::Read;
-use store::log::{Log, LogReader, Record};
+use parking_lot::{Mutex, MutexGuard};
+use store::log::{Crew, Log, LogReader, Part, Record};
 use store::{Done, Job, JobKind, Keeper};
 
 use super::pace::Pacer;
 use super::pulse::Pulse;
 use super::shard::Arrival;
+use super::watch::Watch;
 use crate::host::inbox::Inbox;
 
 /// A full disk is looked at again this often.
@@ -47,7 +49,7 @@ pub fn die(why: &str) -> ! {
     std::process::exit(1)
 }
 
-/// Work for the log thread.
+/// Work for the log threads.
 pub enum LogWork {
     /// Append and sync.
     Append(Vec<Record>),
@@ -55,26 +57,42 @@ pub enum LogWork {
     Trim(BTreeMap<TabletId, Lsn>),
 }
 
-/// The log thread: whatever has queued up while it synced shares the next append and the next sync.
-pub struct LogThread {
-    log: Log,
+/// What the log threads do: whatever has queued up while the log synced shares the next append and the next sync.
+///
+/// There are two of them, and one has the log at a time. When its sync hangs, the other one takes the log, leaves that
+/// file ([`Log::switch`]) and goes on. The first one has no more to do, when its sync has ended, than to watch in turn.
+pub struct LogThreads {
+    writer: Mutex<Writer>,
+    watch: Watch,
     work: Arc<Inbox<LogWork>>,
     shard: Arc<Inbox<Arrival>>,
     pulse: Arc<Pulse>,
     /// Hears how long syncs take.
     pacer: Arc<Pacer>,
-    /// Not appended yet.
-    pending: Vec<Record>,
-    /// Records synced since the start.
-    durable: u64,
-    /// Whether the disk had room when it was last asked.
-    room: bool,
-    reported: Option<u64>,
     sync_time: Histogram,
     appended_bytes: Counter,
 }
 
-impl LogThread {
+struct Writer {
+    log: Log,
+    /// Not appended yet.
+    pending: Vec<Record>,
+    /// Appended, but not known to be durable.
+    appended: u64,
+    /// Records synced since the start.
+    durable: u64,
+    /// What is to be trimmed.
+    floors: Option<BTreeMap<TabletId, Lsn>>,
+    /// Whether the disk had room when it was last asked.
+    room: bool,
+    /// The last batch has a mark behind it.
+    marked: bool,
+    /// Syncs of files that were left, which have not ended.
+    late: usize,
+    reported: Option<u64>,
+}
+
+impl LogThreads {
     /// Takes from `work`, tells `shard`.
     pub fn new(
         log: Log,
@@ -82,128 +100,187 @@ impl LogThread {
         shard: Arc<Inbox<Arrival>>,
         pulse: Arc<Pulse>,
         pacer: Arc<Pacer>,
-    ) -> LogThread {
-        LogThread {
+    ) -> LogThreads {
+        let writer = Writer {
             log,
+            pending: Vec::new(),
+            appended: 0,
+            durable: 0,
+            floors: None,
+            room: true,
+            marked: false,
+            late: 0,
+            reported: None,
+        };
+        LogThreads {
+            writer: Mutex::new(writer),
+            watch: Watch::default(),
             work,
             shard,
             pulse,
             pacer,
-            pending: Vec::new(),
-            durable: 0,
-            room: true,
-            reported: None,
             sync_time: histogram!("diptych_wal_fsync_duration_seconds"),
             appended_bytes: counter!("diptych_wal_append_bytes_total"),
         }
     }
 
-    /// Works until the inbox is closed.
-    pub fn run(mut self) {
-        let mut batch = VecDeque::new();
-        let mut marked = false;
-        while self.work.drain(&mut batch, self.wakes_at(marked)) {
-            self.pulse.begin();
-            let idle = batch.is_empty() && self.pending.is_empty();
-            if idle && !marked {
-                self.mark();
+    /// One of the threads: works or watches until the inbox is closed.
+    pub fn run(&self) {
+        while self.watch.stand_by(|hangs| self.switch(hangs)) {
+            if self.lead() {
+                self.watch.close();
             }
-            marked = idle;
-            let mut floors = None;
-            for work in batch.drain(..) {
-                match work {
-                    LogWork::Append(records) if self.pending.is_empty() => self.pending = records,
-                    LogWork::Append(records) => self.pending.extend(records),
-                    LogWork::Trim(latest) => floors = Some(latest),
-                }
-            }
-            self.write();
-            if let Some(floors) = floors {
-                self.trim(&floors);
-            }
-            self.prepare();
-            self.pulse.end();
         }
     }
 
-    /// One append, in all but monstrous cases, and one sync for everything that is pending. Without room it stays
-    /// pending.
-    fn write(&mut self) {
+    /// Works until the inbox is closed, and then says so; or until the other thread has taken the log.
+    fn lead(&self) -> bool {
+        let mut batch = VecDeque::new();
+        loop {
+            self.pulse.begin();
+            let mut writer = self.writer.lock();
+            self.append(&mut writer);
+            let Some(mut writer) = self.sync(writer) else { return false };
+            if writer.late == 0 {
+                // A folder may hang behind the same sync.
+                self.trim(&mut writer);
+                self.prepare(&mut writer);
+            }
+            let until = writer.wakes_at();
+            drop(writer);
+            self.pulse.end();
+            if !self.work.drain(&mut batch, until) {
+                return true;
+            }
+            let mut writer = self.writer.lock();
+            if batch.is_empty() && writer.pending.is_empty() && !writer.marked {
+                self.pulse.begin();
+                // Nobody waits for it; but an error means that the log is broken.
+                writer.log.mark().unwrap_or_else(|error| die(&format!("the log cannot be written: {error}")));
+                writer.marked = true;
+            } else if !batch.is_empty() {
+                writer.marked = false;
+            }
+            for work in batch.drain(..) {
+                match work {
+                    LogWork::Append(records) if writer.pending.is_empty() => writer.pending = records,
+                    LogWork::Append(records) => writer.pending.extend(records),
+                    LogWork::Trim(latest) => writer.floors = Some(latest),
+                }
+            }
+        }
+    }
+
+    /// One append, in all but monstrous cases, for everything that is pending. Without room it stays pending.
+    fn append(&self, writer: &mut Writer) {
         let mut appended = 0;
-        while appended < self.pending.len() {
-            let piece = piece(&self.pending[appended..]);
-            match self.log.append(piece) {
+        while appended < writer.pending.len() {
+            let piece = piece(&writer.pending[appended..]);
+            match writer.log.append(piece) {
                 Ok(()) => appended += piece.len(),
                 Err(error) if error.is_full() => {
-                    self.say_room(false);
+                    self.say_room(writer, false);
                     break;
                 }
                 Err(error) => die(&format!("the log cannot be written: {error}")),
             }
         }
-        if appended == 0 {
-            return;
-        }
+        writer.appended += appended as u64;
+        let bytes = writer.pending.drain(..appended).map(|record| record.body.len() as u64).sum();
+        self.appended_bytes.increment(bytes);
+    }
+
+    /// One sync for everything that is appended. Gives the log back, unless the other thread has taken it meanwhile.
+    fn sync<'a>(&'a self, writer: MutexGuard<'a, Writer>) -> Option<MutexGuard<'a, Writer>> {
+        let Some(syncing) = writer.log.begin_sync() else { return Some(writer) };
+        drop(writer);
         let begun = Instant::now();
-        if let Err(error) = self.log.sync() {
+        self.watch.begin(begun);
+        let result = syncing.run();
+        let took = begun.elapsed();
+        let mine = self.watch.end(begun, took);
+        let mut writer = self.writer.lock();
+        if let Err(error) = writer.log.synced(&syncing, result) {
             die(&format!("the log cannot be synced: {error}"));
         }
-        let took = begun.elapsed();
         self.sync_time.record(took);
         self.pacer.saw(took);
-        let bytes = self.pending.drain(..appended).map(|record| record.body.len() as u64).sum();
-        self.appended_bytes.increment(bytes);
-        self.durable += appended as u64;
-        self.tell(Input::Durable(self.durable));
+        if !mine {
+            writer.late -= 1;
+            return None;
+        }
+        let appended = std::mem::take(&mut writer.appended);
+        if appended > 0 {
+            writer.durable += appended;
+            self.tell(Input::Durable(writer.durable));
+        }
+        Some(writer)
     }
 
-    /// When to look up though there is no work.
-    fn wakes_at(&self, marked: bool) -> Option<Instant> {
-        match (self.room, marked) {
-            (false, _) => Some(Instant::now() + ROOM_RETRY),
-            (true, false) => Some(Instant::now() + IDLE),
-            (true, true) => None,
+    /// Leaves the file of which the sync hangs, if that is possible.
+    fn switch(&self, hangs: Duration) -> bool {
+        let mut writer = self.writer.lock();
+        match writer.log.switch() {
+            Ok(true) => {
+                writer.late += 1;
+                counter!("diptych_events_total", "event" => "log_switched").increment(1);
+                let ms = hangs.as_millis();
+                tracing::warn!(
+                    event = "log_switched",
+                    "a sync of the log hangs for {ms} ms; it goes on in the next segment"
+                );
+                true
+            }
+            Ok(false) => false,
+            Err(error) => die(&format!("the log cannot be written: {error}")),
         }
     }
 
-    /// Nobody waits for it; but an error means that the log is broken.
-    fn mark(&mut self) {
-        if let Err(error) = self.log.mark().and_then(|()| self.log.sync()) {
-            die(&format!("the log cannot be written: {error}"));
-        }
-    }
-
-    fn trim(&mut self, floors: &BTreeMap<TabletId, Lsn>) {
-        match self.log.trim(floors) {
+    fn trim(&self, writer: &mut Writer) {
+        let Some(floors) = writer.floors.take() else { return };
+        match writer.log.trim(&floors) {
             Ok(_) => {}
-            Err(error) if error.is_full() => self.say_room(false),
+            Err(error) if error.is_full() => self.say_room(writer, false),
             Err(error) => die(&format!("the log cannot be trimmed: {error}")),
         }
     }
 
     /// Sees that the next append finds room, and reports how large the log is.
-    fn prepare(&mut self) {
-        match self.log.reserve() {
-            Ok(()) => self.say_room(self.pending.is_empty()),
-            Err(error) if error.is_full() => self.say_room(false),
+    fn prepare(&self, writer: &mut Writer) {
+        match writer.log.reserve() {
+            Ok(()) => {
+                let room = writer.pending.is_empty();
+                self.say_room(writer, room);
+            }
+            Err(error) if error.is_full() => self.say_room(writer, false),
             Err(error) => die(&format!("the log cannot grow: {error}")),
         }
-        let bytes = self.log.bytes();
-        if self.reported.is_none_or(|reported| bytes.abs_diff(reported) >= BYTES_STEP) {
-            self.reported = Some(bytes);
+        let bytes = writer.log.bytes();
+        if writer.reported.is_none_or(|reported| bytes.abs_diff(reported) >= BYTES_STEP) {
+            writer.reported = Some(bytes);
             self.tell(Input::LogBytes(bytes));
         }
     }
 
-    fn say_room(&mut self, room: bool) {
-        if self.room != room {
-            self.room = room;
+    fn say_room(&self, writer: &mut Writer, room: bool) {
+        if writer.room != room {
+            writer.room = room;
             self.tell(Input::Room(room));
         }
     }
 
     fn tell(&self, input: Input) {
         self.shard.push(Arrival::Core(input));
+    }
+}
+
+impl Writer {
+    /// When to look up though there is no work.
+    fn wakes_at(&self) -> Option<Instant> {
+        if !self.room {
+            return Some(Instant::now() + ROOM_RETRY);
+        }
+        (!self.marked || self.late > 0).then(|| Instant::now() + IDLE)
     }
 }
 
@@ -300,3 +377,29 @@ fn written(done: &Done) -> u64 {
         _ => 0,
     }
 }
+
+/// Threads for a work that is done before the others start: recovery.
+pub struct Hired(pub usize);
+
+impl Crew for Hired {
+    fn width(&self) -> usize {
+        self.0
+    }
+
+    fn run<'a>(&self, parts: Vec<Part<'a>>) {
+        let left = Mutex::new(parts.into_iter());
+        let next = || left.lock().next();
+        std::thread::scope(|scope| {
+            for _ in 0..self.0 {
+                scope.spawn(|| {
+                    while let Some(part) = next() {
+                        part();
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
