@@ -17,6 +17,9 @@ use crate::Error;
 /// What is read ahead of a record, since the next one is often near.
 const AHEAD: usize = 32 << 10;
 
+/// Records are at least so long, as far as reading ahead goes.
+const LIKELY: u32 = 512;
+
 /// Entries that are in one segment.
 type Wanted = (Arc<Segment>, Vec<(Lsn, Place)>);
 
@@ -81,8 +84,12 @@ impl LogReader {
         let mut records = Vec::new();
         let mut left = max_bytes;
         for (segment, places) in wanted {
-            let mut window = Window::new(&segment, AHEAD);
-            for (lsn, place) in places {
+            let mut window = Window::new(&segment, 0);
+            let mut likely = LIKELY;
+            for (at, &(lsn, place)) in places.iter().enumerate() {
+                // Others' records may lie between: then no more is read than this one is likely to have.
+                let near = places.get(at + 1).is_none_or(|(_, next)| next.offset - place.offset <= 2 * likely);
+                window.ahead = if near { AHEAD } else { likely as usize };
                 let (header, body) = match window.record(place.offset)? {
                     Some((header, body)) if header.record.tablet == tablet && header.record.lsn == lsn => {
                         (header, body)
@@ -92,6 +99,7 @@ impl LogReader {
                         return Err(Error::corrupt(&segment.name, u64::from(place.offset), what));
                     }
                 };
+                likely = header.whole_len().clamp(LIKELY, AHEAD as u32);
                 let cost = RECORD_HEADER + body.len();
                 if cost > left && !records.is_empty() {
                     return Ok(records);
