@@ -140,6 +140,7 @@ pub fn open_with(disk: Arc<dyn Disk>, options: Options, now: Instant, crew: &dyn
         born.extend(heirs.into_iter().map(|heir| (heir.id(), heir)));
         node.deadlines.note(tablet, hosted.replica.deadline());
         node.reporting.stir(tablet);
+        node.tidying.stir(now, tablet);
         node.hosted.insert(tablet, hosted);
     }
     // Tables without a replica's state are what a crash left of a tablet that was dropped.
