@@ -6,6 +6,7 @@
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
 #   make chaos        real processes, hurt for minutes (CHAOS_MINUTES=3 SEED=…), and figures (KILLS=5 PAUSES=3 HANGS=3)
 #   make model        every interleaving of small groups, and that deliberate faults are found so (STEPS=40000000)
+#   make fuzz         the decoders and the engine, fed with what nobody would write (SECONDS=60 TARGETS="table …")
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
 #   make bench-engines  the storage engine against rocksdb, fjall, redb and sled (ARGS=--quick for three minutes)
@@ -25,8 +26,10 @@ SEED ?= $(shell date +%s)
 KILLS ?= 5
 PAUSES ?= 3
 HANGS ?= 3
+SECONDS ?= 60
+TARGETS ?= table manifest key engine
 
-.PHONY: run build test lint fmt sim sim-night mutants model chaos bench bench-peers bench-engines tools doc
+.PHONY: run build test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-engines tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -67,6 +70,9 @@ model:
 chaos:
 	CHAOS_SECONDS=$$((60 * $(CHAOS_MINUTES))) SEED=$(SEED) KILLS=$(KILLS) PAUSES=$(PAUSES) HANGS=$(HANGS) \
 		cargo test --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1 $(ARGS)
+
+fuzz:
+	fuzz/run $(SECONDS) $(TARGETS)
 
 bench: build
 	bench/run

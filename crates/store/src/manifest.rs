@@ -300,7 +300,8 @@ impl State {
             Edit::Whole { .. } => true,
             Edit::Flushed { after, upto, .. } => self.flushed == *after && after <= upto,
             Edit::Merged { removed, .. } => {
-                removed.iter().all(|number| self.tables.iter().any(|placed| placed.number == *number))
+                let named = |placed: &&Placed| removed.contains(&placed.number);
+                self.tables.iter().filter(named).count() == removed.len()
             }
         }
     }
@@ -392,6 +393,9 @@ fn decode(path: &str, tablet: TabletId, bytes: &[u8]) -> Result<Known, Error> {
     let first = frame(bytes, HEADER, tablet).filter(|frame| frame.chain == 0);
     let Some(first) = first else { return Err(corrupt(HEADER, "the first edit's checksum is wrong")) };
     let unborn = State { tablet, tables: Vec::new(), flushed: Lsn::ZERO, note: Bytes::new() };
+    if !unborn.takes(&first.edit) {
+        return Err(corrupt(HEADER, "the first edit follows one that is not there"));
+    }
     let (mut state, mut chain) = (unborn.after(&first.edit), first.crc);
     let (mut last, mut end, whole) = (HEADER, HEADER + first.len, (HEADER + first.len) as u64);
     while let Some(next) = frame(bytes, end, tablet) {

@@ -28,11 +28,15 @@ impl LogReader {
     }
 
     /// Checks from there on until about `most` bytes are read, all of them in one segment. Gives how many were, and where
-    /// to go on; nowhere at the end of the log.
+    /// to go on; nowhere at the end of the log. Damage is always in the segment of `from`: if that is not there, nothing is read,
+    /// and it goes on with the first one that is.
     pub fn check(&self, from: Checked, most: u64) -> Result<(u64, Option<Checked>), Error> {
         let Some((segment, next)) = self.segment_from(from.0.segment) else { return Ok((0, None)) };
         let damaged = |at: u32, what: &str| Err(Error::corrupt(&segment.name, u64::from(at), what));
-        let start = if from.0.segment == segment.number { from.0.offset } else { 0 };
+        if from.0.segment < segment.number {
+            return Ok((0, Some(Checked(segment.place(0)))));
+        }
+        let start = from.0.offset;
         let mut window = Window::new(&segment, AHEAD);
         let mut at = start;
         if at == 0 {

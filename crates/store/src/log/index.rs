@@ -137,20 +137,20 @@ impl Index {
     }
 
     /// What a new segment begins with, so that older ones may go: every tablet's state, and a cut that cuts nothing but
-    /// tells where the entries end and what is committed.
+    /// tells where the entries end and what is committed. The new segment must not vouch for a state that is in doubt, before
+    /// the host has written down that it is.
     pub fn carry(&self) -> Vec<Record> {
         let mut records = Vec::new();
         for (tablet, shelf) in &self.tablets {
             records.extend(shelf.state.clone());
-            records.extend(shelf.lost.clone());
-            records.push(Record {
-                tablet: *tablet,
-                lsn: shelf.last(),
-                epoch: Epoch(0),
-                committed: shelf.committed,
-                kind: Kind::Cut,
-                body: Bytes::new(),
-            });
+            let record = |kind, lsn, body| {
+                let (tablet, epoch, committed) = (*tablet, Epoch(0), shelf.committed);
+                Record { tablet, lsn, epoch, committed, kind, body }
+            };
+            let doubt = shelf.doubt.as_ref().filter(|doubt| doubt.upto == Doubt::ALL);
+            let lost = doubt.map(|doubt| record(Kind::Lost, Lsn::ZERO, Bytes::from(doubt.why.clone())));
+            records.extend(shelf.lost.clone().or(lost));
+            records.push(record(Kind::Cut, shelf.last(), Bytes::new()));
         }
         records
     }

@@ -257,6 +257,8 @@ impl<'a> View<'a> {
 
     /// Where the next valid record begins, after `from` and before `stop`.
     fn next_record(&mut self, from: u32, stop: u32) -> Result<Option<u32>, Error> {
+        // Where the next segment says that this one ended may be anywhere.
+        let stop = stop.min(u32::try_from(self.segment.len).unwrap_or(u32::MAX));
         for at in (from.next_multiple_of(8).max(from + 8)..stop).step_by(8) {
             let place = self.segment.place(at);
             let header = Header::decode(self.get(u64::from(at), RECORD_HEADER)?, place);

@@ -204,6 +204,30 @@ fn version_1_is_read() {
     }
 }
 
+/// Sums that are right do not make an edit one that we wrote (`fuzz`, target `manifest`).
+#[test]
+fn an_edit_that_does_not_follow_is_damage() {
+    let merged = |removed: &[u64]| Edit::Merged { removed: removed.to_vec(), added: vec![] };
+    let whole = Edit::Whole { tables: vec![placed(1, 1), placed(2, 2)], upto: Lsn(5), note: Bytes::new() };
+    let files: [&[Edit]; 5] = [
+        &[merged(&[1])],
+        &[flush(1, 3, 5)],
+        &[whole.clone(), merged(&[1, 1])],
+        &[whole.clone(), merged(&[3])],
+        &[whole.clone(), flush(3, 4, 6)],
+    ];
+    for edits in files {
+        let disk = disk();
+        let (mut file, mut chain) = (header(), 0);
+        for edit in edits {
+            chain = encode_frame(T, edit, file.len() as u64, chain, &mut file);
+        }
+        put(&disk, &file);
+        let (manifest, damaged) = open(&disk);
+        assert_eq!((manifest.states().count(), damaged.len()), (0, 1), "{edits:?}");
+    }
+}
+
 /// Files of version 2 lie on disks: they must be readable for ever.
 #[test]
 fn the_form_of_version_2_is_pinned() {
