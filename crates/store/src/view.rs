@@ -343,7 +343,7 @@ impl View {
         if let Some(row) = cache.row(&numbers, start, hash) {
             return Ok(Some(row));
         }
-        if !tables.iter().all(|table| !table.is_loaded() && table.is_cached(start, hash)) {
+        if !cache.asks_again(hash) || !tables.iter().all(|table| !table.is_loaded() && table.is_cached(start, hash)) {
             return Ok(None);
         }
         let mut merge = Merge::default();

@@ -5,7 +5,8 @@
 //!   merge, scrub, check of what a peer sent ────────────▶ file      these neither fill it nor believe it
 //! ```
 //!
-//! Rows that are read often are kept beside the blocks they come from ([`crate::reads`]), within the same bound.
+//! Rows that are read often are kept beside the blocks they come from ([`crate::reads`]), in an eighth of the room. A row is read
+//! often if it comes again among the last ones that were asked for; the others would cost more than they bring.
 //!
 //! A block that is read once, as by a scan, leaves before one that is read again (S3-FIFO with a memory of what has left, in
 //! `quick_cache`). Each open table has a number of its own here, so that a block is never taken for that of another file.
@@ -17,7 +18,7 @@
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use model::Bytes;
 use quick_cache::sync::DefaultLifecycle;
@@ -31,6 +32,11 @@ use crate::reads::kept::KeptRow;
 const SHARDS: usize = 16;
 /// What a block is expected to weigh, to begin with.
 const BLOCK: u64 = 8 << 10;
+/// One byte of so many is for rows, and what one of those is expected to weigh.
+const ROWS_SHARE: u64 = 8;
+const ROW: u64 = 512;
+/// Of so many rows that were asked for last, one that is asked for again is kept.
+const ASKED: usize = 1 << 14;
 /// What the cache needs for a block beside its bytes.
 const BESIDE: u64 = 128;
 /// Tables keep an index or a filter that needs no more than this, whatever others keep: the cache would not save memory.
@@ -104,6 +110,10 @@ type Blocks = sync::Cache<Key, Held, Weigh, BuildHasherDefault<Mix>>;
 pub struct Cache {
     /// `None` if it never holds anything.
     blocks: Option<Blocks>,
+    /// Likewise, for rows: in a cache of their own, or many small rows would drive out the blocks of many more.
+    rows: Option<Blocks>,
+    /// Which rows were asked for last, by a part of their hashes.
+    asked: Box<[AtomicU32]>,
     next_table: AtomicU64,
     counts: [Counts; STRIPES],
     pinned: AtomicU64,
@@ -127,7 +137,9 @@ pub struct Stats {
     pub misses: u64,
     /// Blocks in it.
     pub blocks: u64,
-    /// Their bytes.
+    /// Rows in it.
+    pub rows: u64,
+    /// The bytes of both.
     pub bytes: u64,
     /// How many bytes there may be.
     pub capacity: u64,
@@ -140,15 +152,20 @@ pub struct Stats {
 impl Cache {
     /// One that holds up to so many bytes of blocks. Tables may pin a quarter as much beside them.
     pub fn new(capacity: u64) -> Arc<Cache> {
+        let for_rows = capacity / ROWS_SHARE;
+        let (blocks, rows) = (Cache::part(capacity - for_rows, BLOCK), Cache::part(for_rows, ROW));
+        Arc::new(Cache::of(Some((blocks, rows)), capacity / 4))
+    }
+
+    fn part(capacity: u64, typical: u64) -> Blocks {
         let options = OptionsBuilder::new()
             .shards(SHARDS)
-            .estimated_items_capacity((capacity / BLOCK).clamp(64, 1 << 20) as usize)
+            .estimated_items_capacity((capacity / typical).clamp(64, 1 << 20) as usize)
             .weight_capacity(capacity)
             .build()
             .expect("both capacities are given");
         let lifecycle = DefaultLifecycle::default();
-        let blocks = Blocks::with_options(options, Weigh, BuildHasherDefault::default(), lifecycle);
-        Arc::new(Cache::of(Some(blocks), capacity / 4))
+        Blocks::with_options(options, Weigh, BuildHasherDefault::default(), lifecycle)
     }
 
     /// One that never holds anything: for tools, which read everything once. Tables pin what they like.
@@ -156,9 +173,11 @@ impl Cache {
         Arc::new(Cache::of(None, u64::MAX))
     }
 
-    fn of(blocks: Option<Blocks>, may_pin: u64) -> Cache {
+    fn of(parts: Option<(Blocks, Blocks)>, may_pin: u64) -> Cache {
         let (next_table, pinned, loaded) = Default::default();
-        Cache { blocks, next_table, counts: Default::default(), pinned, may_pin, loaded }
+        let (blocks, rows) = parts.unzip();
+        let asked = (0..ASKED).map(|_| AtomicU32::new(0)).collect();
+        Cache { blocks, rows, asked, next_table, counts: Default::default(), pinned, may_pin, loaded }
     }
 
     /// What it has done so far.
@@ -168,11 +187,16 @@ impl Cache {
             hits: sum(|counts| &counts.hits),
             misses: sum(|counts| &counts.misses),
             blocks: self.blocks.as_ref().map_or(0, |blocks| blocks.len() as u64),
-            bytes: self.blocks.as_ref().map_or(0, |blocks| blocks.weight()),
-            capacity: self.blocks.as_ref().map_or(0, |blocks| blocks.capacity()),
+            rows: self.rows.as_ref().map_or(0, |rows| rows.len() as u64),
+            bytes: self.parts().map(|part| part.weight()).sum(),
+            capacity: self.parts().map(|part| part.capacity()).sum(),
             pinned: self.pinned.load(Ordering::Relaxed),
             loaded: self.loaded.load(Ordering::Relaxed),
         }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Blocks> {
+        self.blocks.iter().chain(&self.rows)
     }
 
     /// A number for a table that is opened.
@@ -239,7 +263,7 @@ impl Cache {
 
     /// What these tables have of the row with this escaped key and hash, if it is here.
     pub(crate) fn row(&self, tables: &[u64], row: &[u8], hash: u64) -> Option<Arc<KeptRow>> {
-        match self.blocks.as_ref()?.get(&Key::of_row(tables, hash))? {
+        match self.rows.as_ref()?.get(&Key::of_row(tables, hash))? {
             Held::Row(kept) => kept.is_of(tables, row).then_some(kept),
             _ => None,
         }
@@ -247,7 +271,15 @@ impl Cache {
 
     /// Keeps what tables have of a row.
     pub(crate) fn insert_row(&self, tables: &[u64], hash: u64, row: Arc<KeptRow>) {
-        self.keep(Key::of_row(tables, hash), Held::Row(row));
+        if let Some(rows) = &self.rows {
+            rows.insert(Key::of_row(tables, hash), Held::Row(row));
+        }
+    }
+
+    /// Was the row with this hash asked for not long ago? It is now.
+    pub(crate) fn asks_again(&self, hash: u64) -> bool {
+        let tag = (hash >> 32) as u32 | 1;
+        self.asked[hash as usize % ASKED].swap(tag, Ordering::Relaxed) == tag
     }
 
     /// Keeps a data block that was just read.
