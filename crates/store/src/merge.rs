@@ -7,7 +7,7 @@
 //!   table * n ┘
 //! ```
 //!
-//! Rules: a deletion covers only what is older by [`Seq`]; of a version that was set twice the later one counts; a family
+//! Rules: a deletion covers only what is older by [`crate::key::Seq`]; of a version that was set twice the later one counts; a family
 //! that was dropped is gone; retention gives up versions by their rank among those that are left. A family that the
 //! schema does not have *yet* (this node may hear of schema changes late) keeps everything.
 //!

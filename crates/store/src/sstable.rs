@@ -7,7 +7,7 @@
 //!   scan ────────────────────────────▶ data, data, …         read further and further ahead
 //! ```
 //!
-//! [`frame`] draws the file, [`codec`] a sealed block, [`block`] its payload, [`filter`] and [`index`] those. An open table
+//! `frame` draws the file, `codec` a sealed block, [`block`] its payload, [`filter`] and `index` those. An open table
 //! keeps properties and the top of the index in memory, and filter and index blocks if they are small or if there is
 //! room; everything else is in the [`Cache`], or read. A table of a locality group that is to be in memory is read whole
 //! ([`Table::load`]). Every byte of the file is under some checksum, and what is read is checked before it is believed.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `shared` is how much of the key before it an entry repeats; it is 0 at each restart, so that a search can begin
-//! there. Numbers are little-endian. How a payload lies in the file is [`super::codec`]'s. What does not decode, although it
+//! there. Numbers are little-endian. How a payload lies in the file is `codec`'s. What does not decode, although it
 //! was sealed, is [`Malformed`].
 
 use std::ops::Range;

@@ -6,7 +6,7 @@
 //!         └─▶ data block
 //! ```
 //!
-//! Groups of a small table stay in memory, and so do those of larger ones as long as [`Cache::pin`] grants room for them.
+//! Groups of a small table stay in memory, and so do those of larger ones as long as `Cache::pin` grants room for them.
 
 use std::sync::{Arc, OnceLock};
 
