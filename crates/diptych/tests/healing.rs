@@ -191,11 +191,14 @@ fn largest(folder: &Path) -> PathBuf {
 
 /// The newest segment that has been begun.
 fn last_log(node: &Path) -> PathBuf {
-    let begun = |file: &PathBuf| {
-        let mut magic = [0; 8];
-        let file = fs::File::open(file).expect("a file");
+    // One that is to be used again still has what it was before, and under another number.
+    let begun = |path: &PathBuf| {
+        let (mut magic, mut number) = ([0; 8], [0; 4]);
+        let file = fs::File::open(path).expect("a file");
         file.read_exact_at(&mut magic, 8).expect("bytes");
-        magic == *b"diptychL"
+        file.read_exact_at(&mut number, 16).expect("bytes");
+        let name = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        magic == *b"diptychL" && name == Some(u32::from_le_bytes(number))
     };
     files(&node.join("log")).into_iter().rfind(begun).expect("a segment")
 }

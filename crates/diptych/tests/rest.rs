@@ -171,5 +171,6 @@ fn health(cluster: &Cluster) {
     assert!(status == 200 && described["paths"].is_object());
     // A cluster that loses its table says so too.
     assert_eq!(cluster.rest("DELETE", "/v1/tables/t", b"").0, 200);
-    assert_eq!(cluster.http("GET", "/v1/tables/t/rows/alice", b"").0, 404);
+    // Its primary hears of it in a moment.
+    until("the dropped table's row is gone", || cluster.http("GET", "/v1/tables/t/rows/alice", b"").0 == 404);
 }

@@ -49,8 +49,10 @@ async fn a_table_that_grows_is_split() {
     let cluster = Cluster::with(&["--split-bytes", "64KiB"], |_| {});
     cluster.ok(&["table", "create", "big", "--family", "f", "--partition", "range"]);
     let file = cluster.scratch().join("rows.csv");
-    let value = "x".repeat(1_000);
-    let rows = (0..400).map(|row| format!("row {row:04},{value}\n")).collect::<String>();
+    // Compression must not make it small again.
+    let mut random = model::random::Random::new(1);
+    let mut value = || (0..1_000).map(|_| char::from(b'a' + random.below(26) as u8)).collect::<String>();
+    let rows = (0..400).map(|row| format!("row {row:04},{}\n", value())).collect::<String>();
     std::fs::write(&file, format!("key,f:q\n{rows}")).expect("a file");
     let path = file.display().to_string();
     cluster.ok(&["import", "big", &path, "--key", "key"]);
