@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use model::Compaction;
 
 use crate::peers::{disk, fjall, redb, rocks, sled};
 
@@ -57,13 +58,16 @@ pub trait Reader {
 pub const OURS: &str = "ours";
 /// The engines, in the order of the table.
 pub const ENGINES: [&str; 5] = [OURS, "rocksdb", "fjall", "redb", "sled"];
+/// Ours with the other way of compaction; only if asked for.
+pub const LEVELED: &str = "leveled";
 /// No engine: a file to which the same bytes are written.
 pub const DISK: &str = "disk";
 
 /// Opens, or creates, an engine in a folder.
 pub fn open(name: &str, folder: &Path, settings: &Settings) -> Result<Box<dyn Engine>> {
     Ok(match name {
-        OURS => Box::new(crate::ours::Ours::open(folder, settings)?),
+        OURS => Box::new(crate::ours::Ours::open(folder, settings, Compaction::default())?),
+        LEVELED => Box::new(crate::ours::Ours::open(folder, settings, Compaction::Leveled)?),
         "rocksdb" => Box::new(rocks::Rocks::open(folder, settings)?),
         "fjall" => Box::new(fjall::Fjall::open(folder, settings)?),
         "redb" => Box::new(redb::Redb::open(folder, settings)?),
@@ -75,14 +79,14 @@ pub fn open(name: &str, folder: &Path, settings: &Settings) -> Result<Box<dyn En
 
 /// Has it a write-ahead log that is apart from its data, and recovered from after a crash?
 pub fn has_log(name: &str) -> bool {
-    [OURS, "rocksdb", "fjall"].contains(&name)
+    [OURS, LEVELED, "rocksdb", "fjall"].contains(&name)
 }
 
 /// Is this a file of a write-ahead log? It is as long as it was allocated, however much data there is.
 pub fn is_log(engine: &str, path: &Path) -> bool {
     let ends = |with: &str| path.extension().is_some_and(|extension| extension == with);
     match engine {
-        OURS | "rocksdb" => ends("log"),
+        OURS | LEVELED | "rocksdb" => ends("log"),
         "fjall" => ends("jnl"),
         _ => false,
     }

@@ -33,7 +33,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use crate::engine::{DISK, ENGINES};
+use crate::engine::{DISK, ENGINES, LEVELED};
 use crate::machine::Machine;
 use crate::pairs::KEY;
 use crate::report::{Report, Round};
@@ -114,8 +114,8 @@ impl Args {
             let names = WORKS.map(|work| work.name).join(", ");
             bail!("no work {unknown}; there are {names}, each also as {} and the like", title(WORKS[0].name, SMALL));
         }
-        if let Some(unknown) = args.engines.iter().find(|engine| !ENGINES.contains(&&engine[..])) {
-            bail!("no engine {unknown}; there are {}", ENGINES.join(", "));
+        if let Some(unknown) = args.engines.iter().find(|name| !ENGINES.contains(&&name[..]) && *name != LEVELED) {
+            bail!("no engine {unknown}; there are {}, {LEVELED}", ENGINES.join(", "));
         }
         ensure!(args.scratch.is_dir() && args.results.is_dir(), "--scratch and --results are folders; {USAGE}");
         ensure!(args.rounds > 0 && args.seconds > 0.0 && args.keys >= 20_000, "too little to measure; {USAGE}");

@@ -19,8 +19,8 @@ use ::disk::{Disk, KernelDisk};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use model::{
-    Change, Epoch, Family, FamilyId, Lsn, Partition, ReadOptions, Retention, RowRange, Schema, TableId, TabletId,
-    Timestamp,
+    Change, Compaction, Epoch, Family, FamilyId, Lsn, Partition, ReadOptions, Retention, RowRange, Schema, TableId,
+    TabletId, Timestamp,
 };
 use parking_lot::{Condvar, Mutex};
 use store::log::{self, Crew, Kind, Log, Part, Record, Syncing};
@@ -87,7 +87,7 @@ struct Shard {
 }
 
 impl Ours {
-    pub fn open(folder: &Path, settings: &Settings) -> Result<Ours> {
+    pub fn open(folder: &Path, settings: &Settings, compaction: Compaction) -> Result<Ours> {
         let disk: Arc<dyn Disk> = Arc::new(KernelDisk::open(folder)?);
         let (log, recovered) = Log::open_with(Arc::clone(&disk), "log", log::Options::default(), &Threads)?;
         let options = keeper::Options { cache_bytes: settings.cache as u64, ..Default::default() };
@@ -100,7 +100,7 @@ impl Ours {
         let last = tablet.applied();
         let shared = Arc::new(Shared {
             keeper,
-            schema: Arc::new(schema()),
+            schema: Arc::new(schema(compaction)),
             buffer: settings.buffer,
             queue: Mutex::new(Queue { last, ..Queue::default() }),
             turns: Default::default(),
@@ -170,8 +170,8 @@ fn replay(log: &Log, tablet: &mut Tablet) -> Result<()> {
     Ok(())
 }
 
-fn schema() -> Schema {
-    let mut storage = model::Storage::default();
+fn schema(compaction: Compaction) -> Schema {
+    let mut storage = model::Storage { compaction, ..Default::default() };
     for locality in &mut storage.localities {
         locality.block_bytes = BLOCK as u32;
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::engine::{DISK, ENGINES, OURS};
+use crate::engine::{DISK, ENGINES, LEVELED, OURS};
 use crate::machine::Machine;
 use crate::run::Outcome;
 use crate::work::{LARGE, SMALL, WORKS, title};
@@ -48,7 +48,7 @@ impl Report {
             "peak MiB"
         );
         for work in self.works() {
-            for engine in ENGINES.iter().chain([&DISK]) {
+            for engine in ENGINES.iter().chain([&LEVELED, &DISK]) {
                 let Some(median) = self.median(&work, engine) else { continue };
                 let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
                 let some = |number: Option<f64>, digits: usize| {
