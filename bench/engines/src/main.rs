@@ -170,7 +170,8 @@ fn main() -> Result<()> {
         "rounds": rounds, "seconds": seconds, "keys": keys, "buffer": buffer, "raw": raw, "recovery": recovery,
         "cache": cache.unwrap_or(keys as usize * (KEY + SMALL) / 4),
     });
-    bench.report.save(&args.results, &machine, settings)?;
+    let all = args.only.is_empty() && ENGINES.iter().all(|engine| args.engines.iter().any(|name| name == engine));
+    bench.report.save(&args.results, &machine, settings, all)?;
     if !bench.failures.is_empty() {
         bail!("{} runs failed and are not in the figures:\n{}", bench.failures.len(), bench.failures.join("\n"));
     }

@@ -98,8 +98,9 @@ impl Report {
         }
     }
 
-    /// Writes `engines.json`, a row for each work and peer, and `engines-runs.json`, the machine and every single run.
-    pub fn save(&self, folder: &Path, machine: &Machine, settings: Value) -> Result<()> {
+    /// Writes `engines.json`, a row for each work and peer, if `all` were run, and `engines-runs.json`, the machine and
+    /// every single run.
+    pub fn save(&self, folder: &Path, machine: &Machine, settings: Value, all: bool) -> Result<()> {
         let mut rows = Vec::new();
         for work in self.works() {
             for Row { peer, ours, theirs, cpu_ratio } in self.rows(&work) {
@@ -113,7 +114,9 @@ impl Report {
                 }));
             }
         }
-        write(folder, "engines.json", &Value::Array(rows))?;
+        if all {
+            write(folder, "engines.json", &Value::Array(rows))?;
+        }
         let mut all = machine.to_json();
         all["settings"] = settings;
         all["rounds"] = self.rounds.iter().map(Round::to_json).collect::<Result<_>>()?;
