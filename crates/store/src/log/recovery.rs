@@ -59,7 +59,7 @@ pub fn recover(disk: &dyn Disk, dir: &str, options: Options, crew: &dyn Crew) ->
     let mut notes = Vec::new();
     let replay = replay(&segments, crew)?;
     notes.extend(replay.holes.iter().map(|hole| format!("damaged: {hole}")));
-    let Replay { mut index, chains, end, durable, begun, forgot, damaged, .. } = replay;
+    let Replay { mut index, chains, tail, end, durable, begun, forgot, damaged, .. } = replay;
 
     // Newest first and one by one, so that no crash leaves a gap in the numbers. They are not used again: they may hold
     // records under a number that will come again.
@@ -76,7 +76,7 @@ pub fn recover(disk: &dyn Disk, dir: &str, options: Options, crew: &dyn Crew) ->
     }
     let (current, end) = match segments.last() {
         Some(current) => {
-            notes.extend(cut(current, end.offset)?);
+            notes.extend(cut(current, tail)?);
             harden(current, durable, end.offset)?;
             (current.clone(), end)
         }
@@ -116,7 +116,8 @@ pub fn replay(segments: &[Segment], crew: &dyn Crew) -> Result<Replay, Error> {
         let mut scans: Vec<Option<Result<Scan, Error>>> = wave.clone().map(|_| None).collect();
         let parts = wave.clone().zip(&mut scans).map(|(at, into)| {
             let (segment, until) = (&segments[at], until(at));
-            Box::new(move || *into = Some(scan::scan(segment, until))) as Box<dyn FnOnce() + Send + '_>
+            let damaged = !matches!(headers[at].0, SegmentHeader::Begun { .. });
+            Box::new(move || *into = Some(scan::scan(segment, damaged, until))) as Box<dyn FnOnce() + Send + '_>
         });
         crew.run(parts.collect());
         for (at, scan) in wave.zip(scans) {
@@ -174,7 +175,9 @@ pub struct Replay {
     pub chains: BTreeMap<TabletId, u32>,
     /// Segments that have been begun.
     pub begun: usize,
-    /// Where the valid records end.
+    /// Offset in the last segment behind which nothing counts,
+    tail: u32,
+    /// and where it goes on, which is later if a part of what it must have begun with is gone.
     pub end: Place,
     /// What the valid records say was durable when they were written.
     pub durable: Place,
@@ -230,8 +233,16 @@ impl Replay {
                 None => break,
             }
         }
+        let mut end = scan.end;
+        if let Some((whole, _)) = carry.filter(|(whole, _)| at < *whole) {
+            // It was begun, so all of the list was there. What is written next must not be taken for the rest of it.
+            self.hole(segment, at, whole);
+            let len = u32::try_from(segment.len).unwrap_or(u32::MAX);
+            end = end.max(whole.checked_next_multiple_of(8).unwrap_or(len).min(len));
+        }
         segment.set_written(scan.end);
-        self.end = segment.place(scan.end);
+        self.tail = scan.end;
+        self.end = segment.place(end);
     }
 
     fn record(&mut self, segment: &Segment, at: u32, header: &Header) {
@@ -289,7 +300,7 @@ impl Replay {
     }
 }
 
-/// Zeroes what is after `end`, so that nothing of it is ever found behind records that are yet to come.
+/// Zeroes what is after `end`, where no record counts, so that nothing of it is ever found behind records that are yet to come.
 fn cut(segment: &Segment, end: u32) -> Result<Option<String>, Error> {
     let rest = scan::survey(segment, end)?;
     let Some(last) = rest.last_byte else { return Ok(None) };

@@ -51,8 +51,8 @@ pub struct Scan {
     pub end: u32,
 }
 
-/// Reads all records of a segment of which the header has been read, over whatever is damaged.
-pub fn scan(segment: &Segment, until: Until) -> Result<Scan, Error> {
+/// Reads all records of a segment of which the header has been read, over whatever is damaged, as that perhaps is.
+pub fn scan(segment: &Segment, mut damaged: bool, until: Until) -> Result<Scan, Error> {
     let mut view = View::new(segment, CHUNK);
     let mut at = SEGMENT_HEADER as u32;
     let mut items = Vec::new();
@@ -78,10 +78,13 @@ pub fn scan(segment: &Segment, until: Until) -> Result<Scan, Error> {
                     None => rest.insert(survey(segment, at)?),
                 };
                 let shown = refused.is_some() || rest.synced > segment.place(at) || matches!(until, Until::Next);
+                // What shows an earlier hole may be here. It has to stay, or the next start would take that for a tear.
+                let shown = shown || damaged;
                 rest.end.filter(|end| *end > at).max(refused).filter(|_| shown)
             }
         };
         let Some(stop) = stop else { break };
+        damaged = true;
         match view.next_record(at, stop)? {
             Some(next) => {
                 items.push(Item::Hole(at, next));
