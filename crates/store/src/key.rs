@@ -77,6 +77,16 @@ impl<'a> Parts<'a> {
     /// Reads a key; `None` if it is none.
     pub fn parse(key: &'a [u8]) -> Option<Parts<'a>> {
         let (row, rest) = split_escaped(key)?;
+        Parts::parse_rest(row, rest)
+    }
+
+    /// Reads a key that begins with an escaped row of so many bytes, its end included.
+    pub fn parse_in_row(key: &'a [u8], row_len: usize) -> Option<Parts<'a>> {
+        let (row, rest) = key.split_at_checked(row_len)?;
+        Parts::parse_rest(row, rest)
+    }
+
+    fn parse_rest(row: &'a [u8], rest: &'a [u8]) -> Option<Parts<'a>> {
         let parts = Parts { row, family: FamilyId(0), qualifier: &[], scope: Scope::Row, seq: Seq::ZERO };
         let rest = match rest.split_first()? {
             (&WHOLE, tail) => return parts.end(Scope::Row, tail),

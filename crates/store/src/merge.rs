@@ -27,7 +27,7 @@ use model::{Bytes, Lsn};
 use self::run::Run;
 pub use self::sieve::{Fate, Sieve};
 use crate::Error;
-use crate::key::Parts;
+use crate::key::{self, Parts};
 use crate::memtable::{MemoryCursor, Memtable};
 use crate::reads::kept::{KeptCursor, KeptRow};
 use crate::sstable::{Purpose, Table};
@@ -209,6 +209,18 @@ impl Merge {
         let source = &self.sources[first];
         let parts = source.key().and_then(Parts::parse);
         parts.map(Some).ok_or_else(|| Error::corrupt(source.origin(), 0, "a key does not decode"))
+    }
+
+    /// The escaped row of that key, with its end.
+    pub fn row(&self) -> Result<Option<&[u8]>, Error> {
+        let Some(key) = self.key() else { return Ok(None) };
+        let row = key::row_of(key);
+        row.map(Some).ok_or_else(|| Error::corrupt(self.origin(), 0, "a key does not decode"))
+    }
+
+    /// Where the entry that it stands on is from, for messages.
+    pub fn origin(&self) -> &str {
+        self.order.last().map_or("", |&first| self.sources[first].origin())
     }
 
     /// Value of the entry it stands on; empty at the end.

@@ -30,10 +30,10 @@ const ENTRY: u64 = 32;
 
 /// Entries in key order.
 pub(crate) trait Entries {
-    /// What the key of the entry it stands on says.
-    fn parts(&self) -> Result<Option<Parts<'_>>, Error>;
-    /// That key.
+    /// Key of the entry it stands on.
     fn key(&self) -> Option<&[u8]>;
+    /// Where that entry is from, for messages.
+    fn origin(&self) -> &str;
     /// The value with it.
     fn value(&self) -> Bytes;
     /// Its length.
@@ -45,12 +45,12 @@ pub(crate) trait Entries {
 }
 
 impl Entries for Merge {
-    fn parts(&self) -> Result<Option<Parts<'_>>, Error> {
-        Merge::parts(self)
-    }
-
     fn key(&self) -> Option<&[u8]> {
         Merge::key(self)
+    }
+
+    fn origin(&self) -> &str {
+        Merge::origin(self)
     }
 
     fn value(&self) -> Bytes {
@@ -98,15 +98,14 @@ impl Met {
 }
 
 impl Entries for Met {
-    fn parts(&self) -> Result<Option<Parts<'_>>, Error> {
-        let Some(key) = self.key() else { return Ok(None) };
-        Parts::parse(key).map(Some).ok_or_else(|| Error::corrupt("", 0, "a key does not decode"))
-    }
-
     fn key(&self) -> Option<&[u8]> {
         let (end, _) = self.entries.last()?;
         let start = self.entries.len().checked_sub(2).map_or(0, |before| self.entries[before].0);
         Some(&self.keys[start..*end])
+    }
+
+    fn origin(&self) -> &str {
+        ""
     }
 
     fn value(&self) -> Bytes {
@@ -212,10 +211,9 @@ impl<'a> Reader<'a> {
         let (mut span, mut column, mut taken, mut near) = (0, self.sieve.column(), 0, 0);
         // All that is wanted of the column in which it is has been taken.
         let mut done = false;
-        while let (Some(key), Some(parts)) = (entries.key(), entries.parts()?) {
-            if parts.row != row {
-                break;
-            }
+        while let Some(key) = entries.key().filter(|key| key.starts_with(row)) {
+            let wrong = || Error::corrupt(entries.origin(), 0, "a key does not decode");
+            let parts = Parts::parse_in_row(key, row.len()).ok_or_else(wrong)?;
             self.looked += ENTRY + (key.len() + entries.value_len()) as u64;
             done &= self.sieve.is_in_column(&parts);
             let next = if done {

@@ -128,15 +128,15 @@ impl View {
         merge.place(&start, end.as_deref(), |_| true)?;
         let mut page = Page::new(rows, bytes);
         let mut row = Vec::new();
-        while let Some(parts) = merge.parts()? {
-            if end.as_ref().is_some_and(|end| parts.row >= &end[..]) {
+        while let Some(next) = merge.row()? {
+            if end.as_ref().is_some_and(|end| next >= &end[..]) {
                 break;
             }
             if page.is_full(&reader) {
-                return Ok((page.rows, Some(key::unescape(parts.row))));
+                return Ok((page.rows, Some(key::unescape(next))));
             }
             row.clear();
-            row.extend_from_slice(parts.row);
+            row.extend_from_slice(next);
             let cells = reader.row(&mut merge, &row)?;
             reader.leave(&mut merge, &row)?;
             page.add(&row, cells);
@@ -162,15 +162,15 @@ impl View {
         merge.place_before(end.as_deref(), &start)?;
         let mut page = Page::new(rows, bytes);
         let (mut row, mut met) = (Vec::new(), Met::default());
-        while let Some(parts) = merge.parts()? {
-            if parts.row < &start[..] {
+        while let Some(next) = merge.row()? {
+            if next < &start[..] {
                 break;
             }
             if page.is_full(&reader) {
                 return Ok((page.rows, Some(key::unescape(&row))));
             }
             row.clear();
-            row.extend_from_slice(parts.row);
+            row.extend_from_slice(next);
             met.clear();
             while let Some(key) = merge.key().filter(|key| met.len() < MOST_MET && key.starts_with(&row)) {
                 met.push(key, merge.value());

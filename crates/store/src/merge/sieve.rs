@@ -28,7 +28,9 @@ pub struct Sieve<'a> {
     /// `None` if the family was dropped.
     retention: Option<&'a Retention>,
     family_deleted: Seq,
-    qualifier: Option<Vec<u8>>,
+    /// It is in a column, with this escaped qualifier.
+    in_column: bool,
+    qualifier: Vec<u8>,
     column_deleted: Seq,
     timestamp: Option<Timestamp>,
     /// Versions of the column that live so far.
@@ -47,7 +49,8 @@ impl<'a> Sieve<'a> {
             family: None,
             retention: None,
             family_deleted: Seq::ZERO,
-            qualifier: None,
+            in_column: false,
+            qualifier: Vec::new(),
             column_deleted: Seq::ZERO,
             timestamp: None,
             rank: 0,
@@ -68,7 +71,8 @@ impl<'a> Sieve<'a> {
     /// Is the key of the last key's column?
     pub fn is_in_column(&self, parts: &Parts<'_>) -> bool {
         matches!(parts.scope, Scope::Column | Scope::Cell { .. })
-            && self.qualifier.as_deref() == Some(parts.qualifier)
+            && self.in_column
+            && self.qualifier == parts.qualifier
             && self.family == Some(parts.family)
             && self.row == parts.row
     }
@@ -123,13 +127,13 @@ impl<'a> Sieve<'a> {
                 None => None,
             };
             self.family_deleted = self.row_deleted;
-            self.qualifier = None;
+            self.in_column = false;
         }
         let in_column = matches!(parts.scope, Scope::Column | Scope::Cell { .. });
-        if in_column && self.qualifier.as_deref() != Some(parts.qualifier) {
-            let qualifier = self.qualifier.get_or_insert_default();
-            qualifier.clear();
-            qualifier.extend_from_slice(parts.qualifier);
+        if in_column && !(self.in_column && self.qualifier == parts.qualifier) {
+            self.in_column = true;
+            self.qualifier.clear();
+            self.qualifier.extend_from_slice(parts.qualifier);
             self.column_deleted = self.family_deleted;
             self.timestamp = None;
             self.rank = 0;
