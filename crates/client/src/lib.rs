@@ -174,7 +174,7 @@ impl Client {
             Operation::Get { row, options } => {
                 self.read(table, row, options).await.map(|(row, from)| Answer::Row(row, from))
             }
-            Operation::GetMany { .. } | Operation::Scan { .. } => {
+            Operation::WriteMany { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {
                 let what = "several rows are a stream of pages, not one operation";
                 Err(Error::Refused(Refusal::Invalid(String::from(what))))
             }

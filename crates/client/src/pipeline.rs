@@ -121,7 +121,7 @@ impl Pipeline {
 
     /// Sends a write or a get, likewise. A write that has no request id (sequence 0) gets one. Pipelines do not scan.
     pub async fn submit(&self, table: &Arc<str>, operation: Operation) -> Pending {
-        let weight = weight(&operation);
+        let weight = operation.weight();
         let units = weight.div_ceil(ROOM_UNIT).min(ROOM / ROOM_UNIT) as u32;
         // Neither semaphore is ever closed.
         let slot = Arc::clone(&self.core.slots).acquire_owned().await.ok();
@@ -143,7 +143,7 @@ impl Pipeline {
             Operation::Get { row, options } => {
                 (row.clone(), Message::Get(convert::get_request(table, None, row, options)), None)
             }
-            Operation::GetMany { .. } | Operation::Scan { .. } => {
+            Operation::WriteMany { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {
                 let refusal = Refusal::Invalid(String::from("pipelines write and read one row at a time"));
                 // The receiver is ours, two lines above.
                 let _ = sender.send(Err(refusal.into()));
@@ -162,16 +162,6 @@ impl Pipeline {
             _room: room,
         });
         pending
-    }
-}
-
-fn weight(operation: &Operation) -> usize {
-    match operation {
-        Operation::Write { mutation, .. } => {
-            mutation.row.len() + mutation.changes.iter().map(|change| change.weight()).sum::<usize>()
-        }
-        Operation::GetMany { rows, .. } => rows.iter().map(Bytes::len).sum(),
-        Operation::Get { row, .. } | Operation::Scan { range: model::RowRange { start: row, .. }, .. } => row.len(),
     }
 }
 

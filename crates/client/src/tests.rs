@@ -444,7 +444,7 @@ struct World {
 impl World {
     /// `None` is silence.
     fn serve(&mut self, node: NodeId, call: Call) -> Option<Result<Answer, Refusal>> {
-        if let Operation::Write { request, .. } = &call.operation {
+        if let Operation::Write { request, .. } | Operation::WriteMany { request, .. } = &call.operation {
             self.ids.push((node, *request));
         }
         match self.scripts.entry(node).or_default().pop_front().unwrap_or(Said::Serve) {
@@ -481,6 +481,18 @@ impl World {
                 if self.done.insert((request.client.0, request.sequence)) {
                     self.applied += 1;
                     self.rows.insert(mutation.row.clone(), mutation.row);
+                }
+                Answer::Written(APPLIED)
+            }
+            Operation::WriteMany { request, part_of, rows } => {
+                if !rows.iter().all(|row| slice.covers(&row.row)) {
+                    return Err(Refusal::NoSuchTablet(route.tablet));
+                }
+                let id = |sequence| (request.client.0, sequence);
+                if !part_of.into_iter().chain([request.sequence]).any(|sequence| self.done.contains(&id(sequence))) {
+                    self.done.insert(id(request.sequence));
+                    self.applied += rows.len() as u32;
+                    self.rows.extend(rows.into_iter().map(|row| (row.row.clone(), row.row)));
                 }
                 Answer::Written(APPLIED)
             }

@@ -39,7 +39,7 @@ pub use group::{Assignment, Configuration, Lineage, Tablet};
 pub use ids::{
     ClientId, ClusterId, Epoch, FamilyId, Incarnation, LocalityId, Lsn, NodeId, RequestId, TableId, TabletId,
 };
-pub use mutation::{Change, Command, Condition, Mutation, Outcome};
+pub use mutation::{Batch, Change, Command, Condition, Mutation, Outcome, RowChanges};
 pub use payload::{Close, Digest, Heir, Merge, Payload, Split, SplitAt};
 pub use read::{ColumnFilter, ReadOptions, RowRange};
 pub use refusal::Refusal;

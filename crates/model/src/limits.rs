@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::{Change, Condition, LocalityChange, Mutation};
+use crate::{Change, Condition, LocalityChange, Mutation, RowChanges};
 
 /// Bytes of a row key.
 pub const ROW_KEY: usize = 4 << 10;
@@ -27,6 +27,12 @@ pub const LEAST_BLOCK: usize = 1 << 10;
 pub const BLOCK: usize = 4 << 20;
 /// Changes in one mutation.
 pub const CHANGES: usize = 100_000;
+/// Rows in a batch, which is one entry of a tablet's log.
+pub const BATCH_ROWS: usize = 10_000;
+/// Bytes of a batch.
+pub const BATCH: usize = 1 << 20;
+/// How often a batch may have been divided, because its tablets were split while it was under way.
+pub const BATCH_PARTS: usize = 64;
 /// Rows that are asked for by their keys at once.
 pub const KEYS: usize = 1_000;
 /// Tablets of a table when it is created.
@@ -45,6 +51,8 @@ pub const ALL: &[(&str, usize, &str)] = &[
     ("block of a locality group, least", LEAST_BLOCK, "bytes"),
     ("block of a locality group", BLOCK, "bytes"),
     ("changes per mutation", CHANGES, ""),
+    ("rows per batch", BATCH_ROWS, ""),
+    ("batch", BATCH, "bytes"),
     ("rows per read by keys", KEYS, ""),
     ("tablets per new table", TABLETS, ""),
 ];
@@ -69,17 +77,43 @@ pub fn check_row_keys(rows: &[crate::Bytes]) -> Result<(), String> {
 
 /// Says what is wrong with a mutation's sizes, if anything.
 pub fn check_mutation<F>(mutation: &Mutation<F>) -> Result<(), String> {
-    check_row_key(&mutation.row)?;
-    if mutation.changes.is_empty() {
-        return Err(String::from("the mutation changes nothing; give at least one change"));
-    }
-    if mutation.changes.len() > CHANGES {
-        return Err(format!("the mutation has {} changes; the limit is {CHANGES}", mutation.changes.len()));
-    }
     if let Some(Condition { qualifier, .. }) = &mutation.condition {
         check_qualifier(qualifier)?;
     }
-    for change in &mutation.changes {
+    check_changes(&mutation.row, &mutation.changes)
+}
+
+/// Says what is wrong with the sizes of a batch, if anything.
+pub fn check_batch<F>(rows: &[RowChanges<F>]) -> Result<(), String> {
+    match rows.len() {
+        0 => return Err(String::from("the batch has no row; give at least one")),
+        count if count > BATCH_ROWS => return Err(format!("the batch has {count} rows; the limit is {BATCH_ROWS}")),
+        _ => {}
+    }
+    for (number, row) in (1..).zip(rows) {
+        check_changes(&row.row, &row.changes).map_err(|what| format!("row {number} of the batch: {what}"))?;
+    }
+    let changes: usize = rows.iter().map(|row| row.changes.len()).sum();
+    if changes > CHANGES {
+        return Err(format!("the batch has {changes} changes; the limit is {CHANGES}"));
+    }
+    let weight: usize = rows.iter().map(RowChanges::weight).sum();
+    if weight > BATCH {
+        return Err(format!("the batch has {weight} bytes; the limit is {BATCH}; a larger row is written alone"));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the sizes of a row's changes, if anything.
+pub fn check_changes<F>(row: &[u8], changes: &[Change<F>]) -> Result<(), String> {
+    check_row_key(row)?;
+    if changes.is_empty() {
+        return Err(String::from("the mutation changes nothing; give at least one change"));
+    }
+    if changes.len() > CHANGES {
+        return Err(format!("the mutation has {} changes; the limit is {CHANGES}", changes.len()));
+    }
+    for change in changes {
         match change {
             Change::Put { qualifier, value, timestamp, .. } => {
                 check_qualifier(qualifier)?;
@@ -96,7 +130,7 @@ pub fn check_mutation<F>(mutation: &Mutation<F>) -> Result<(), String> {
             Change::DeleteFamily { .. } | Change::DeleteRow => {}
         }
     }
-    let weight: usize = mutation.changes.iter().map(Change::weight).sum();
+    let weight: usize = changes.iter().map(Change::weight).sum();
     if weight > ROW {
         return Err(format!("the mutation has {weight} bytes; the limit for a row is {ROW}"));
     }

@@ -82,6 +82,22 @@ pub struct Mutation<F = FamilyId> {
     pub changes: Vec<Change<F>>,
 }
 
+/// Changes of one row of several that are written together, without a condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowChanges<F = FamilyId> {
+    /// Which row.
+    pub row: Bytes,
+    /// What happens to it, in this order.
+    pub changes: Vec<Change<F>>,
+}
+
+impl<F> RowChanges<F> {
+    /// Bytes of the key and of the changes, for limits.
+    pub fn weight(&self) -> usize {
+        self.row.len() + self.changes.iter().map(Change::weight).sum::<usize>()
+    }
+}
+
 /// What a conditional put expects of a column's newest version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition<F = FamilyId> {
@@ -107,6 +123,21 @@ pub struct Command {
     /// What happens to it; `None` if its condition did not hold. That is logged too: a late repeat of the request must
     /// not succeed after the client has heard that it failed.
     pub changes: Option<Vec<Change>>,
+}
+
+/// Many rows of one tablet that are changed by one record, in their order: all of them or none. The same row may come
+/// several times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Whose request it is, as in a [`Command`].
+    pub request: RequestId,
+    /// The client's requests of which this is a part, by their sequences: they were for a tablet that was split. If one
+    /// of them was carried out before that, this one was too, and changes nothing (decision 0014).
+    pub part_of: Vec<u64>,
+    /// The primary's choice for all rows, as in a [`Command`].
+    pub version: Timestamp,
+    /// What happens to which row.
+    pub rows: Vec<RowChanges>,
 }
 
 /// What became of a [`Mutation`].

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Configuration, Lsn, Slice, TabletId, Timestamp};
+use crate::{Batch, Command, Configuration, Lsn, Slice, TabletId, Timestamp};
 
 /// What an entry of a group's log says. An entry without bytes says nothing and has no payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,17 @@ pub enum Payload {
     Close(Close),
     /// The tablet ends here, and another one goes on with its rows and those of the next one.
     Merge(Merge),
+    /// Writes of many rows.
+    Batch(Batch),
 }
 
 impl Payload {
-    /// Is it a write? Tells by the first byte.
+    const WRITE: u8 = 0;
+    const BATCH: u8 = 5;
+
+    /// Does it write rows? Tells by the first byte.
     pub fn is_write(form: &[u8]) -> bool {
-        form.first() == Some(&0)
+        matches!(form.first(), Some(&(Payload::WRITE | Payload::BATCH)))
     }
 }
 
@@ -124,6 +129,25 @@ pub struct Heir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RequestId;
+    use alloc::vec::Vec;
+
+    /// docs/formats.md: entries of a log that a former release wrote are read for ever.
+    #[test]
+    fn the_first_byte_says_whether_it_writes() {
+        let request = RequestId { client: crate::ClientId(1), sequence: 2, first_incomplete: 2 };
+        let row = Bytes::from_static(b"r");
+        let command = Command { request, version: Timestamp(4), row: row.clone(), changes: Some(Vec::new()) };
+        let rows = alloc::vec![crate::RowChanges { row, changes: alloc::vec![crate::Change::DeleteRow] }];
+        let batch = Batch { request, part_of: alloc::vec![1], version: Timestamp(4), rows };
+        let form = |payload: &Payload| postcard::to_allocvec(payload).unwrap();
+        assert_eq!(form(&Payload::Write(command)), [0, 1, 2, 2, 8, 1, b'r', 1, 0]);
+        assert_eq!(form(&Payload::Batch(batch.clone())), [5, 1, 2, 2, 1, 1, 8, 1, 1, b'r', 1, 4]);
+        assert_eq!(postcard::from_bytes(&form(&Payload::Batch(batch.clone()))), Ok(Payload::Batch(batch.clone())));
+        assert!(Payload::is_write(&form(&Payload::Batch(batch))) && Payload::is_write(&[0]));
+        let close = form(&Payload::Close(Close { heir: TabletId(7) }));
+        assert!(![&close[..], &[], &[1], &[2], &[4], &[6]].into_iter().any(Payload::is_write));
+    }
 
     /// Invariant I13: what a slice is cut into tiles it.
     #[test]

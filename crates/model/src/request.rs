@@ -8,9 +8,9 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId,
-    Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowRange, Schema, Split, StorageChange,
-    TabletId, Timestamp,
+    Assignment, Change, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation,
+    NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowChanges, RowRange, Schema, Split,
+    StorageChange, TabletId, Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -38,6 +38,15 @@ pub enum Operation {
         /// What to change.
         mutation: Mutation<String>,
     },
+    /// Changes rows, all of this tablet, all of them or none; answered by [`Reply::Written`] with one version.
+    WriteMany {
+        /// The same for every repetition.
+        request: RequestId,
+        /// As in a [`crate::Batch`].
+        part_of: Vec<u64>,
+        /// What to change, in this order.
+        rows: Vec<RowChanges<String>>,
+    },
     /// Reads a row; answered by [`Reply::Row`].
     Get {
         /// Which.
@@ -63,6 +72,20 @@ pub enum Operation {
         /// From the last row to the first.
         reverse: bool,
     },
+}
+
+impl Operation {
+    /// Bytes of keys and changes that it carries.
+    pub fn weight(&self) -> usize {
+        match self {
+            Operation::Write { mutation, .. } => {
+                mutation.row.len() + mutation.changes.iter().map(Change::weight).sum::<usize>()
+            }
+            Operation::WriteMany { rows, .. } => rows.iter().map(RowChanges::weight).sum(),
+            Operation::GetMany { rows, .. } => rows.iter().map(Bytes::len).sum(),
+            Operation::Get { row, .. } | Operation::Scan { range: RowRange { start: row, .. }, .. } => row.len(),
+        }
+    }
 }
 
 /// The answer to a [`Request`].

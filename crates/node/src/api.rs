@@ -83,6 +83,16 @@ pub enum Effect {
     Stop(String),
 }
 
+impl Effect {
+    /// The answer to a request, whatever it is.
+    pub(crate) fn answer(ticket: Ticket, answer: Result<Reply, Refusal>) -> Effect {
+        match answer {
+            Ok(reply) => Effect::Reply(ticket, reply),
+            Err(refusal) => Effect::Refuse(ticket, refusal),
+        }
+    }
+}
+
 /// Something that an operator may want to know. The name is stable: scripts and alerts may match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -5,9 +5,11 @@
 //! must not succeed after that. Beside them stands what else the rows do not tell of the writes that made them.
 
 use bytes::Bytes;
-use model::{Change, ClientId, FamilyId, Lsn, RequestId, Timestamp};
+use model::{Change, ClientId, FamilyId, Lsn, Outcome, Refusal, Reply, RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::hosted::stale;
 
 /// Clients that are remembered; the one that was silent for the longest part of the log is forgotten first. Repeats
 /// come within a client's deadline, which is seconds, so what is forgotten is long past.
@@ -65,6 +67,19 @@ impl Completions {
             None if request.sequence < client.first_incomplete => Seen::Stale,
             None => Seen::Never,
         }
+    }
+
+    /// The answer to a batch that was carried out before, itself or as a part of one of these requests of its client.
+    pub fn of_batch(&self, request: RequestId, part_of: &[u64]) -> Option<Result<Reply, Refusal>> {
+        let wholes = part_of.iter().map(|&sequence| RequestId { sequence, ..request });
+        wholes.chain([request]).find_map(|request| match self.find(request) {
+            Seen::Never => None,
+            Seen::Done(Completion::Applied(version)) => Some(Ok(Reply::Written(Outcome::Applied { version }))),
+            Seen::Done(Completion::Differed) => {
+                Some(Err(Refusal::Invalid("the id of this batch is another request's".into())))
+            }
+            Seen::Stale => Some(Err(stale())),
+        })
     }
 
     /// The newest version that any request got, also those that are forgotten.
@@ -175,6 +190,22 @@ mod tests {
         assert_eq!(completions.find(request(7, 2, 1)), Seen::Done(Completion::Differed));
         assert_eq!(completions.find(request(7, 4, 2)), Seen::Never);
         assert_eq!(completions.find(request(8, 2, 1)), Seen::Never);
+    }
+
+    /// Decision 0014: what was done as a whole, before its tablet was split, is not done again in parts; and that one part
+    /// is done says nothing of another one, also where both are of one tablet again.
+    #[test]
+    fn a_part_is_done_if_its_whole_was() {
+        let mut completions = Completions::default();
+        completions.record(Lsn(1), request(7, 1, 1), Timestamp(100), applied(100));
+        let written = |version| Some(Ok(Reply::Written(Outcome::Applied { version: Timestamp(version) })));
+        assert_eq!(completions.of_batch(request(7, 4, 1), &[1]), written(100));
+        assert_eq!(completions.of_batch(request(7, 4, 1), &[2]), None);
+        completions.record(Lsn(2), request(7, 4, 1), Timestamp(101), applied(101));
+        assert_eq!(completions.of_batch(request(7, 4, 1), &[2]), written(101));
+        assert_eq!(completions.of_batch(request(7, 5, 1), &[2]), None);
+        completions.record(Lsn(3), request(7, 6, 3), Timestamp(102), applied(102));
+        assert_eq!(completions.of_batch(request(7, 5, 3), &[2]), Some(Err(stale())), "nobody waits for it");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Cell, Close, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, Merge, NodeId, Outcome,
-    Payload, ReadOptions, Refusal, Reply, Schema, Slice, Split, Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Batch, Cell, Close, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, Merge, NodeId,
+    Outcome, Payload, ReadOptions, Refusal, Reply, RequestId, Schema, Slice, Split, Tablet, TabletId, Ticket,
+    Timestamp,
 };
 use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ impl SavedState {
 pub(crate) enum Applied {
     /// A write of this row is done; answer this, if anybody waits.
     Row(Bytes, Option<(Ticket, Result<Reply, Refusal>)>),
+    /// A batch is done; likewise.
+    Batch(RequestId, Option<(Ticket, Result<Reply, Refusal>)>),
     /// The tablet ends here, and these begin.
     Split(Vec<Hosted>),
     /// What is there now is to be summed up.
@@ -197,7 +200,12 @@ impl Hosted {
         }
         let Command { request, version, row, changes } = match postcard::from_bytes(&entry.payload) {
             Ok(Payload::Write(command)) if !self.ending.has_ended() => command,
-            Ok(Payload::Write(_)) => return Some(Applied::Broken(format!("entry {} follows a split", entry.lsn))),
+            Ok(Payload::Batch(batch)) if !self.ending.has_ended() => {
+                return Some(self.apply_batch(entry.lsn, batch, ticket));
+            }
+            Ok(Payload::Write(_) | Payload::Batch(_)) => {
+                return Some(Applied::Broken(format!("entry {} follows a split", entry.lsn)));
+            }
             Ok(Payload::Split(split)) => return Some(self.apply_split(entry.lsn, split)),
             Ok(Payload::Digest(digest)) => {
                 self.rows.skip(entry.lsn);
@@ -214,9 +222,7 @@ impl Hosted {
             }
             Err(error) => return Some(Applied::Broken(format!("entry {}: {error}", entry.lsn))),
         };
-        self.saw_version(version);
-        let strange = self.replica.mutant(Mutant::ApplyByRole) && self.replica.role() == Role::Secondary;
-        let version = if strange { version.next() } else { version };
+        let version = self.version_of(version);
         let present = ticket.and_then(|ticket| self.present.remove(&ticket)).flatten();
         let twice = self.replica.mutant(Mutant::RequestTwice);
         let seen = if twice { Seen::Never } else { self.completions.find(request) };
@@ -244,10 +250,40 @@ impl Hosted {
             }
             (Seen::Stale, _) => {
                 self.rows.skip(entry.lsn);
-                Err(Refusal::Invalid("this is an old copy of a request that was answered".into()))
+                Err(stale())
             }
         };
         Some(Applied::Row(row, ticket.map(|ticket| (ticket, answer))))
+    }
+
+    /// All of it, or nothing.
+    fn apply_batch(&mut self, lsn: Lsn, batch: Batch, ticket: Option<Ticket>) -> Applied {
+        let Batch { request, part_of, version, rows } = batch;
+        let version = self.version_of(version);
+        let answer = self.known_batch(request, &part_of).unwrap_or_else(|| {
+            self.rows.apply_batch(lsn, &rows, version);
+            rows.iter().for_each(|row| self.completions.note(&row.changes));
+            self.completions.record(lsn, request, version, Completion::Applied(version));
+            Ok(Reply::Written(Outcome::Applied { version }))
+        });
+        if self.rows.applied() < lsn {
+            self.rows.skip(lsn);
+        }
+        Applied::Batch(request, ticket.map(|ticket| (ticket, answer)))
+    }
+
+    /// The answer to a batch that was carried out before.
+    pub fn known_batch(&self, request: RequestId, part_of: &[u64]) -> Option<Result<Reply, Refusal>> {
+        let part_of = if self.replica.mutant(Mutant::PartAgain) { &[] } else { part_of };
+        let known = self.completions.of_batch(request, part_of);
+        known.filter(|_| !self.replica.mutant(Mutant::RequestTwice))
+    }
+
+    /// The version that is applied of an entry that has this one.
+    fn version_of(&mut self, version: Timestamp) -> Timestamp {
+        self.saw_version(version);
+        let strange = self.replica.mutant(Mutant::ApplyByRole) && self.replica.role() == Role::Secondary;
+        if strange { version.next() } else { version }
     }
 
     /// Nothing of this tablet changes any more.
@@ -269,4 +305,9 @@ impl Hosted {
             what: What::Row(row),
         }
     }
+}
+
+/// The answer to a copy of a request for which nobody waits any more.
+pub(crate) fn stale() -> Refusal {
+    Refusal::Invalid("this is an old copy of a request that was answered".into())
 }

@@ -418,13 +418,14 @@ impl Node {
         for (entry, ticket) in commits {
             let lsn = entry.lsn;
             match hosted.apply(entry, ticket) {
-                Some(Applied::Row(row, reply)) => {
-                    out.extend(reply.map(|(ticket, answer)| match answer {
-                        Ok(reply) => Effect::Reply(ticket, reply),
-                        Err(refusal) => Effect::Refuse(ticket, refusal),
-                    }));
+                Some(Applied::Row(row, answer)) => {
+                    out.extend(answer.map(|(ticket, answer)| Effect::answer(ticket, answer)));
                     hosted.lanes.applied(&row);
                     rows.push(row);
+                }
+                Some(Applied::Batch(request, answer)) => {
+                    out.extend(answer.map(|(ticket, answer)| Effect::answer(ticket, answer)));
+                    rows.extend(hosted.lanes.batch_applied(request));
                 }
                 Some(Applied::Split(born)) => heirs = Some(born),
                 Some(Applied::Digest(digest)) => pinned.push(hosted.pin(lsn, digest)),

@@ -102,9 +102,8 @@ impl Node {
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
         let tablet = request.tablet;
-        let (Operation::Write { mutation, .. }, Some(hosted)) = (&request.operation, self.hosted.get(&tablet)) else {
-            return Some(request);
-        };
+        let writes = matches!(request.operation, Operation::Write { .. } | Operation::WriteMany { .. });
+        let Some(hosted) = self.hosted.get(&tablet).filter(|_| writes) else { return Some(request) };
         if !self.stalled.contains_key(&tablet) {
             // Whoever may not write is told so at once.
             let Some(why) = pressure(hosted, &self.options.flush).filter(|_| hosted.may_write(now)) else {
@@ -115,7 +114,7 @@ impl Node {
             let (held, bytes, waited, refused) = (VecDeque::new(), 0, 0, 0);
             self.stalled.insert(tablet, Stall { since: now, why, held, bytes, waited, refused });
         }
-        let bytes = mutation.row.len() + mutation.changes.iter().map(model::Change::weight).sum::<usize>();
+        let bytes = request.operation.weight();
         let stall = self.stalled.get_mut(&tablet)?;
         if stall.held.len() >= MOST_HELD || !stall.held.is_empty() && stall.bytes + bytes > self.options.flush.bytes {
             stall.refused += 1;

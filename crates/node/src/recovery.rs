@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use disk::Disk;
-use model::{ClusterId, Epoch, Instant, Lsn, Merge, NodeId, Payload, TabletId};
+use model::{Batch, ClusterId, Command, Epoch, Instant, Lsn, Merge, NodeId, Payload, TabletId};
 use protocol::{Core, Entry, Replica};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,14 +300,20 @@ impl Recovering<'_> {
                 Some(Applied::Split(born)) => heirs = born,
                 Some(Applied::Broken(what)) => return Err(broken(tablet, &what)),
                 // Nobody waits for the sums of a former life.
-                Some(Applied::Row(..) | Applied::Digest(_) | Applied::Merge(_) | Applied::Closed(_)) | None => {}
+                Some(
+                    Applied::Row(..) | Applied::Batch(..) | Applied::Digest(_) | Applied::Merge(_) | Applied::Closed(_),
+                )
+                | None => {}
             }
         }
         let tail: Vec<Entry> = Entries::after(reader, tablet, committed, self.found.last).collect::<Result<_, _>>()?;
         for entry in &tail {
-            if let Ok(Payload::Write(command)) = postcard::from_bytes(&entry.payload) {
-                hosted.saw_version(command.version);
-            }
+            let Ok(Payload::Write(Command { version, .. }) | Payload::Batch(Batch { version, .. })) =
+                postcard::from_bytes(&entry.payload)
+            else {
+                continue;
+            };
+            hosted.saw_version(version);
         }
         let (configuration, abandoned) = (self.state.assignment.configuration, self.state.abandoned);
         hosted.replica = Replica::recover(tablet, self.me, timing, now, configuration, abandoned, committed, tail);

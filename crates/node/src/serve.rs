@@ -3,17 +3,19 @@
 use bytes::Bytes;
 use model::request::{Request, Role};
 use model::{
-    ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome, Payload, ReadOptions,
-    Refusal, Reply, RequestId, RowRange, Schema, Slice, TabletId, Ticket, Timestamp, limits,
+    Batch, Change, ColumnFilter, Command, Condition, FamilyId, Freshness, Instant, Mutation, Operation, Outcome,
+    Payload, ReadOptions, Refusal, Reply, RequestId, RowChanges, RowRange, Schema, Slice, TabletId, Ticket, Timestamp,
+    limits,
 };
+use protocol::Mutant;
 use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
 use crate::api::Effect;
 use crate::completions::{Completion, Seen};
 use crate::eventual::Eventual;
-use crate::hosted::Hosted;
-use crate::lanes::{Turn, Write};
+use crate::hosted::{Hosted, stale};
+use crate::lanes::{MOST_BATCHES, Turn, Write};
 use crate::machine::{Node, Reading};
 use crate::read::{Found, Read, What};
 
@@ -65,6 +67,9 @@ impl Node {
         self.note_load(now, tablet, &operation);
         let outcome = match operation {
             Operation::Write { request, mutation } => self.write(now, ticket, tablet, wall, request, mutation, out),
+            Operation::WriteMany { request, part_of, rows } => {
+                self.write_many(now, ticket, tablet, wall, Many { request, part_of, rows }, out)
+            }
             Operation::Get { row, options } => {
                 self.read(now, ticket, tablet, wall, options, out, |hosted| one_row(hosted, row))
             }
@@ -90,6 +95,7 @@ impl Node {
                 hosted.load.note(now, row);
             }
             Operation::GetMany { rows, .. } => rows.iter().for_each(|row| hosted.load.note(now, row)),
+            Operation::WriteMany { rows, .. } => rows.iter().for_each(|row| hosted.load.note(now, &row.row)),
             Operation::Scan { range, .. } => hosted.load.note(now, &within(&hosted.tablet.slice, range).start),
         }
     }
@@ -112,22 +118,55 @@ impl Node {
             return Err(Refusal::NoSuchTablet(tablet));
         }
         let mutation = resolve(&hosted.schema, mutation)?;
-        let (have, need) = (hosted.replica.configuration().size(), usize::from(hosted.schema.min_replicas));
-        if have < need && hosted.replica.may_write(now) {
-            return Err(Refusal::TooFewReplicas { have: have as u32, need: need as u32 });
-        }
-        if hosted.replica.uncommitted_bytes() > MOST_WAITING {
-            return Err(Refusal::Overloaded);
-        }
-        if !hosted.may_write(now) {
-            return Err(match hosted.replica.role() {
-                Role::Primary => Refusal::NotReady(tablet),
-                _ => Refusal::WrongEpoch { tablet, current: hosted.replica.configuration().clone() },
-            });
-        }
+        check_writable(now, hosted)?;
         let row = mutation.row.clone();
         hosted.lanes.push(Write { ticket, wall, request, mutation });
         self.advance_lane(now, tablet, &row, out);
+        Ok(())
+    }
+
+    /// All rows become one entry, at once: no condition holds them back.
+    fn write_many(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        tablet: TabletId,
+        wall: Timestamp,
+        Many { request, part_of, rows }: Many,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        limits::check_batch(&rows).map_err(Refusal::Invalid)?;
+        if part_of.len() > limits::BATCH_PARTS {
+            let times = part_of.len();
+            return Err(Refusal::Invalid(format!(
+                "the batch was divided {times} times; the limit is {}",
+                limits::BATCH_PARTS
+            )));
+        }
+        self.check_disks(tablet)?;
+        let hosted = self.hosted.get_mut(&tablet).ok_or(Refusal::NoSuchTablet(tablet))?;
+        if !rows.iter().all(|row| hosted.slice().covers(&row.row)) {
+            return Err(Refusal::NoSuchTablet(tablet));
+        }
+        let rows = rows
+            .into_iter()
+            .map(|RowChanges { row, changes }| Ok(RowChanges { row, changes: resolve_all(&hosted.schema, changes)? }))
+            .collect::<Result<Vec<RowChanges>, Refusal>>()?;
+        check_writable(now, hosted)?;
+        if hosted.lanes.batches() >= MOST_BATCHES {
+            return Err(Refusal::Overloaded);
+        }
+        // What is done need not go through the log again: that it is shows in what is committed.
+        if let Some(answer) = hosted.known_batch(request, &part_of) {
+            out.push(Effect::answer(ticket, answer));
+            return Ok(());
+        }
+        if !hosted.replica.mutant(Mutant::BatchUnawaited) {
+            hosted.lanes.push_batch(request, rows.iter().map(|row| row.row.clone()).collect());
+        }
+        let batch = Payload::Batch(Batch { request, part_of, version: hosted.next_version(wall), rows });
+        let payload = postcard::to_allocvec(&batch).expect("plain values have a form in bytes");
+        self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
         Ok(())
     }
 
@@ -139,10 +178,7 @@ impl Node {
                 Some(Turn::Judge(write, condition)) => {
                     if let Some(answer) = known(hosted.completions.find(write.request)) {
                         hosted.lanes.judged(row, false);
-                        out.push(match answer {
-                            Ok(reply) => Effect::Reply(write.ticket, reply),
-                            Err(refusal) => Effect::Refuse(write.ticket, refusal),
-                        });
+                        out.push(Effect::answer(write.ticket, answer));
                         continue;
                     }
                     let read = hosted.read_for(row.clone(), &condition, write.wall);
@@ -170,6 +206,7 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
+        let Some(write) = hosted.lanes.looked_at(write) else { return };
         let row = write.mutation.row.clone();
         let present = match found {
             Ok(Found::Row(row)) => row.and_then(|row| row.cells.into_iter().next()),
@@ -273,12 +310,37 @@ impl Node {
     }
 }
 
+/// What is asked for by [`Operation::WriteMany`].
+struct Many {
+    request: RequestId,
+    part_of: Vec<u64>,
+    rows: Vec<RowChanges<String>>,
+}
+
+/// May something be written now?
+fn check_writable(now: Instant, hosted: &Hosted) -> Result<(), Refusal> {
+    let (have, need) = (hosted.replica.configuration().size(), usize::from(hosted.schema.min_replicas));
+    if have < need && hosted.replica.may_write(now) {
+        return Err(Refusal::TooFewReplicas { have: have as u32, need: need as u32 });
+    }
+    if hosted.replica.uncommitted_bytes() > MOST_WAITING {
+        return Err(Refusal::Overloaded);
+    }
+    if !hosted.may_write(now) {
+        return Err(match hosted.replica.role() {
+            Role::Primary => Refusal::NotReady(hosted.id()),
+            _ => Refusal::WrongEpoch { tablet: hosted.id(), current: hosted.replica.configuration().clone() },
+        });
+    }
+    Ok(())
+}
+
 /// The answer to a conditional write that was carried out before, applied: its condition need not hold any more. One
 /// that differed is judged again, only to see by what.
 fn known(seen: Seen) -> Option<Result<Reply, Refusal>> {
     match seen {
         Seen::Done(Completion::Applied(version)) => Some(Ok(Reply::Written(Outcome::Applied { version }))),
-        Seen::Stale => Some(Err(Refusal::Invalid("this is an old copy of a request that was answered".into()))),
+        Seen::Stale => Some(Err(stale())),
         Seen::Never | Seen::Done(Completion::Differed) => None,
     }
 }
@@ -341,12 +403,11 @@ fn resolve(schema: &Schema, mutation: Mutation<String>) -> Result<Mutation, Refu
             Some(Condition { family: family(schema, &name)?, qualifier, expect })
         }
     };
-    let changes = mutation
-        .changes
-        .into_iter()
-        .map(|change| change.try_rename(|name| family(schema, &name)))
-        .collect::<Result<_, _>>()?;
-    Ok(Mutation { row: mutation.row, condition, changes })
+    Ok(Mutation { row: mutation.row, condition, changes: resolve_all(schema, mutation.changes)? })
+}
+
+fn resolve_all(schema: &Schema, changes: Vec<Change<String>>) -> Result<Vec<Change>, Refusal> {
+    changes.into_iter().map(|change| change.try_rename(|name| family(schema, &name))).collect()
 }
 
 pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {

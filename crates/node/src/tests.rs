@@ -1,5 +1,6 @@
 //! A node of its own, with a host that carries every effect out at once.
 
+mod batches;
 mod digest;
 mod merges;
 mod pressure;

@@ -92,6 +92,8 @@ mutants! {
         HeirForgetsRequests: "the heirs of a split tablet have no completion records",
         DamageIgnored: "a replica whose tables are damaged stays in its group",
         WriteWhenClosed: "a tablet that was closed to become part of another one takes writes",
+        BatchUnawaited: "a condition does not wait for the batches that stand before it",
+        PartAgain: "a part of a batch that was carried out as a whole is carried out again",
     }
     Master {
         AnyEpoch: "a configuration is accepted whatever it succeeds",

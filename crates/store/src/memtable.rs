@@ -37,14 +37,19 @@ struct Sorted {
 }
 
 impl Memtable {
-    /// Adds the changes of one record.
+    /// Adds the changes of a record.
     pub fn apply(&self, lsn: Lsn, row: &[u8], changes: &[Change], version: Timestamp) {
+        self.add(Seq(lsn, 0), row, changes, version);
+    }
+
+    /// Adds changes of a row, of which the first one is made at `seq` and each other one right after the one before it.
+    pub(crate) fn add(&self, Seq(lsn, first): Seq, row: &[u8], changes: &[Change], version: Timestamp) {
         let mut sorted = self.0.write();
         let Sorted { tree, key } = &mut *sorted;
         key.clear();
         key::push_row(row, key);
         let row_len = key.len();
-        for (index, change) in (0..).zip(changes) {
+        for (index, change) in (first..).zip(changes) {
             key.truncate(row_len);
             key::push_change(key, change, Seq(lsn, index), version);
             tree.insert(key, if let Change::Put { value, .. } = change { value.into() } else { Value::Small(&[]) });

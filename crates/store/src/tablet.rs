@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{Bytes, Change, LocalityId, Lsn, RowRange, RunId, Schema, TabletId, Timestamp};
+use model::{Bytes, Change, LocalityId, Lsn, RowChanges, RowRange, RunId, Schema, TabletId, Timestamp};
 
 use crate::compaction::{self, Choice, Urgency};
 use crate::job::{Done, Inherited, Job, JobKind};
+use crate::key::Seq;
 use crate::memtable::Memtable;
 use crate::output;
 use crate::sstable::{Purpose, Table};
@@ -167,6 +168,18 @@ impl Tablet {
         self.skip(lsn);
         self.clock = self.clock.max(version);
         self.live.apply(lsn, row, changes, version);
+    }
+
+    /// Applies the next record, which changes many rows, in their order; a row may come several times. Views see all of it
+    /// or nothing.
+    pub fn apply_batch(&mut self, lsn: Lsn, rows: &[RowChanges], version: Timestamp) {
+        self.skip(lsn);
+        self.clock = self.clock.max(version);
+        let mut index = 0;
+        for RowChanges { row, changes } in rows {
+            self.live.add(Seq(lsn, index), row, changes, version);
+            index += u32::try_from(changes.len()).expect("a batch has fewer changes");
+        }
     }
 
     /// The next record changes nothing.

@@ -24,7 +24,7 @@ use wire::frame;
 use wire::peer::v1::{Frame, peer_client::PeerClient};
 
 /// Version of what processes of a cluster say to each other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// A frame is sent when it has so many bytes.
 const FRAME_BYTES: usize = 4 << 20;
 /// What may wait for one peer; beyond that, new messages are dropped.

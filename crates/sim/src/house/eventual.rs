@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{Change, ClientId, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket};
+use model::{
+    Batch, Change, ClientId, Command, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket,
+};
 use protocol::Entry;
 
 use super::client::{QUALIFIER, Register, client_of, parse};
@@ -37,8 +39,11 @@ impl Prefixes {
         }
         let payload =
             postcard::from_bytes(&entry.payload).map_err(|error| format!("{entry:?} of {tablet}: {error}"))?;
-        let command = match payload {
-            Payload::Write(command) => command,
+        let (request, part_of, rows) = match payload {
+            Payload::Write(Command { request, row, changes, .. }) => (request, Vec::new(), vec![(row, changes)]),
+            Payload::Batch(Batch { request, part_of, rows, .. }) => {
+                (request, part_of, rows.into_iter().map(|row| (row.row, Some(row.changes))).collect())
+            }
             Payload::Digest(_) => return Ok(()),
             Payload::Split(split) => {
                 [split.left, split.right].into_iter().for_each(|heir| self.inherit(tablet, heir));
@@ -51,29 +56,34 @@ impl Prefixes {
             Payload::Close(_) => return Ok(()),
         };
         // A late copy of what the client has long been told of does nothing.
-        let heard = self.heard.entry((tablet, command.request.client)).or_default();
-        let late = command.request.sequence < *heard;
-        *heard = command.request.first_incomplete.max(*heard);
+        let heard = self.heard.entry((tablet, request.client)).or_default();
+        let late = request.sequence < *heard;
+        *heard = request.first_incomplete.max(*heard);
         if late {
             return Ok(());
         }
         // The same request has the same id whatever the client has heard since.
-        let request = RequestId { first_incomplete: 0, ..command.request };
-        let first = *self.requests.entry((table, request)).or_insert(entry.lsn);
+        let same = |sequence| (table, RequestId { first_incomplete: 0, sequence, ..request });
+        if part_of.iter().any(|&sequence| self.requests.contains_key(&same(sequence))) {
+            return Ok(());
+        }
+        let first = *self.requests.entry(same(request.sequence)).or_insert(entry.lsn);
         if first != entry.lsn {
             return Ok(());
         }
-        for change in command.changes.into_iter().flatten() {
-            let value = match change {
-                // Beside the register there are accounts.
-                Change::Put { qualifier, .. } if ledger::is_bank(&command.row) && qualifier != QUALIFIER => continue,
-                Change::Put { value, .. } => Some(parse(&value)),
-                _ => None,
-            };
-            if let Some(value) = value {
-                self.places.insert(value, (tablet, entry.lsn));
+        for (row, changes) in rows {
+            for change in changes.into_iter().flatten() {
+                let value = match change {
+                    // Beside the register there are accounts.
+                    Change::Put { qualifier, .. } if ledger::is_bank(&row) && qualifier != QUALIFIER => continue,
+                    Change::Put { value, .. } => Some(parse(&value)),
+                    _ => None,
+                };
+                if let Some(value) = value {
+                    self.places.insert(value, (tablet, entry.lsn));
+                }
+                self.writes.entry((table, row.clone())).or_default().insert(entry.lsn, value);
             }
-            self.writes.entry((table, command.row.clone())).or_default().insert(entry.lsn, value);
         }
         Ok(())
     }

@@ -55,12 +55,17 @@ fn put(value: &'static str) -> Change {
 fn a_tree_is_a_sorted_map() {
     let mut random = Random::new(1);
     type Make = fn(&mut Random, u64) -> Vec<u8>;
-    let shapes: [Make; 7] = [
+    let shapes: [Make; 9] = [
         |random, _| random.draw().to_be_bytes()[..random.below(9) as usize].to_vec(),
         |random, _| (0..random.below(30)).map(|_| random.below(2) as u8).collect(),
         |random, _| format!("all of them begin alike {:08}", random.below(100_000)).into_bytes(),
         |_, n| format!("in order {n:08}").into_bytes(),
         |_, n| format!("against the order {:08}", 1_000_000 - n).into_bytes(),
+        |_, n| {
+            format!("first spread, then in order {:06}", if n < 3000 { n * 331 % 3001 * 300 } else { n * 77 })
+                .into_bytes()
+        },
+        |_, n| format!("orders {:03} that take turns {n:06}", n / 50 % 7).into_bytes(),
         |_, n| [format!("by turns {}", n % 3).into_bytes(), n.to_be_bytes().to_vec()].concat(),
         |random, n| match n {
             0..5000 => format!("late comes something that shares nothing {:08}", random.below(100_000)).into_bytes(),

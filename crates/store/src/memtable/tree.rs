@@ -10,7 +10,8 @@
 //! So most steps of a search compare two numbers, however long the part is that all rows share. The outermost nodes
 //! lack a fence: there `skip` is what all keys of the tree share, and is corrected when that becomes less.
 //!
-//! Nothing is removed. Keys that come in order leave full nodes behind.
+//! Nothing is removed. Keys that come in order leave full nodes behind, and are found a place without a search from the
+//! root, also if what they stand between was there before: the leaf of the last one is tried first.
 
 use std::cmp::Ordering;
 
@@ -18,6 +19,9 @@ use super::arena::{Address, Arena, Value};
 
 /// Keys of a node.
 const FAN: usize = 64;
+
+/// So many keys near each other are taken for an order: more than the columns of most rows.
+const NEAR: u8 = 16;
 
 /// Sorted keys of a node.
 struct Slots {
@@ -65,8 +69,12 @@ pub(super) struct Tree {
     /// Some key of it, and how many first bytes of that all share.
     any: Option<Address>,
     shared: usize,
-    /// The inner nodes passed on the way to a leaf, and which child was taken; kept for its memory.
+    /// The inner nodes passed on the way to a leaf, and which child was taken.
     path: Vec<(u32, usize)>,
+    /// Where that way led, if it still does.
+    finger: Option<u32>,
+    /// So many keys after each other went to the leaf of the one before.
+    near: u8,
 }
 
 impl Tree {
@@ -95,7 +103,7 @@ impl Tree {
         if shared < self.shared {
             self.share(shared);
         }
-        let leaf = self.descend(key);
+        let leaf = self.leaf_for(key);
         let slots = &self.leaves[leaf as usize].slots;
         let (slot, found) = slots.find(&self.arena, key);
         if found {
@@ -106,10 +114,27 @@ impl Tree {
         let address = self.arena.push(key, value);
         self.entries += 1;
         if full {
+            self.finger = None;
             self.split_leaf(leaf, slot, address);
         } else {
             self.leaves[leaf as usize].slots.insert(slot, prefix, address);
         }
+    }
+
+    /// The leaf in which the key belongs.
+    fn leaf_for(&mut self, key: &[u8]) -> u32 {
+        // Where rows come at random it is not worth looking.
+        let likely = self.finger.filter(|_| self.near >= NEAR);
+        if let Some(leaf) = likely.filter(|&leaf| self.leaves[leaf as usize].slots.may_hold(&self.arena, key)) {
+            return leaf;
+        }
+        let leaf = self.descend(key);
+        self.near = match self.finger {
+            Some(last) if last != leaf => 0,
+            _ => self.near.saturating_add(1),
+        };
+        self.finger = Some(leaf);
+        leaf
     }
 
     /// To the leaf in which the key belongs; the path is noted.
@@ -299,6 +324,12 @@ impl Inner {
 impl Slots {
     fn new(fences: [Address; 2], skip: usize) -> Slots {
         Slots { len: 0, skip, fences, prefixes: [0; FAN], keys: [Address::NONE; FAN] }
+    }
+
+    /// Does the key lie between the fences?
+    fn may_hold(&self, arena: &Arena, key: &[u8]) -> bool {
+        let [first, last] = self.fences;
+        (first == Address::NONE || arena.key(first) <= key) && (last == Address::NONE || key < arena.key(last))
     }
 
     /// Where the key is or belongs, and whether it is there.

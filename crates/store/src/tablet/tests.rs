@@ -65,6 +65,30 @@ fn halves_share_files_until_merges_take_them_apart() {
     assert!(rows(&left).starts_with("00=last 01=old 02=new"), "{}", rows(&left));
 }
 
+/// A batch is one record: views see all of it or nothing, and a row that comes again sees what it did before.
+#[test]
+fn a_batch_is_seen_whole_and_in_its_order() {
+    let mut tablet = Tablet::new(PARENT);
+    write(&mut tablet, 1, "old");
+    let before = tablet.view();
+    let put = |row: &'static str, value: &'static str| RowChanges {
+        row: Bytes::from_static(row.as_bytes()),
+        changes: vec![Change::Put {
+            family: FamilyId(1),
+            qualifier: Bytes::new(),
+            timestamp: Timestamp::SERVER,
+            value: Bytes::from_static(value.as_bytes()),
+        }],
+    };
+    let delete = RowChanges { row: Bytes::from_static(b"02"), changes: vec![Change::DeleteRow] };
+    let batch = [put("03", "first"), put("01", "new"), put("02", "gone"), put("03", "last"), delete];
+    let lsn = tablet.applied().next();
+    tablet.apply_batch(lsn, &batch, Timestamp(50));
+    assert_eq!((tablet.applied(), tablet.updates()), (lsn, 6));
+    assert_eq!(rows(&tablet), "01=new 03=last");
+    assert_eq!(rows_of(&before), "01=old");
+}
+
 /// A shared table of which most is another one's is merged by itself.
 #[test]
 fn a_half_gives_back_the_room_of_the_other() {
@@ -262,8 +286,12 @@ fn expected(rows: std::ops::Range<u64>) -> String {
 }
 
 fn rows(tablet: &Tablet) -> String {
+    rows_of(&tablet.view())
+}
+
+fn rows_of(view: &View) -> String {
     let all = RowRange::default();
-    let (rows, _) = tablet.view().scan(&all, &ReadOptions::default(), &schema(), Timestamp(0), 99, usize::MAX).unwrap();
+    let (rows, _) = view.scan(&all, &ReadOptions::default(), &schema(), Timestamp(0), 99, usize::MAX).unwrap();
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
     rows.iter().map(|row| format!("{}={}", text(&row.key), text(&row.cells[0].value))).collect::<Vec<_>>().join(" ")
 }

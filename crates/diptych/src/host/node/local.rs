@@ -74,7 +74,7 @@ pub struct FramePermit(#[expect(dead_code, reason = "it matters when it is dropp
 fn weight(operation: &Operation) -> usize {
     REQUEST_OVERHEAD
         + match operation {
-            Operation::Write { mutation, .. } => mutation.changes.iter().map(model::Change::weight).sum(),
+            Operation::Write { .. } | Operation::WriteMany { .. } => operation.weight(),
             Operation::Get { .. } => 0,
             // A page.
             Operation::GetMany { .. } | Operation::Scan { .. } => 1 << 20,

@@ -209,7 +209,7 @@ impl Shard {
     fn ask(&mut self, now: Instant, wall: Timestamp, request: Request, waiter: Waiter) {
         self.reads.count(&request.operation);
         let passed = match request.operation {
-            Operation::Write { .. } => self.batching.offer(now, (request, waiter)),
+            Operation::Write { .. } | Operation::WriteMany { .. } => self.batching.offer(now, (request, waiter)),
             Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => Some((request, waiter)),
         };
         if let Some((request, waiter)) = passed {
