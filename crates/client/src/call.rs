@@ -15,7 +15,7 @@ use crate::routing::{Course, Next, Place, Seek, doubts_map};
 use crate::{Client, Error, Options};
 
 /// The time that an operation has, and how it goes on after a failed attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Journey {
     pub(crate) course: Course,
     begun: Instant,

@@ -6,7 +6,8 @@
 //!     ├── call: one operation, attempt by attempt┤
 //!     ├── scan: pages of all tablets, merged     ├──▶ nodes
 //!     ├── many: rows by their keys               │
-//!     ├── pipeline: many operations on a stream ─┘
+//!     ├── pipeline: many operations on a stream ─┤
+//!     ├── batches: many rows, by tablet ─────────┘
 //!     └── master: the map, tables, status ──────────▶ any node's Admin service, or the process's own way
 //! ```
 //!
@@ -20,6 +21,7 @@
     reason = "the client is a host: it reads the clock and starts tasks"
 )]
 
+mod batches;
 mod call;
 mod channels;
 mod error;
@@ -51,10 +53,11 @@ use crate::channels::Channels;
 use crate::routing::{Place, Routing, Seek};
 use crate::sequence::Sequences;
 
+pub use crate::batches::{Batches, BlockId, PendingRow};
 pub use crate::error::Error;
 pub use crate::many::Found;
 pub use crate::master::Master;
-pub use crate::pipeline::{Pending, Pipeline};
+pub use crate::pipeline::{Pending, PendingMany, Pipeline, WrittenMany};
 pub use crate::scan::{Rows, RowsFrom};
 pub use wire::v1::NodeAction;
 pub use wire::{Answer, NamedCell, NamedRow, Present, Written};
@@ -167,7 +170,7 @@ impl Client {
     }
 
     /// Carries out an operation as a gateway does for others. A write that has no request id (sequence 0) gets one.
-    /// Not for several rows: they are [`Client::scan`] and [`Client::get_many`].
+    /// Not for several rows: they are [`Client::scan`], [`Client::get_many`] and [`Client::mutate_many`].
     pub async fn execute(&self, table: &str, operation: Operation) -> Result<Answer, Error> {
         match operation {
             Operation::Write { request, mutation } => self.write(table, request, mutation).await.map(Answer::Written),

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Unary calls cost tens of microseconds each; on a stream with batches that is spread over many operations. Answers
-//! come in any order, also to operations on the same row: who needs an order waits for the answer before the next.
+//! come in any order, also to operations on the same row: who needs an order waits for the answer before the next. Many
+//! rows go as one operation (`rows`).
 //! Memory is bounded by the number of operations under way and by [`ROOM`] for what they carry.
+
+mod rows;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -29,9 +32,13 @@ use wire::v1::{PipelineItem, PipelineRequest, PipelineResponse};
 use wire::{Answer, Route, convert};
 
 use crate::call::Journey;
-use crate::routing::{Course, Seek};
+use crate::routing::{Course, Place, Seek};
 use crate::sequence::Open;
 use crate::{Client, Error};
+
+pub(crate) use self::rows::outcome;
+pub use self::rows::{PendingMany, WrittenMany};
+use self::rows::{Rows, Whole};
 
 /// Bytes of all mutations under way; a larger one goes alone.
 const ROOM: usize = 128 << 20;
@@ -52,7 +59,7 @@ pub struct Pipeline {
     core: Arc<Core>,
 }
 
-struct Core {
+pub(crate) struct Core {
     client: Client,
     lanes: Mutex<BTreeMap<Arc<str>, mpsc::UnboundedSender<Sent>>>,
     slots: Arc<Semaphore>,
@@ -78,15 +85,29 @@ impl Future for Pending {
 /// An operation until it is answered.
 struct Job {
     table: Arc<str>,
-    row: Bytes,
+    content: Content,
     weight: usize,
-    /// Without a route, which each attempt fills in.
-    message: Message,
     journey: Journey,
-    answer: oneshot::Sender<Result<Answer, Error>>,
-    _request: Option<Open>,
+    to: To,
+    /// The id that it has, unless it reads or came with one.
+    request: Option<Open>,
     _slot: Option<OwnedSemaphorePermit>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What is asked. Without a route, which each attempt fills in.
+enum Content {
+    /// Something about this row.
+    Message(Bytes, Message),
+    /// Writes of rows.
+    Rows(Rows),
+}
+
+/// Who is told.
+enum To {
+    One(oneshot::Sender<Result<Answer, Error>>),
+    /// Of rows that were given together, those at these places.
+    Whole(Arc<Whole>, Vec<u32>),
 }
 
 /// A job on its way to a node.
@@ -119,13 +140,11 @@ impl Pipeline {
         self.submit(table, Operation::Get { row, options }).await
     }
 
-    /// Sends a write or a get, likewise. A write that has no request id (sequence 0) gets one. Pipelines do not scan.
+    /// Sends a write or a get, likewise. A write that has no request id (sequence 0) gets one. Pipelines do not scan,
+    /// and many rows go by [`Pipeline::mutate_many`].
     pub async fn submit(&self, table: &Arc<str>, operation: Operation) -> Pending {
         let weight = operation.weight();
-        let units = weight.div_ceil(ROOM_UNIT).min(ROOM / ROOM_UNIT) as u32;
-        // Neither semaphore is ever closed.
-        let slot = Arc::clone(&self.core.slots).acquire_owned().await.ok();
-        let room = Arc::clone(&self.core.room).acquire_many_owned(units).await.ok();
+        let (slot, room) = self.core.admit(weight).await;
         let (sender, receiver) = oneshot::channel();
         let pending = Pending { answer: receiver, _core: Arc::clone(&self.core) };
         let client = &self.core.client;
@@ -152,12 +171,11 @@ impl Pipeline {
         };
         self.core.dispatch(Job {
             table: Arc::clone(table),
-            row,
+            content: Content::Message(row, message),
             weight,
-            message,
             journey: Journey::on(course, &client.inner.options),
-            answer: sender,
-            _request: request,
+            to: To::One(sender),
+            request,
             _slot: slot,
             _room: room,
         });
@@ -167,37 +185,70 @@ impl Pipeline {
 
 impl Job {
     fn finish(self, answer: Result<Answer, Error>) {
-        // Nobody may be waiting any more, which is their right.
-        let _ = self.answer.send(answer);
+        match self.to {
+            // Nobody may be waiting any more, which is their right.
+            To::One(waiter) => drop(waiter.send(answer)),
+            To::Whole(whole, places) => whole.put(&places, answer),
+        }
+    }
+
+    /// Where it goes the others go as well.
+    fn row(&self) -> &[u8] {
+        match &self.content {
+            Content::Message(row, _) => row,
+            Content::Rows(part) => part.rows.first().map_or(&[], |row| &row.row),
+        }
     }
 
     fn item(&self, id: u64, route: Route) -> PipelineItem {
-        let mut message = self.message.clone();
+        let mut message = match &self.content {
+            Content::Message(_, message) => message.clone(),
+            Content::Rows(part) => Message::MutateMany(part.message(&self.table, self.request.as_ref())),
+        };
         match &mut message {
             Message::Mutate(mutate) => mutate.route = Some(route.into()),
             Message::Get(get) => get.route = Some(route.into()),
+            Message::MutateMany(many) => many.route = Some(route.into()),
         }
         PipelineItem { id, operation: Some(message) }
     }
 }
 
 impl Core {
+    /// Waits for a place for something of this weight.
+    async fn admit(&self, weight: usize) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
+        let units = weight.div_ceil(ROOM_UNIT).min(ROOM / ROOM_UNIT) as u32;
+        // Neither semaphore is ever closed.
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        (slot, Arc::clone(&self.room).acquire_many_owned(units).await.ok())
+    }
+
     /// Sends the job where the map says; asks for the map first if it does not say.
     fn dispatch(self: &Arc<Self>, job: Job) {
-        let place = self.client.inner.routing.read().locate(&job.table, Seek::Row(&job.row), job.journey.course.detour);
+        let detour = job.journey.course.detour;
+        let place = self.client.inner.routing.read().locate(&job.table, Seek::Row(job.row()), detour);
         match place {
-            Ok(place) => self.send(&place.address, job, place.route),
+            Ok(place) => self.send_to(job, &place),
             Err(_) => {
                 let core = Arc::clone(self);
                 tokio::spawn(async move {
-                    let seek = Seek::Row(&job.row);
-                    match core.client.place(&job.table, seek, job.journey.course.detour).await {
-                        Ok(place) => core.send(&place.address, job, place.route),
+                    match core.client.place(&job.table, Seek::Row(job.row()), detour).await {
+                        Ok(place) => core.send_to(job, &place),
                         Err(error) => core.again(job, None, error),
                     }
                 });
             }
         }
+    }
+
+    /// Sends the job there, if all its rows live there.
+    fn send_to(self: &Arc<Self>, mut job: Job, place: &Place) {
+        match &mut job.content {
+            Content::Rows(part) if !part.are_within(&place.slice) => return self.divide(job),
+            Content::Rows(part) => part.sent = true,
+            Content::Message(..) => {}
+        }
+        self.send(&place.address, job, place.route);
     }
 
     /// Puts the job into the node's lane, and opens the lane if there is none.
@@ -235,7 +286,7 @@ impl Core {
     /// After a failed attempt: tries again, or answers.
     fn again(self: &Arc<Self>, mut job: Job, asked: Option<Route>, error: Error) {
         match job.journey.after(&self.client, asked, error) {
-            Err(error) => job.finish(Err(error)),
+            Err(error) => self.fail(job, error),
             Ok(Duration::ZERO) => self.dispatch(job),
             Ok(pause) => {
                 let core = Arc::clone(self);

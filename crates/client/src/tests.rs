@@ -13,8 +13,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use model::request::ClusterMap;
 use model::{
     AdminReply, AdminRequest, Assignment, Change, Condition, Configuration, Epoch, Family, FamilyId, Heir, Mutation,
-    NodeId, Operation, Partition, ReadOptions, Refusal, RequestId, Retention, RowRange, Schema, Slice, TableId, Tablet,
-    TabletId, Timestamp,
+    NodeId, Operation, Partition, ReadOptions, Refusal, RequestId, Retention, RowChanges, RowRange, Schema, Slice,
+    TableId, Tablet, TabletId, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -353,6 +353,124 @@ async fn a_pipeline_survives_a_crash() {
     assert_eq!(cluster.world.lock().applied, 201);
 }
 
+/// Rows go to their tablets together, and each is told what became of it.
+#[tokio::test]
+async fn many_rows_are_written_in_few_requests() {
+    for partition in [Partition::Hash { tablets: 4 }, Partition::Range { splits: vec![name(50), name(900)] }] {
+        let tablets = partition.slices().len();
+        let cluster = Cluster::start(2, partition);
+        let client = cluster.client();
+        let written = client.mutate_many("t", (0..1_000).map(rows).collect()).await;
+        assert!(written.each().all(|row| row == Ok(Timestamp(1))) && written.each().count() == 1_000);
+        let world = cluster.world.lock();
+        assert_eq!((world.rows.len(), world.applied, world.done.len()), (1_000, 1_000, tablets));
+    }
+}
+
+/// What breaks a limit goes nowhere, what is too large for a batch goes alone, and more than a batch is several.
+#[tokio::test]
+async fn rows_are_cut_at_the_limits() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
+    let client = cluster.client();
+    let large = |key: u64, bytes: usize| RowChanges { changes: sized(bytes).changes, ..rows(key) };
+    let many = [
+        rows(1),
+        large(2, 2 << 20),
+        rows(3),
+        large(4, 600_000),
+        large(5, 600_000),
+        RowChanges { row: Bytes::new(), ..rows(6) },
+    ];
+    let written = client.mutate_many("t", many.to_vec()).await;
+    assert!((0..5).all(|row| written.of(row) == Ok(Timestamp(1))));
+    assert!(matches!(written.of(5), Err(Error::Refused(Refusal::Invalid(_)))));
+    assert!(written.of(6).is_err() && written.common_error().is_none(), "there is no such row");
+    assert_eq!(cluster.world.lock().done.len(), 4, "3 and 4 together");
+    let written = client.mutate_many("t", (0..15_000).map(rows).collect()).await;
+    assert!(written.each().all(|row| row.is_ok()));
+    assert_eq!(cluster.world.lock().done.len(), 6);
+    assert_eq!(client.mutate_many("t", vec![]).await.each().count(), 0);
+    let missing = client.mutate_many("nix", vec![rows(1), rows(2)]).await;
+    assert_eq!(missing.common_error(), Some(&Refusal::NoSuchTable("nix".into()).into()));
+}
+
+/// RIFL 3.2, decision 0014: however often parts are sent, and whatever becomes of their tablet meanwhile, each row is
+/// written once.
+#[tokio::test]
+async fn a_batch_is_written_once_over_splits_and_merges() {
+    for carried_out in [true, false] {
+        let cluster = Cluster::start(2, Partition::Range { splits: vec![name(500)] });
+        let client = cluster.client();
+        client.mutate_many("t", vec![rows(0)]).await;
+        let unknown = if carried_out { Said::DoneButSilent } else { Said::Silence };
+        cluster.script(1, [unknown.clone(), unknown]);
+        let writing = {
+            let client = client.clone();
+            tokio::spawn(async move { client.mutate_many("t", (1..1_000).map(rows).collect()).await })
+        };
+        while cluster.world.lock().ids.len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        [250, 750, 125].into_iter().for_each(|key| cluster.split(key));
+        cluster.merge(600);
+        let written = writing.await.unwrap();
+        assert!(written.each().all(|row| row.is_ok()), "{written:?}");
+        let world = cluster.world.lock();
+        assert_eq!((world.rows.len(), world.applied), (1_000, 1_000), "{:?}", world.ids);
+        let last = client.inner.sequences.open();
+        assert_eq!(last.id.first_incomplete, last.id.sequence, "nothing is left open");
+    }
+}
+
+/// One row of an unknown family is no reason not to write the others.
+#[tokio::test]
+async fn rows_that_are_not_at_fault_go_again() {
+    let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
+    let client = cluster.client();
+    let mut many: Vec<RowChanges<String>> = (0..9).map(rows).collect();
+    let deletes = Change::DeleteFamily { family: "g".into() };
+    many[4].changes = vec![deletes];
+    let refusal = Refusal::NoSuchFamily { family: "g".into(), have: "f".into() };
+    cluster.script(1, [Said::Refuse(refusal.clone())]);
+    let written = client.mutate_many("t", many).await;
+    assert_eq!(written.of(4), Err(refusal.clone().into()));
+    assert_eq!((written.each().filter(Result::is_ok).count(), cluster.world.lock().applied), (8, 8));
+    cluster.script(1, [Said::Refuse(refusal.clone())]);
+    let written = client.mutate_many("t", vec![rows(1), rows(2)]).await;
+    assert_eq!(written.common_error(), Some(&refusal.into()), "whatever the node means by it");
+}
+
+/// Rows that come one by one are collected, and nobody waits for more rows than there are.
+#[tokio::test]
+async fn rows_that_come_one_by_one_go_together() {
+    let cluster = Cluster::start(2, Partition::Range { splits: vec![name(500)] });
+    let client = cluster.client();
+    let (batches, table) = (client.batches(&Arc::from("t"), 4), Arc::from("t"));
+    client.pipeline(1).mutate(&table, put(9_999)).await.await.unwrap();
+    let mut pending = VecDeque::new();
+    for key in 0..1_000 {
+        pending.push_back(batches.put(rows(key * 7 % 1_000), None).await.unwrap());
+    }
+    let first = pending.pop_front().unwrap();
+    let again = |value: u64| RowChanges { changes: rows(value).changes, ..rows(0) };
+    let last = batches.put(again(1), Some(first.block())).await.unwrap();
+    assert_eq!(first.block(), last.block());
+    let sent = first.block();
+    assert_eq!(batches.written(first).await, Ok(Timestamp(1)));
+    let Err(back) = batches.put(again(2), Some(sent)).await else { panic!("that block has gone") };
+    pending.push_back(batches.put(back, None).await.unwrap());
+    for row in pending.into_iter().chain([last]) {
+        assert_eq!(batches.written(row).await, Ok(Timestamp(1)));
+    }
+    assert_eq!(cluster.world.lock().rows[&name(0)], name(2));
+    assert_eq!(cluster.world.lock().done.len(), 1 + 2 + 1);
+    // Without anybody who waits, too.
+    drop(batches.put(rows(2_000), None).await.unwrap());
+    while !cluster.world.lock().rows.contains_key(&name(2_000)) {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn tables_come_from_the_master() {
     let cluster = Cluster::start(1, Partition::Hash { tablets: 3 });
@@ -383,6 +501,17 @@ fn put(key: u64) -> Mutation<String> {
     let change =
         Change::Put { family: "f".into(), qualifier: Bytes::new(), timestamp: Timestamp::SERVER, value: name(key) };
     Mutation { row: name(key), condition: None, changes: vec![change] }
+}
+
+fn rows(key: u64) -> RowChanges<String> {
+    let Mutation { row, changes, .. } = put(key);
+    RowChanges { row, changes }
+}
+
+fn sized(bytes: usize) -> Mutation<String> {
+    let value = Bytes::from(vec![0; bytes]);
+    let change = Change::Put { family: "f".into(), qualifier: Bytes::new(), timestamp: Timestamp::SERVER, value };
+    Mutation { changes: vec![change], ..put(0) }
 }
 
 fn row(key: u64) -> NamedRow {
@@ -492,7 +621,10 @@ impl World {
                 if !part_of.into_iter().chain([request.sequence]).any(|sequence| self.done.contains(&id(sequence))) {
                     self.done.insert(id(request.sequence));
                     self.applied += rows.len() as u32;
-                    self.rows.extend(rows.into_iter().map(|row| (row.row.clone(), row.row)));
+                    for RowChanges { row, changes } in rows {
+                        let [Change::Put { value, .. }] = &changes[..] else { panic!("{changes:?}") };
+                        self.rows.insert(row, value.clone());
+                    }
                 }
                 Answer::Written(APPLIED)
             }
@@ -661,6 +793,18 @@ impl Kv for Fake {
     async fn mutate(&self, request: Request<v1::MutateRequest>) -> Result<Response<v1::MutateResponse>, Status> {
         match self.answer(request.into_inner().try_into()?).await? {
             Answer::Written(written) => Ok(Response::new(written.into())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn mutate_many(
+        &self,
+        request: Request<v1::MutateManyRequest>,
+    ) -> Result<Response<v1::MutateManyResponse>, Status> {
+        match self.answer(request.into_inner().try_into()?).await? {
+            Answer::Written(Written::Applied { version }) => {
+                Ok(Response::new(convert::mutate_many_response([Ok(version)])))
+            }
             other => panic!("{other:?}"),
         }
     }

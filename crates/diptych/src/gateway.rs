@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use client::{Client, Error, Master, NodeAction};
+use client::{Client, Error, Master, NodeAction, Pipeline};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use model::request::ClusterMap;
@@ -34,6 +34,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const MAP_PATIENCE: Duration = Duration::from_millis(400);
 /// Masters that are asked for one request.
 const ASKED: usize = 12;
+/// Requests with many rows each that may be under way.
+const MANY: usize = 64;
 /// How often the map is fetched though nobody asks for it, and how soon if there is none yet.
 const MAP_AGES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 
@@ -41,6 +43,7 @@ const MAP_AGES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_m
 #[derive(Clone)]
 pub struct Gateway {
     client: Client,
+    rows: Pipeline,
     desk: Arc<Desk>,
     control: Option<NodeControl>,
 }
@@ -51,7 +54,7 @@ impl Gateway {
         let desk = Arc::new(Desk { masters, channels: Mutex::default(), map: Mutex::default() });
         tokio::spawn(keep_map(Arc::downgrade(&desk)));
         let client = Client::with_master(Arc::clone(&desk) as Arc<dyn Master>, client::Options::default());
-        Gateway { client, desk, control: None }
+        Gateway { rows: client.pipeline(MANY), client, desk, control: None }
     }
 
     /// The same in the process that started the nodes.
@@ -62,6 +65,11 @@ impl Gateway {
     /// For rows, and for whatever shall be repeated until it succeeds or its time is up.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// For many rows at once.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.rows
     }
 
     /// Can this process do something to those of the nodes?

@@ -83,8 +83,8 @@ pub fn check_mutation<F>(mutation: &Mutation<F>) -> Result<(), String> {
     check_changes(&mutation.row, &mutation.changes)
 }
 
-/// Says what is wrong with the sizes of a batch, if anything.
-pub fn check_batch<F>(rows: &[RowChanges<F>]) -> Result<(), String> {
+/// Says what is wrong with the sizes of rows that are written at once, if anything.
+pub fn check_rows<F>(rows: &[RowChanges<F>]) -> Result<(), String> {
     match rows.len() {
         0 => return Err(String::from("the batch has no row; give at least one")),
         count if count > BATCH_ROWS => return Err(format!("the batch has {count} rows; the limit is {BATCH_ROWS}")),
@@ -93,6 +93,12 @@ pub fn check_batch<F>(rows: &[RowChanges<F>]) -> Result<(), String> {
     for (number, row) in (1..).zip(rows) {
         check_changes(&row.row, &row.changes).map_err(|what| format!("row {number} of the batch: {what}"))?;
     }
+    Ok(())
+}
+
+/// Says what is wrong with the sizes of a batch, which is rows of one tablet, if anything.
+pub fn check_batch<F>(rows: &[RowChanges<F>]) -> Result<(), String> {
+    check_rows(rows)?;
     let changes: usize = rows.iter().map(|row| row.changes.len()).sum();
     if changes > CHANGES {
         return Err(format!("the batch has {changes} changes; the limit is {CHANGES}"));

@@ -61,6 +61,17 @@ impl<F> Change<F> {
         })
     }
 
+    /// The family that it is about, if it is not the whole row.
+    pub fn family(&self) -> Option<&F> {
+        match self {
+            Change::Put { family, .. }
+            | Change::DeleteCell { family, .. }
+            | Change::DeleteColumn { family, .. }
+            | Change::DeleteFamily { family } => Some(family),
+            Change::DeleteRow => None,
+        }
+    }
+
     /// Bytes of qualifier and value, for limits.
     pub fn weight(&self) -> usize {
         match self {

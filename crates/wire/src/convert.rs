@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::{
     Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Freshness, Lsn, Mutation, NodeId, Operation, Outcome,
-    ReadOptions, Refusal, Reply, Request, RequestId, Row, RowRange, Schema, TabletId, Timestamp, limits,
+    ReadOptions, Refusal, Reply, Request, RequestId, Row, RowChanges, RowRange, Schema, TabletId, Timestamp, limits,
 };
 
 use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};
@@ -69,7 +69,7 @@ pub struct Call {
     pub table: String,
     /// To be answered here or refused; `None` is to be routed.
     pub route: Option<Route>,
-    /// `Write`, `Get` or `GetMany`. A write without a route may have no request id, which is then all zero.
+    /// `Write`, `WriteMany`, `Get` or `GetMany`. A write without a route may have no request id, which is then all zero.
     pub operation: Operation,
 }
 
@@ -111,11 +111,7 @@ pub fn mutate_request(
     v1::MutateRequest {
         table: String::from(table),
         route: route.map(Into::into),
-        request: Some(v1::RequestId {
-            client: request.client.0,
-            sequence: request.sequence,
-            first_incomplete: request.first_incomplete,
-        }),
+        request: Some(request_to_proto(request)),
         row: mutation.row,
         condition: mutation.condition.map(|condition| v1::Condition {
             family: condition.family,
@@ -123,6 +119,26 @@ pub fn mutate_request(
             expect: condition.expect,
         }),
         changes: mutation.changes.into_iter().map(change_to_proto).collect(),
+    }
+}
+
+/// Builds the message for a batch of rows of one tablet; without its route, which each attempt fills in.
+pub fn mutate_many_request(
+    table: &str,
+    request: RequestId,
+    part_of: Vec<u64>,
+    rows: Vec<RowChanges<String>>,
+) -> v1::MutateManyRequest {
+    let row = |row: RowChanges<String>| v1::RowChanges {
+        row: row.row,
+        changes: row.changes.into_iter().map(change_to_proto).collect(),
+    };
+    v1::MutateManyRequest {
+        table: String::from(table),
+        route: None,
+        request: Some(request_to_proto(request)),
+        part_of,
+        rows: rows.into_iter().map(row).collect(),
     }
 }
 
@@ -172,21 +188,7 @@ impl TryFrom<v1::MutateRequest> for Call {
     fn try_from(message: v1::MutateRequest) -> Result<Call, Invalid> {
         let table = table_name(message.table)?;
         let route = message.route.map(Route::from);
-        let request = message.request.unwrap_or_default();
-        let request = RequestId {
-            client: model::ClientId(request.client),
-            sequence: request.sequence,
-            first_incomplete: request.first_incomplete,
-        };
-        if request.sequence == 0 && route.is_some() {
-            return Err(Invalid(String::from("a mutation with a route needs a request id; sequences begin with 1")));
-        }
-        if request.first_incomplete > request.sequence {
-            return Err(Invalid(format!(
-                "the request id says that request {} is answered already: first_incomplete is {}",
-                request.sequence, request.first_incomplete
-            )));
-        }
+        let request = request_from_proto(message.request, route)?;
         let condition = message.condition.map(|condition| Condition {
             family: condition.family,
             qualifier: condition.qualifier,
@@ -196,6 +198,29 @@ impl TryFrom<v1::MutateRequest> for Call {
         let mutation = Mutation { row: message.row, condition, changes };
         limits::check_mutation(&mutation).map_err(Invalid)?;
         Ok(Call { table, route, operation: Operation::Write { request, mutation } })
+    }
+}
+
+impl TryFrom<v1::MutateManyRequest> for Call {
+    type Error = Invalid;
+
+    fn try_from(message: v1::MutateManyRequest) -> Result<Call, Invalid> {
+        let table = table_name(message.table)?;
+        let route = message.route.map(Route::from);
+        let request = request_from_proto(message.request, route)?;
+        let part_of = message.part_of;
+        if route.is_none() && (request.sequence > 0 || !part_of.is_empty()) {
+            let what = "rows of several tablets have no request id in common; leave it out, or say the route";
+            return Err(Invalid(String::from(what)));
+        }
+        let row = |row: v1::RowChanges| {
+            let changes = row.changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()?;
+            Ok(RowChanges { row: row.row, changes })
+        };
+        let rows = message.rows.into_iter().map(row).collect::<Result<Vec<_>, Invalid>>()?;
+        let check = if route.is_some() { limits::check_batch } else { limits::check_rows };
+        check(&rows).map_err(Invalid)?;
+        Ok(Call { table, route, operation: Operation::WriteMany { request, part_of, rows } })
     }
 }
 
@@ -242,9 +267,37 @@ impl TryFrom<Option<pipeline_item::Operation>> for Call {
         match operation {
             Some(pipeline_item::Operation::Mutate(message)) => message.try_into(),
             Some(pipeline_item::Operation::Get(message)) => message.try_into(),
+            Some(pipeline_item::Operation::MutateMany(message)) if message.route.is_none() => {
+                Err(Invalid(String::from("many rows without a route are a call of their own: MutateMany")))
+            }
+            Some(pipeline_item::Operation::MutateMany(message)) => message.try_into(),
             None => Err(missing("operation")),
         }
     }
+}
+
+fn request_to_proto(request: RequestId) -> v1::RequestId {
+    v1::RequestId { client: request.client.0, sequence: request.sequence, first_incomplete: request.first_incomplete }
+}
+
+/// All zero, if there is none and no route that needs one.
+fn request_from_proto(request: Option<v1::RequestId>, route: Option<Route>) -> Result<RequestId, Invalid> {
+    let request = request.unwrap_or_default();
+    let request = RequestId {
+        client: model::ClientId(request.client),
+        sequence: request.sequence,
+        first_incomplete: request.first_incomplete,
+    };
+    if request.sequence == 0 && route.is_some() {
+        return Err(Invalid(String::from("a mutation with a route needs a request id; sequences begin with 1")));
+    }
+    if request.first_incomplete > request.sequence {
+        return Err(Invalid(format!(
+            "the request id says that request {} is answered already: first_incomplete is {}",
+            request.sequence, request.first_incomplete
+        )));
+    }
+    Ok(request)
 }
 
 fn table_name(name: String) -> Result<String, Invalid> {
@@ -494,6 +547,16 @@ impl From<v1::MutateResponse> for Written {
             .map(|present| Present { timestamp: Timestamp(present.timestamp_micros), value: present.value });
         Written::Differs { present }
     }
+}
+
+/// Builds the answer to writes of many rows: of each its version, or why it failed.
+pub fn mutate_many_response(rows: impl IntoIterator<Item = Result<Timestamp, v1::Failure>>) -> v1::MutateManyResponse {
+    let mut response = v1::MutateManyResponse::default();
+    for (row, outcome) in (0..).zip(rows) {
+        response.version_micros.push(outcome.as_ref().map_or(0, |version| version.0));
+        response.failed.extend(outcome.err().map(|failure| v1::FailedRow { row, failure: Some(failure) }));
+    }
+    response
 }
 
 impl From<NamedRow> for v1::Row {

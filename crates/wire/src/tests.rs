@@ -8,8 +8,8 @@ use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaRep
 use model::{
     AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Compaction, Compression, Condition,
     Configuration, Epoch, Family, FamilyId, Filter, Incarnation, LocalityGroup, LocalityId, Lsn, Mutation, NodeId,
-    Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowRange, Schema, Storage,
-    StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
+    Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowChanges, RowRange,
+    Schema, Storage, StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -121,6 +121,35 @@ fn a_write_comes_out_as_it_went_in() {
     let message = sent(convert::mutate_request("users", Some(route()), request_id(), mutation()));
     let operation = Operation::Write { request: request_id(), mutation: mutation() };
     assert_eq!(Call::try_from(message), Ok(Call { table: "users".into(), route: Some(route()), operation }));
+}
+
+#[test]
+fn a_batch_comes_out_as_it_went_in() {
+    let row = |key: &'static [u8]| RowChanges { row: Bytes::from_static(key), changes: mutation().changes };
+    let rows = vec![row(b"b"), row(b"\xff"), row(b"b")];
+    let message = |route: Option<Route>| v1::MutateManyRequest {
+        route: route.map(Into::into),
+        ..convert::mutate_many_request("users", request_id(), vec![3, 8], rows.clone())
+    };
+    let operation = Operation::WriteMany { request: request_id(), part_of: vec![3, 8], rows: rows.clone() };
+    let call = Call { table: "users".into(), route: Some(route()), operation };
+    assert_eq!(Call::try_from(sent(message(Some(route())))), Ok(call.clone()));
+    let item = |route| Some(v1::pipeline_item::Operation::MutateMany(message(route)));
+    assert_eq!(Call::try_from(item(Some(route()))), Ok(call));
+    assert!(Call::try_from(item(None)).is_err(), "the stream has one answer for it");
+    assert!(Call::try_from(message(None)).is_err(), "an id is of one tablet's request");
+    let anonymous = |route: Option<Route>| v1::MutateManyRequest { request: None, part_of: vec![], ..message(route) };
+    assert!(Call::try_from(anonymous(None)).is_ok() && Call::try_from(anonymous(Some(route()))).is_err());
+    let large = |route| {
+        let value = Bytes::from(vec![0; limits::BATCH]);
+        let put = Change::Put { family: "f".into(), qualifier: Bytes::new(), timestamp: Timestamp(0), value };
+        let row = RowChanges { row: Bytes::from_static(b"r"), changes: vec![put] };
+        let rows = convert::mutate_many_request("users", request_id(), vec![], vec![row]).rows;
+        v1::MutateManyRequest { rows, ..anonymous(route) }
+    };
+    assert!(Call::try_from(large(None)).is_ok(), "whoever passes it on divides it");
+    let routed = v1::MutateManyRequest { request: message(None).request, ..large(Some(route())) };
+    assert!(Call::try_from(routed).unwrap_err().0.contains("a larger row is written alone"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use client::{Client, Error, Pipeline};
+use client::{Client, Error, Pipeline, Written};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use model::{Operation, Refusal, Request as NodeRequest};
 use tokio::sync::{Semaphore, mpsc};
@@ -37,6 +37,7 @@ pub struct KvService {
 
 struct Meters {
     mutate: Meter,
+    mutate_many: Meter,
     get: Meter,
     get_many: Meter,
     scan: Meter,
@@ -49,6 +50,7 @@ impl KvService {
         let meter = |method| Meter::new("diptych.v1.Kv", method);
         let meters = Meters {
             mutate: meter("Mutate"),
+            mutate_many: meter("MutateMany"),
             get: meter("Get"),
             get_many: meter("GetMany"),
             scan: meter("Scan"),
@@ -71,6 +73,28 @@ impl KvService {
             None => Err(Refusal::NoSuchTablet(request.tablet)),
         };
         answered.map(Answer::from).map_err(|refusal| to_status(&refusal))
+    }
+
+    /// One tablet's rows, or those of several.
+    async fn write_many(&self, call: Call) -> Result<v1::MutateManyResponse, Status> {
+        if let Some(route) = call.route {
+            return match self.ask(route.request(call.operation)).await? {
+                Answer::Written(Written::Applied { version }) => Ok(convert::mutate_many_response([Ok(version)])),
+                answer => Err(unexpected(&answer)),
+            };
+        }
+        let Operation::WriteMany { rows, .. } = call.operation else {
+            return Err(to_status(&Refusal::Invalid(String::from("this writes several rows"))));
+        };
+        let pending = self.gateway.pipeline().mutate_many(&Arc::from(call.table), rows).await;
+        let written = pending.written().await;
+        match written.common_error() {
+            Some(error) => Err(error.to_status()),
+            None => {
+                let failure = |error: client::Error| error.to_failure();
+                Ok(convert::mutate_many_response(written.each().map(|row| row.map_err(failure))))
+            }
+        }
     }
 
     /// One page of several rows, or all of them.
@@ -172,6 +196,14 @@ impl Kv for KvService {
             }
         };
         self.meters.mutate.measure(answering).await
+    }
+
+    async fn mutate_many(
+        &self,
+        request: Request<v1::MutateManyRequest>,
+    ) -> Result<Response<v1::MutateManyResponse>, Status> {
+        let answering = async { Ok(Response::new(self.write_many(Call::try_from(request.into_inner())?).await?)) };
+        self.meters.mutate_many.measure(answering).await
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
