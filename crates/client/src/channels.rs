@@ -7,6 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 use wire::MAX_MESSAGE;
+use wire::frame::MAX_FRAME;
+use wire::peer::v1::peer_client::PeerClient;
 use wire::v1::{admin_client::AdminClient, kv_client::KvClient};
 
 use crate::Error;
@@ -25,6 +27,12 @@ impl Channels {
     /// The Admin service at `address`.
     pub(crate) fn admin(&self, address: &Arc<str>) -> Result<AdminClient<Channel>, Error> {
         Ok(AdminClient::new(self.channel(address)?).max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// The Peer service at `address`.
+    pub(crate) fn peer(&self, address: &Arc<str>) -> Result<PeerClient<Channel>, Error> {
+        let client = PeerClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MAX_FRAME).max_encoding_message_size(MAX_FRAME))
     }
 
     /// Closes the connections to whoever is not needed any more.

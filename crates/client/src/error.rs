@@ -37,6 +37,14 @@ pub enum Error {
         /// What the last attempt met.
         last: Box<Error>,
     },
+    /// One of several things that belong together failed.
+    #[error("{what}: {last}")]
+    About {
+        /// Which of them.
+        what: String,
+        /// What it met.
+        last: Box<Error>,
+    },
     /// The other side says what we do not understand, or what cannot be.
     #[error("unexpected answer: {0}")]
     Protocol(String),
@@ -94,6 +102,7 @@ impl Error {
         match self {
             Error::Refused(refusal) => refusal.is_passing(),
             Error::Unreachable { .. } | Error::Lost { .. } => true,
+            Error::About { last, .. } => last.is_passing(),
             Error::Deadline { .. } | Error::Protocol(_) => false,
         }
     }
@@ -102,7 +111,7 @@ impl Error {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Error::Refused(refusal) => Some(refusal),
-            Error::Deadline { last, .. } => last.refusal(),
+            Error::Deadline { last, .. } | Error::About { last, .. } => last.refusal(),
             _ => None,
         }
     }
@@ -111,6 +120,7 @@ impl Error {
     /// having asked a gateway.
     pub fn to_status(&self) -> Status {
         match (self.refusal(), self) {
+            (Some(refusal), Error::About { .. }) => Status::new(status::code(refusal), self.to_string()),
             (Some(refusal), _) => status::to_status(refusal),
             (None, Error::Protocol(_)) => Status::internal(self.to_string()),
             (None, _) => Status::unavailable(self.to_string()),
@@ -134,6 +144,7 @@ impl Error {
             Error::Refused(Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. }) => 4,
             Error::Refused(Refusal::TooFewReplicas { .. } | Refusal::DiskFull(_)) => 3,
             Error::Refused(refusal) if refusal.is_passing() => 3,
+            Error::About { last, .. } => last.exit_code(),
             Error::Unreachable { .. } | Error::Lost { .. } | Error::Deadline { .. } => 3,
             Error::Refused(_) | Error::Protocol(_) => 1,
         }
@@ -154,6 +165,7 @@ impl Error {
                 Error::Refused(_) => "`diptych status` shows which nodes are up and how the tablets are.",
                 last => last.hint(),
             },
+            Error::About { last, .. } => last.hint(),
             Error::Protocol(_) => "Client and server may be of different versions: compare `diptych --version`.",
         }
     }

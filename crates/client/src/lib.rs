@@ -7,7 +7,8 @@
 //!     ├── scan: pages of all tablets, merged     ├──▶ nodes
 //!     ├── many: rows by their keys               │
 //!     ├── pipeline: many operations on a stream ─┤
-//!     ├── batches: many rows, by tablet ─────────┘
+//!     ├── batches: many rows, by tablet ─────────┤
+//!     ├── checkpoints: an order to every tablet ─┘
 //!     └── master: the map, tables, status ──────────▶ any node's Admin service, or the process's own way
 //! ```
 //!
@@ -24,6 +25,7 @@
 mod batches;
 mod call;
 mod channels;
+mod checkpoints;
 mod error;
 mod many;
 mod master;
@@ -54,6 +56,7 @@ use crate::routing::{Place, Routing, Seek};
 use crate::sequence::Sequences;
 
 pub use crate::batches::{Batches, BlockId, PendingRow};
+pub use crate::checkpoints::{CheckpointState, CheckpointStatus, Checkpoints, Removal};
 pub use crate::error::Error;
 pub use crate::many::Found;
 pub use crate::master::Master;

@@ -893,6 +893,27 @@ impl Admin for Fake {
         Err(Status::unimplemented("not in this fake"))
     }
 
+    async fn create_checkpoint(
+        &self,
+        _: Request<v1::CreateCheckpointRequest>,
+    ) -> Result<Response<v1::Checkpoint>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn remove_checkpoint(
+        &self,
+        _: Request<v1::RemoveCheckpointRequest>,
+    ) -> Result<Response<v1::RemoveCheckpointResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
     async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {
         Err(Status::unimplemented("not in this fake"))
     }

@@ -129,6 +129,12 @@ impl Disk for KernelDisk {
 /// An open file of the machine.
 pub struct KernelFile(StdFile);
 
+impl KernelFile {
+    pub(crate) fn new(file: StdFile) -> KernelFile {
+        KernelFile(file)
+    }
+}
+
 impl File for KernelFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;

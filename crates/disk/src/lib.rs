@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`KernelDisk`] is the machine's; [`MemDisk`] lives in memory, forgets what was not synced, tears, rots and fills.
-//! [`Below`] is a folder of either. All pass the same [`suite`]. Paths are relative to the root and separated by `/`; the root itself is `""`.
+//! [`Below`] is a folder of either. [`ReadOnly`] is a folder that may be anybody's. The others pass the same [`suite`]. Paths are relative to the root and separated by `/`; the root itself is `""`.
 //! Nothing here caches, buffers or retries: what a call returns is what the disk said.
 
 // This crate is the door that the lint guards.
@@ -15,6 +15,7 @@
 
 mod below;
 mod direct;
+mod folder;
 mod kernel;
 mod memory;
 pub mod suite;
@@ -23,6 +24,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use below::Below;
+pub use folder::ReadOnly;
 pub use kernel::KernelDisk;
 pub use memory::MemDisk;
 

@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod checkpoint;
 pub mod event;
 pub mod freshness;
 pub mod group;
@@ -33,6 +34,7 @@ pub mod text;
 pub mod time;
 
 pub use bytes::Bytes;
+pub use checkpoint::{Checkpoint, CheckpointAnswer, CheckpointId, CheckpointOrder};
 pub use event::{Event, EventPage, EventQuery};
 pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use model::request::Request;
-use model::{Lsn, NodeId, Refusal, Reply, TabletId, Ticket, Timestamp};
+use model::{CheckpointAnswer, CheckpointOrder, Lsn, NodeId, Refusal, Reply, TabletId, Ticket, Timestamp};
 use protocol::{FromMaster, NodeMessage, ToMaster};
 use std::collections::BTreeMap;
 use store::log::Record;
@@ -22,6 +22,8 @@ pub enum Input {
         /// What it asks.
         request: Request,
     },
+    /// Somebody orders something about checkpoints; answered by [`Effect::Checkpoint`].
+    Checkpoint(Ticket, CheckpointOrder),
     /// Another node speaks.
     FromNode(NodeId, NodeMessage),
     /// The master speaks.
@@ -77,6 +79,8 @@ pub enum Effect {
     Reply(Ticket, Reply),
     /// The answer to a request that is not served.
     Refuse(Ticket, Refusal),
+    /// The answer to an [`Input::Checkpoint`]. Its tickets are others than those of requests.
+    Checkpoint(Ticket, Result<CheckpointAnswer, Refusal>),
     /// Something that an operator may want to know.
     Event(Event),
     /// The node cannot go on, and this is why.

@@ -14,6 +14,7 @@ use store::{Error, Job};
 
 use crate::api::{Effect, Event, Input};
 use crate::catch_up::{Giving, LogReading};
+use crate::checkpoints::Checkpoints;
 use crate::deadlines::Deadlines;
 use crate::digest::Digests;
 use crate::eventual::Seen;
@@ -106,15 +107,48 @@ pub(crate) enum Reading {
 /// What a job under way is for.
 #[derive(Debug)]
 pub(crate) enum Working {
-    Flush { tablet: TabletId },
-    Merge { tablet: TabletId },
-    Drop { tablet: TabletId },
-    Fetch { tablet: TabletId, to: NodeId, attempt: u64, file: u32, offset: u64 },
-    Receive { tablet: TabletId, attempt: u64, len: u64 },
-    Adopt { tablet: TabletId, upto: Lsn, note: Bytes },
-    Scrub { tablet: TabletId },
+    Flush {
+        tablet: TabletId,
+    },
+    Merge {
+        tablet: TabletId,
+    },
+    Drop {
+        tablet: TabletId,
+    },
+    Fetch {
+        tablet: TabletId,
+        to: NodeId,
+        attempt: u64,
+        file: u32,
+        offset: u64,
+    },
+    Receive {
+        tablet: TabletId,
+        attempt: u64,
+        len: u64,
+    },
+    Adopt {
+        tablet: TabletId,
+        upto: Lsn,
+        note: Bytes,
+    },
+    Scrub {
+        tablet: TabletId,
+    },
     CheckLog,
-    Digest { tablet: TabletId },
+    Digest {
+        tablet: TabletId,
+    },
+    Checkpoint {
+        ticket: Ticket,
+        tablet: TabletId,
+    },
+    /// What it is about, for an event; nobody waits for a count.
+    Checkpoints {
+        ticket: Option<Ticket>,
+        about: String,
+    },
     Empty,
 }
 
@@ -135,6 +169,7 @@ pub struct Node {
     pub(crate) tidying: Tidying,
     pub(crate) digests: Digests,
     pub(crate) garbage: Garbage,
+    pub(crate) checkpoints: Checkpoints,
     /// Tablets of which the disk refused to read something lately.
     pub(crate) refused: BTreeMap<TabletId, Refused>,
     /// Tablets that are learned anew, and why.
@@ -217,6 +252,7 @@ impl Node {
             refused: BTreeMap::new(),
             healing: BTreeMap::new(),
             garbage: Garbage::new(now),
+            checkpoints: Checkpoints::default(),
             tally: Tally::default(),
             touched: BTreeSet::new(),
             dropping: BTreeSet::new(),
@@ -561,6 +597,7 @@ impl Node {
         }
         if now >= self.reported + self.options.timing.heartbeat {
             self.on_catch_up_tick(now, out);
+            self.go_on_with_checkpoints(now, None, out);
             self.report(now, out);
             self.settle(now, out);
             let waits = |tablet| self.to_drop.iter().any(|(_, other)| *other == tablet);
@@ -611,6 +648,7 @@ impl Core for Node {
         match input {
             Input::Date(date) => self.date = (now, date),
             Input::Request { ticket, wall, request } => self.on_request(now, ticket, wall, request, out),
+            Input::Checkpoint(ticket, order) => self.on_checkpoint_order(now, ticket, order, out),
             Input::FromNode(from, message) => self.on_node_message(now, from, message, out),
             Input::FromMaster(message) => self.on_master_message(now, message, out),
             Input::Durable(upto) => self.on_durable(now, upto, out),

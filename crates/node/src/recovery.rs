@@ -50,12 +50,17 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Instant) -> Result<(Node
 pub fn open_with(disk: Arc<dyn Disk>, options: Options, now: Instant, crew: &dyn Crew) -> Result<(Node, Hands), Error> {
     let identity = Identity::open(&*disk, options.id, options.seed)?;
     let (mut log, recovered) = Log::open_with(Arc::clone(&disk), "log", options.log, crew)?;
+    let checkpoints = store::checkpoint::list(&*disk, None);
     let (keeper, tablets) = Keeper::open(disk, options.upkeep.date, options.tables.clone())?;
     let (mut tables, mut damaged) = (tablets.sound, tablets.damaged);
     let mut notes = recovered.notes;
     let (me, timing) = (options.id, options.timing.clone());
     let date = options.upkeep.date;
     let mut node = Node::new(options, identity, now);
+    match checkpoints {
+        Ok(held) => node.checkpoints.note(&held),
+        Err(error) => notes.push(format!("the checkpoints here are not known: {error}")),
+    }
     let reader = log.reader();
 
     let mut states = BTreeMap::new();

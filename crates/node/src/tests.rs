@@ -1,6 +1,7 @@
 //! A node of its own, with a host that carries every effect out at once.
 
 mod batches;
+mod checkpoints;
 mod digest;
 mod merges;
 mod pressure;
@@ -610,6 +611,7 @@ struct World {
     hold_jobs: bool,
     held: Vec<(u64, store::Job)>,
     events: Vec<crate::Event>,
+    checkpoints: Vec<(Ticket, Result<model::CheckpointAnswer, Refusal>)>,
     /// Beacons that were sent to it.
     beacons: u64,
 }
@@ -635,6 +637,7 @@ impl World {
             hold_jobs: false,
             held: Vec::new(),
             events: Vec::new(),
+            checkpoints: Vec::new(),
             beacons: 0,
         };
         world.welcome();
@@ -690,6 +693,7 @@ impl World {
                     Effect::Run(id, job) => inputs.push(Input::JobDone(id, self.hands.keeper.run(job))),
                     Effect::Reply(ticket, reply) => self.answers.push((ticket, Ok(reply))),
                     Effect::Refuse(ticket, refusal) => self.answers.push((ticket, Err(refusal))),
+                    Effect::Checkpoint(ticket, answer) => self.checkpoints.push((ticket, answer)),
                     Effect::Stop(why) => self.stopped = Some(why),
                     Effect::Trim(floors) => {
                         self.hands.log.trim(&floors).unwrap();

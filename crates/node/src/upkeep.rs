@@ -22,6 +22,7 @@ impl Node {
             | Working::Adopt { tablet: busy, .. } => *busy == tablet,
             Working::CheckLog => false,
             Working::Fetch { .. } | Working::Scrub { .. } | Working::Digest { .. } | Working::Empty => false,
+            Working::Checkpoint { .. } | Working::Checkpoints { .. } => false,
         })
     }
 
@@ -73,6 +74,8 @@ impl Node {
         match &working {
             // What a peer's piece brings is not ours; what is damaged of a checkpoint is found when it is adopted.
             Working::Drop { .. } | Working::Receive { .. } | Working::CheckLog | Working::Empty => {}
+            // What is damaged in the folder of a checkpoint is no damage to the tablet.
+            Working::Checkpoint { .. } | Working::Checkpoints { .. } => {}
             Working::Flush { tablet }
             | Working::Merge { tablet }
             | Working::Fetch { tablet, .. }
@@ -94,6 +97,7 @@ impl Node {
                 self.merge_if_due(tablet, out);
                 self.flush_if_due(now, tablet, out);
                 self.relieve_log(now, out);
+                self.go_on_with_checkpoints(now, Some(tablet), out);
             }
             (Working::Merge { tablet }, Ok(done)) => {
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
@@ -102,7 +106,8 @@ impl Node {
                 self.tidying.stir(now, tablet);
                 self.merge_if_due(tablet, out);
             }
-            (Working::Flush { tablet }, Err(_)) => {
+            (Working::Flush { tablet }, Err(error)) => {
+                self.on_flush_failed(tablet, &error, out);
                 if let Some(hosted) = self.hosted.get_mut(&tablet) {
                     hosted.rows.failed(store::JobKind::Flush);
                     hosted.flush_after = now + self.options.timing.session;
@@ -119,6 +124,8 @@ impl Node {
                 self.ask_master |= self.lost.contains_key(&tablet);
             }
             (Working::Scrub { tablet }, result) => self.on_scrubbed(now, tablet, result),
+            (Working::Checkpoint { ticket, tablet }, result) => self.on_checkpointed(ticket, tablet, result, out),
+            (Working::Checkpoints { ticket, about }, result) => self.on_checkpoints(ticket, about, result, out),
             (Working::CheckLog, result) => self.on_log_checked(now, result, out),
             (Working::Digest { .. }, result) => self.on_summed_up(now, result, out),
             (Working::Empty, result) => self.on_emptied(now, &result, out),

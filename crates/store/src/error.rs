@@ -79,6 +79,18 @@ impl Error {
         Error::Corrupt { file: file.into(), offset, what: what.into() }
     }
 
+    /// The same, about a file of this folder.
+    pub fn within(self, folder: &str) -> Error {
+        let at = |file: String| if file.is_empty() { folder.to_owned() } else { format!("{folder}/{file}") };
+        match self {
+            Error::Io { file, what, source } => Error::Io { file: at(file), what, source },
+            Error::Corrupt { file, offset, what } => Error::Corrupt { file: at(file), offset, what },
+            Error::Full { file } => Error::Full { file: at(file) },
+            Error::Version { file, found, known } => Error::Version { file: at(file), found, known },
+            error @ (Error::Foreign { .. } | Error::Trimmed { .. }) => error,
+        }
+    }
+
     /// Whether the operation may succeed once there is room.
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full { .. })

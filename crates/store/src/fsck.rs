@@ -8,7 +8,7 @@ use model::TabletId;
 
 use crate::manifest::{self, Manifest};
 use crate::sstable::{Cache, Table};
-use crate::{Error, keeper, log, trash};
+use crate::{Error, checkpoint, keeper, log, trash};
 
 /// Something that is not as it should be, or that one may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,21 @@ pub struct Checked {
     pub bytes: u64,
     /// What lies in the trash.
     pub trash: Vec<trash::Item>,
+    /// Checkpoints, by name.
+    pub checkpoints: Vec<Kept>,
+}
+
+/// What the folder has of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Does it count: is it said to be complete?
+    pub complete: bool,
+    /// Its tablets here.
+    pub tablets: usize,
+    /// Bytes of their tables, each file counted once.
+    pub bytes: u64,
 }
 
 impl Checked {
@@ -71,7 +86,38 @@ pub fn check(disk: &Arc<dyn Disk>) -> Checked {
         Ok(items) => checked.trash = items,
         Err(error) => checked.find_error(&error),
     }
+    if let Err(error) = check_checkpoints(disk, &mut checked) {
+        checked.find_error(&error);
+    }
     checked
+}
+
+/// Reads all of each checkpoint. A node does not repair them: what is damaged there is no damage to its own data, but the
+/// checkpoint is good for nothing.
+fn check_checkpoints(disk: &Arc<dyn Disk>, checked: &mut Checked) -> Result<(), Error> {
+    for held in checkpoint::list(&**disk, None)? {
+        let folder = format!("{}/{}", checkpoint::DIR, held.name);
+        let below = disk::Below::new(Arc::clone(disk), &folder);
+        let below: Arc<dyn Disk> = Arc::new(below.map_err(|source| Error::io(&folder, "open", source))?);
+        let named = |error: Error| error.within(&folder);
+        match checkpoint::copy::read(&*below) {
+            Ok(read) => {
+                if read.sealed.is_none() {
+                    checked.find(&folder, false, "this checkpoint is not complete; it counts for nothing");
+                }
+                for part in read.parts.values() {
+                    let whole = checkpoint::copy::open(&below, part).and_then(|view| checkpoint::copy::verify(&view));
+                    if let Err(error) = whole.map_err(named) {
+                        checked.find_error(&error);
+                    }
+                }
+            }
+            Err(error) => checked.find_error(&named(error)),
+        }
+        let complete = held.sealed.is_some() && held.damage.is_none();
+        checked.checkpoints.push(Kept { name: held.name, complete, tablets: held.tablets.len(), bytes: held.bytes });
+    }
+    Ok(())
 }
 
 fn check_log(disk: &dyn Disk, checked: &mut Checked) -> BTreeMap<TabletId, log::Found> {

@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use model::checkpoint::Part;
 use model::{Bytes, FamilyId, LocalityId, Lsn, RowRange, RunId, Schema, TabletId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::compaction::Plan;
 use crate::digest::Sums;
 use crate::log::{self, LogReader};
@@ -164,9 +166,12 @@ pub enum Job {
     Checkpoint {
         /// Of this one.
         view: View,
-        /// The checkpoint's name, which must be [`crate::checkpoint::check_name`]'s.
-        name: String,
+        /// The checkpoint, whose name must be [`crate::checkpoint::check_name`]'s, and what is known of the tablet beside
+        /// the view.
+        part: Box<Part>,
     },
+    /// Does something about a whole checkpoint.
+    Checkpoints(checkpoint::Order),
     /// Removes what has been in the trash for long.
     Empty {
         /// Since before this date.
@@ -199,6 +204,8 @@ pub enum JobKind {
     Digest,
     /// [`Job::Checkpoint`]
     Checkpoint,
+    /// [`Job::Checkpoints`]
+    Checkpoints,
     /// [`Job::Empty`]
     Empty,
 }
@@ -217,6 +224,7 @@ impl Job {
             Job::CheckLog { .. } => JobKind::CheckLog,
             Job::Digest { .. } => JobKind::Digest,
             Job::Checkpoint { .. } => JobKind::Checkpoint,
+            Job::Checkpoints(_) => JobKind::Checkpoints,
             Job::Empty { .. } => JobKind::Empty,
         }
     }
@@ -233,7 +241,7 @@ impl Job {
             | Job::Scrub { view, .. }
             | Job::Digest { view, .. }
             | Job::Checkpoint { view, .. } => Some(view.tablet()),
-            Job::CheckLog { .. } | Job::Empty { .. } => None,
+            Job::CheckLog { .. } | Job::Checkpoints(_) | Job::Empty { .. } => None,
         }
     }
 }
@@ -315,9 +323,11 @@ pub enum Done {
     },
     /// The checkpoint has the tablet.
     Checkpointed {
-        /// In tables of so many bytes, which it shares with the node for now.
-        bytes: u64,
+        /// What it has; nothing if another checkpoint has the name. Its tables' bytes it shares with the node for now.
+        part: Option<Box<Part>>,
     },
+    /// What came of an order.
+    Checkpoints(checkpoint::Outcome),
     /// The trash is emptier.
     Emptied {
         /// By so much.

@@ -97,6 +97,8 @@ pub struct Keeper {
     cache: Arc<Cache>,
     /// Number of the next table file.
     next: AtomicU64,
+    /// Held by whoever changes checkpoints: tablets of one share its folder.
+    checkpoints: Mutex<()>,
 }
 
 impl Keeper {
@@ -120,7 +122,8 @@ impl Keeper {
         }
         let (manifest, next) = (Mutex::new(manifest), AtomicU64::new(greatest + 1));
         let cache = Cache::new(options.cache_bytes);
-        let keeper = Keeper { disk, options, manifest, shelf: Arc::default(), cache, next };
+        let shelf = Arc::default();
+        let keeper = Keeper { disk, options, manifest, shelf, cache, next, checkpoints: Mutex::default() };
         keeper.remove_incoming(|_, _| true)?;
         let mut tablets = Tablets { sound: BTreeMap::new(), damaged };
         // Tablets that were made of one share its tables until they are merged.
@@ -245,9 +248,14 @@ impl Keeper {
                 let (bytes, next) = digest::slice(&view, from, bytes, &schema, now, &without, &mut sums)?;
                 Ok(Done::Digested { sums, bytes, next })
             }
-            Job::Checkpoint { view, name } => {
-                let bytes = checkpoint::add(&self.disk, &name, &view)?;
-                Ok(Done::Checkpointed { bytes })
+            Job::Checkpoint { view, part } => {
+                let _one_at_a_time = self.checkpoints.lock();
+                let part = checkpoint::add(&self.disk, &part, &view)?.map(Box::new);
+                Ok(Done::Checkpointed { part })
+            }
+            Job::Checkpoints(order) => {
+                let _one_at_a_time = self.checkpoints.lock();
+                checkpoint::carry_out(&self.disk, order).map(Done::Checkpoints)
             }
             Job::Empty { until, bytes } => {
                 let (bytes, more) = trash::empty(&*self.disk, until, bytes)?;
@@ -467,7 +475,7 @@ fn write_all(memtable: Arc<Memtable>, tables: &[Arc<Table>], output: &mut Output
 
 /// The tables of a tablet are not younger than it, and those of a run have no row in common. Some may be of a tablet that
 /// it was made of, which is an older one.
-fn check_version(tablet: TabletId, version: &Version) -> Result<(), Error> {
+pub(crate) fn check_version(tablet: TabletId, version: &Version) -> Result<(), Error> {
     for table in version.tables().filter(|table| table.damage().is_none()) {
         let properties = table.properties();
         if properties.tablet > tablet || properties.upto < properties.after {

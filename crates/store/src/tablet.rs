@@ -371,6 +371,7 @@ impl Tablet {
             | Done::LogChecked { .. }
             | Done::Digested { .. }
             | Done::Checkpointed { .. }
+            | Done::Checkpoints(_)
             | Done::Emptied { .. } => {}
         }
         assert!(self.flushed() <= self.applied);
@@ -393,6 +394,7 @@ impl Tablet {
             | JobKind::CheckLog
             | JobKind::Digest
             | JobKind::Checkpoint
+            | JobKind::Checkpoints
             | JobKind::Empty => {}
         }
     }

@@ -88,6 +88,11 @@ pub enum Command {
         #[command(subcommand)]
         command: TabletCommand,
     },
+    /// Keep tables as they are, for a backup, and restore them
+    Checkpoint {
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
     /// Check the folder of a stopped node or master, and change nothing (exit code 1 if something is damaged)
     Fsck {
         /// Folder of its data
@@ -473,6 +478,63 @@ pub enum TabletCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum CheckpointCommand {
+    /// Keep the tablets of a table, or of all, as they are, on the disks of their primaries
+    Create {
+        /// Its name
+        #[arg(value_parser = parse::checkpoint)]
+        name: String,
+        /// Only this table
+        #[arg(long, value_parser = parse::table, value_name = "TABLE")]
+        table: Option<String>,
+    },
+    /// List the checkpoints, whether they are complete, and how large they are
+    List,
+    /// Show what is in a checkpoint: tablets, nodes, up to where
+    Show {
+        /// Its name
+        #[arg(value_parser = parse::checkpoint)]
+        name: String,
+    },
+    /// Remove a checkpoint from all nodes
+    Remove {
+        /// Its name
+        #[arg(value_parser = parse::checkpoint)]
+        name: String,
+    },
+    /// Make a new table of a table in a checkpoint, out of folders of nodes or copies of them
+    Restore(Restore),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// The checkpoint's name
+    #[arg(value_parser = parse::checkpoint)]
+    pub name: String,
+    /// Folders of nodes, of `diptych up`, or copies of either: all below them is searched for checkpoints/NAME
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    pub from: Vec<PathBuf>,
+    /// Which table of the checkpoint, if it has several
+    #[arg(long, value_parser = parse::table, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// The name of the new table
+    #[arg(long, value_parser = parse::table, value_name = "TABLE")]
+    pub to: String,
+    /// Replicas of each tablet; as the table had
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: Option<u8>,
+    /// Fewest replicas that accept writes; as the table had
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub min_replicas: Option<u8>,
+    /// Writes under way at a time
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub window: u32,
+    /// Check the checkpoint, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// The row that a command is about.
 #[derive(Clone, Debug, Args)]
 pub struct RowName {
@@ -817,6 +879,8 @@ mod tests {
             "diptych master remove 2",
             "diptych up --masters 3",
             "diptych tablet list airports",
+            "diptych checkpoint create monday --table airports",
+            "diptych checkpoint restore monday --from n1 n2 /mnt/copy --to airports2",
             "diptych bench ycsb-a --clients 8 --duration 2s",
             "diptych --endpoint 127.0.0.1:9 completion bash",
         ] {
@@ -843,6 +907,8 @@ mod tests {
             "diptych table alter a --family-locality f",
             "diptych table create a --family f --locality cold:block=1",
             "diptych scan airports --limit 0",
+            "diptych checkpoint create ../monday",
+            "diptych checkpoint restore monday --to airports2",
             "diptych node restart x",
             "diptych master run --data d --id 0",
             "diptych master run --data d --initial 1=a:1 --join",

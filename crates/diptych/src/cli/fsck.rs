@@ -22,23 +22,32 @@ pub fn run(folder: &Path, out: &mut Output) -> Result<(), Failure> {
     }
     let disk = KernelDisk::open(folder).map_err(|error| Failure::failed(error.to_string()))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    let damaged = if folder.join("raft.log").exists() { master(&*disk, out)? } else { node(&disk, out)? };
+    let (damaged, hint) = match folder.join("raft.log").exists() {
+        true => (master(&*disk, out)?, REPAIRED),
+        false => node(&disk, out)?,
+    };
     match damaged {
         0 => Ok(()),
         count => {
             let files = if count == 1 { "1 finding of damage" } else { &format!("{count} findings of damage") };
-            let hint = "start the process: a node makes damaged tablets anew from the others; see docs/operations.md";
             Err(Failure::new(Exit::Failed, format!("{}: {files}", folder.display())).hint(hint))
         }
     }
 }
 
-fn node(disk: &Arc<dyn Disk>, out: &mut Output) -> Result<usize, Failure> {
+const REPAIRED: &str = "start the process: a node makes damaged tablets anew from the others; see docs/operations.md";
+const KEPT: &str = "only checkpoints are damaged, which no node repairs: remove them, and make new ones";
+
+/// How many findings of damage there are, and what to do about them.
+fn node(disk: &Arc<dyn Disk>, out: &mut Output) -> Result<(usize, &'static str), Failure> {
     let (whose, checked) = node::fsck::fsck(disk);
+    let kept = |finding: &node::fsck::Finding| finding.file.starts_with(store::checkpoint::DIR);
+    let hint = if checked.findings.iter().all(|finding| !finding.damage || kept(finding)) { KEPT } else { REPAIRED };
     let damaged = checked.findings.iter().filter(|finding| finding.damage).count();
     if out.json {
         let finding = |finding: &node::fsck::Finding| json!({"file": finding.file, "damage": finding.damage, "what": finding.what});
         let item = |item: &store::trash::Item| json!({"file": item.path, "bytes": item.bytes});
+        let checkpoint = |kept: &store::fsck::Kept| json!({"name": kept.name, "complete": kept.complete, "tablets": kept.tablets, "bytes": kept.bytes});
         out.line(json!({
             "folder_of": whose,
             "clean": damaged == 0,
@@ -49,8 +58,9 @@ fn node(disk: &Arc<dyn Disk>, out: &mut Output) -> Result<usize, Failure> {
             "bytes": checked.bytes,
             "findings": checked.findings.iter().map(finding).collect::<Vec<_>>(),
             "trash": checked.trash.iter().map(item).collect::<Vec<_>>(),
+            "checkpoints": checked.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
         }))?;
-        return Ok(damaged);
+        return Ok((damaged, hint));
     }
     out.line(whose.unwrap_or_else(|| String::from("nobody's folder")))?;
     for finding in &checked.findings {
@@ -67,7 +77,12 @@ fn node(disk: &Arc<dyn Disk>, out: &mut Output) -> Result<usize, Failure> {
     ))?;
     let bytes: u64 = checked.trash.iter().map(|item| item.bytes).sum();
     out.line(format!("trash: {} files, {}", checked.trash.len(), show::size(bytes)))?;
-    Ok(damaged)
+    for kept in &checked.checkpoints {
+        let state = if kept.complete { "complete" } else { "incomplete" };
+        let size = show::size(kept.bytes);
+        out.line(format!("checkpoint {}: {state}, {} tablets here, {size}", kept.name, kept.tablets))?;
+    }
+    Ok((damaged, hint))
 }
 
 fn master(disk: &dyn Disk, out: &mut Output) -> Result<usize, Failure> {

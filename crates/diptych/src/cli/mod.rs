@@ -3,12 +3,13 @@
 //! ```text
 //!   args (clap) ──▶ run ──▶ host::run_node, host::run_master     the processes
 //!                      ├──▶ up::run                              all of them at once
-//!                      └──▶ table, rows, cluster, import, export, bench ──▶ client
+//!                      └──▶ table, rows, cluster, checkpoint, import, export, bench ──▶ client
 //! ```
 //!
 //! What a command answers goes to stdout, all else to stderr. A failure is one line and a hint ([`Failure`]).
 
 mod args;
+pub mod checkpoint;
 pub mod cluster;
 mod csv;
 pub mod events;
@@ -127,6 +128,7 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Master { command } => cluster::master(client, command, out).await,
         Command::Events(args) => events::run(client, args, out).await,
         Command::Tablet { command } => cluster::tablet(client, command, out).await,
+        Command::Checkpoint { command } => checkpoint::run(client, command, out).await,
         Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Fsck { .. } | Command::Completion { .. } => {
             unreachable!("`run` carries them out")
         }

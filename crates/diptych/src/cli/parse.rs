@@ -143,6 +143,12 @@ pub fn table(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
+/// A checkpoint's name.
+pub fn checkpoint(text: &str) -> Result<String, String> {
+    store::checkpoint::check_name(text)?;
+    Ok(text.to_string())
+}
+
 /// A family's name.
 pub fn family(text: &str) -> Result<String, String> {
     limits::check_family_name(text)?;

@@ -238,7 +238,7 @@ pub fn assignment_to_json(assignment: &Assignment) -> Value {
     })
 }
 
-fn slice_to_json(slice: &Slice) -> Value {
+pub fn slice_to_json(slice: &Slice) -> Value {
     match slice {
         Slice::Hash { bucket, of } => json!({"hash": bucket, "of": of}),
         Slice::Rows { start, end } => {

@@ -8,6 +8,7 @@
 //! bounded, each and all together. A change that a foreign page makes a browser send is refused. Every answer that is
 //! not good is a [`Problem`].
 
+mod checkpoints;
 mod events;
 mod page;
 mod problem;
@@ -100,6 +101,7 @@ impl Resource {
             Resource::Events => "events",
             Resource::Process(..) | Resource::Drain(..) => "nodes",
             Resource::Tablet(..) => "tablets",
+            Resource::Checkpoints | Resource::Checkpoint(_) => "checkpoints",
         }
     }
 
@@ -114,7 +116,8 @@ impl Resource {
             | Resource::Rows(_)
             | Resource::Cluster
             | Resource::Events => &[Method::GET],
-            Resource::Tables => &[Method::GET, Method::POST],
+            Resource::Tables | Resource::Checkpoints => &[Method::GET, Method::POST],
+            Resource::Checkpoint(_) => &[Method::GET, Method::DELETE],
             Resource::Table(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
@@ -209,6 +212,13 @@ impl Site {
             (Resource::Cell(table, row, column), _) => {
                 rows::get_cell(self.client()?, &table, row, column, &query).await
             }
+            (Resource::Checkpoints, &Method::POST) => {
+                let (body, _room) = self.read(body, 64 << 10).await?;
+                checkpoints::create(self.client()?, &body).await
+            }
+            (Resource::Checkpoints, _) => checkpoints::list(self.client()?).await,
+            (Resource::Checkpoint(name), &Method::DELETE) => checkpoints::remove(self.client()?, &name).await,
+            (Resource::Checkpoint(name), _) => checkpoints::show(self.client()?, &name).await,
             (Resource::Drain(node, drain), _) => tables::drain(self.client()?, node, drain).await,
             (Resource::Tablet(tablet, action), _) => {
                 let (body, _room) = self.read(body, 64 << 10).await?;
@@ -350,6 +360,7 @@ mod tests {
                 ("{node}", "n1"),
                 ("{action}", "kill"),
                 ("{tablet}", "t1"),
+                ("{checkpoint}", "monday"),
             ]
             .iter()
             .fold(path.clone(), |path, (name, value)| path.replace(name, value));
@@ -368,6 +379,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 18, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 20, "a resource without a description, or the other way round");
     }
 }

@@ -40,6 +40,10 @@ pub enum Resource {
     Process(NodeId, NodeAction),
     /// Empty a node, or let it be filled again.
     Drain(NodeId, bool),
+    /// All checkpoints.
+    Checkpoints,
+    /// One checkpoint.
+    Checkpoint(String),
     /// A tablet, with which something shall be done.
     Tablet(TabletId, TabletAction),
 }
@@ -87,6 +91,10 @@ impl Resource {
             },
             ["v1", "tables", table, "rows", row, name] => {
                 Resource::Cell(table_name(table)?, row_key(row)?, column(&decode(name, false)?)?)
+            }
+            ["v1", "checkpoints"] => Resource::Checkpoints,
+            ["v1", "checkpoints", name] => {
+                Resource::Checkpoint(parse::checkpoint(&text(name)?).map_err(Problem::invalid)?)
             }
             ["v1", "nodes", node, action @ ("drain" | "undrain")] => {
                 let node = parse::node(&text(node)?).map_err(Problem::invalid)?;
@@ -309,6 +317,7 @@ mod tests {
         assert_eq!(parsed("/v1/nodes/n2/suspend"), Resource::Process(NodeId(2), NodeAction::Suspend));
         assert_eq!(parsed("/v1/nodes/n2/drain"), Resource::Drain(NodeId(2), true));
         assert_eq!(parsed("/v1/tablets/t7/split"), Resource::Tablet(TabletId(7), TabletAction::Split));
+        assert_eq!(parsed("/v1/checkpoints/monday"), Resource::Checkpoint("monday".into()));
         assert_eq!(parsed("/v1/nodes/2/restart"), Resource::Process(NodeId(2), NodeAction::Restart));
     }
 
@@ -341,6 +350,7 @@ mod tests {
             "/v1/tables/users/rows/a/%ff:x",
             "/v1/nodes/x/kill",
             "/v1/tablets/7x/split",
+            "/v1/checkpoints/a%2Fb",
         ] {
             let problem = Resource::parse(path).expect_err(path);
             assert_eq!(problem.status.as_u16(), 400, "{path}");

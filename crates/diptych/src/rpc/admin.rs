@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use client::Error;
+use client::{Client, Error};
 use futures_util::{Stream, stream};
 use model::request::ClusterMap;
 use model::{AdminReply, AdminRequest, EventPage, EventQuery, NodeId, Refusal};
@@ -10,8 +10,10 @@ use tonic::{Request, Response, Status};
 use wire::status::to_status;
 use wire::v1::{self, admin_server::Admin};
 
+use super::checkpoints;
 use crate::gateway::Gateway;
 use crate::host::master::MasterHandle;
+use crate::host::node::shard::Clock;
 
 type Pages = Pin<Box<dyn Stream<Item = Result<v1::EventPage, Status>> + Send>>;
 /// A follower of events hears at least this often, if only that there is nothing new.
@@ -35,6 +37,14 @@ impl AdminService {
                 error => error.to_status(),
             }),
             AdminService::Master(master) => master.admin(request).await.map_err(|refusal| to_status(&refusal)),
+        }
+    }
+
+    /// For what concerns nodes and not the master.
+    fn client(&self) -> Result<&Client, Status> {
+        match self {
+            AdminService::Gateway(gateway) => Ok(gateway.client()),
+            AdminService::Master(_) => Err(Status::unimplemented("nodes do this, and this is a master: ask a node")),
         }
     }
 
@@ -156,6 +166,31 @@ impl Admin for AdminService {
             AdminReply::Split(split) => Ok(Response::new(split.into())),
             reply => Err(unexpected(&reply)),
         }
+    }
+
+    async fn create_checkpoint(
+        &self,
+        request: Request<v1::CreateCheckpointRequest>,
+    ) -> Result<Response<v1::Checkpoint>, Status> {
+        let v1::CreateCheckpointRequest { name, table } = request.into_inner();
+        let made = self.client()?.create_checkpoint(&name, table.as_deref(), Clock::wall()).await;
+        made.map(|made| Response::new(checkpoints::made(made))).map_err(|error| error.to_status())
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let found = self.client()?.checkpoints(request.into_inner().name.as_deref()).await;
+        found.map(|found| Response::new(checkpoints::list(found))).map_err(|error| error.to_status())
+    }
+
+    async fn remove_checkpoint(
+        &self,
+        request: Request<v1::RemoveCheckpointRequest>,
+    ) -> Result<Response<v1::RemoveCheckpointResponse>, Status> {
+        let removal = self.client()?.remove_checkpoint(&request.into_inner().name).await;
+        removal.map(|removal| Response::new(checkpoints::removal(removal))).map_err(|error| error.to_status())
     }
 
     async fn control_node(

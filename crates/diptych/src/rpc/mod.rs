@@ -8,6 +8,7 @@
 //! ```
 
 pub mod admin;
+mod checkpoints;
 pub mod kv;
 pub mod meter;
 pub mod peer;

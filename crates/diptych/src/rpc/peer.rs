@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, future, stream};
-use model::{AdminReply, AdminRequest, Refusal};
+use model::{AdminReply, AdminRequest, CheckpointOrder, Refusal};
 use protocol::{FromMaster, NodeMessage, ToMaster};
 use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
@@ -70,6 +70,11 @@ impl Peer for LinkService {
 
     async fn admin(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {
         Err(no_master())
+    }
+
+    async fn checkpoint(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let order: CheckpointOrder = frame::decode(request.into_inner())?;
+        Ok(Response::new(frame::encode(&self.local.order(order).await)))
     }
 
     async fn consensus(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {
@@ -150,6 +155,10 @@ impl Peer for MasterService {
             masters::hint_at(&leader, response.metadata_mut());
         }
         Ok(response)
+    }
+
+    async fn checkpoint(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {
+        Err(Status::unimplemented("this is a master, not a storage node: it keeps no tablets"))
     }
 
     async fn consensus(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

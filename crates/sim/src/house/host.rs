@@ -154,6 +154,8 @@ impl World {
                 self.answer(node, ticket, Ok(reply));
             }
             Effect::Refuse(ticket, refusal) => self.answer(node, ticket, Err(refusal)),
+            // Nobody here orders one.
+            Effect::Checkpoint(..) => {}
             Effect::Trim(floors) => {
                 self.trimming = true;
                 self.spring_ambushes(node, States::from_iter([State::Trimming]))?;

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use disk::MemDisk;
+use model::checkpoint::{Checkpoint, CheckpointId, Part, TableCopy, TabletCopy};
 use model::random::Random;
 use model::{
-    Cell, Change, Compaction, Family, FamilyId, LocalityGroup, LocalityId, Partition, ReadOptions, Retention, Row,
-    RowRange, Schema, TableId, Timestamp,
+    Cell, Change, Compaction, Epoch, Family, FamilyId, LocalityGroup, LocalityId, NodeId, Partition, ReadOptions,
+    Retention, Row, RowRange, Schema, Slice, TableId, Timestamp,
 };
 
 use super::*;
@@ -244,10 +245,13 @@ fn a_checkpoint_stays_as_it_was() {
         house.flush("then").unwrap();
     }
     let used = house.disk.used();
-    let job = Job::Checkpoint { view: house.tablet.view(), name: "monday".into() };
-    let Ok(Done::Checkpointed { bytes }) = house.keeper.run(job.clone()) else { panic!("it makes one") };
-    assert!(bytes > 0 && house.disk.used() - used < 500, "only names and a manifest");
+    let job = house.checkpoint("monday", 1);
+    let Ok(Done::Checkpointed { part: Some(part) }) = house.keeper.run(job.clone()) else { panic!("it makes one") };
+    assert!(part.copy.bytes > 0 && house.disk.used() - used < 1000, "only names and small files");
+    assert_eq!(part.copy.upto, Lsn(4));
     house.keeper.run(job).unwrap();
+    let other = house.checkpoint("monday", 2);
+    assert!(matches!(house.keeper.run(other), Ok(Done::Checkpointed { part: None })), "the name is taken");
     house.write("row1", "now");
     house.merge().unwrap();
     house.flush("now").unwrap();
@@ -261,9 +265,95 @@ fn a_checkpoint_stays_as_it_was() {
     let (_, mut tablets) = Keeper::open(below, Timestamp(0), Options::default()).unwrap();
     let (tablet, note) = tablets.sound.remove(&T).unwrap();
     assert_eq!((scan(&tablet.view()), &note[..]), ("row0=then row1=then row2=then row3=then".into(), &b"then"[..]));
-    checkpoint::remove(&disk, "monday").unwrap();
-    checkpoint::remove(&disk, "monday").unwrap();
+    assert!(!checkpoint::remove(&*disk, "monday", Some(CheckpointId(2))).unwrap(), "that is another one");
+    assert!(checkpoint::remove(&*disk, "monday", Some(CheckpointId(1))).unwrap());
+    assert!(!checkpoint::remove(&*disk, "monday", None).unwrap());
     assert_eq!(house.scan(), "row0=then row1=now row2=then row3=then");
+}
+
+/// It is read without a log, and nothing is written: also where it was copied to.
+#[test]
+fn a_checkpoint_is_read_as_it_is() {
+    let mut house = House::new();
+    let all = |view: &View, schema: &Schema| {
+        view.scan(&RowRange::default(), &ReadOptions::default(), schema, Timestamp(0), 100, 1 << 20).unwrap().0.len()
+    };
+    (0..30).for_each(|n| house.write(&format!("row{n}"), "x"));
+    house.flush("").unwrap();
+    let Ok(Done::Checkpointed { part: Some(part) }) = house.keeper.run(house.checkpoint("monday", 1)) else { panic!() };
+    let disk: Arc<dyn Disk> = Arc::new(house.disk.clone());
+    let below: Arc<dyn Disk> = Arc::new(disk::Below::new(Arc::clone(&disk), "checkpoints/monday").unwrap());
+    let folder = checkpoint::copy::read(&*below).unwrap();
+    assert_eq!((folder.id, folder.sealed.as_ref()), (CheckpointId(1), None));
+    assert_eq!(folder.parts.values().collect::<Vec<_>>(), [&*part]);
+    let files = || ["", "tables", "manifest", "parts"].map(|dir| below.list(dir).unwrap());
+    let before = files();
+    let view = checkpoint::copy::open(&below, &part).unwrap();
+    assert_eq!((all(&view, &house.schema), checkpoint::copy::verify(&view).unwrap()), (30, part.copy.bytes));
+    assert_eq!(files(), before);
+
+    let checkpoint = Checkpoint {
+        name: "monday".into(),
+        id: CheckpointId(1),
+        begun: Timestamp(7),
+        tables: vec![TableCopy { schema: part.schema.clone(), tablets: vec![part.copy.clone()] }],
+    };
+    let seal = |checkpoint: &Checkpoint| {
+        let order = checkpoint::Order::Seal { node: NodeId(1), checkpoint: checkpoint.clone() };
+        match house.keeper.run(Job::Checkpoints(order)).unwrap() {
+            Done::Checkpoints(outcome) => outcome,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut other = checkpoint.clone();
+    other.tables[0].tablets[0].upto = Lsn(31);
+    assert!(matches!(seal(&other), checkpoint::Outcome::Unfit(_)), "not what is here");
+    assert!(matches!(seal(&Checkpoint { id: CheckpointId(2), ..checkpoint.clone() }), checkpoint::Outcome::Unfit(_)));
+    assert!(!crate::fsck::check(&disk).checkpoints[0].complete);
+    assert_eq!(seal(&checkpoint), checkpoint::Outcome::Sealed);
+    assert_eq!(checkpoint::copy::read(&*below).unwrap().sealed, Some(checkpoint.clone()));
+    let held = checkpoint::list(&*disk, Some("monday")).unwrap().remove(0);
+    assert_eq!((held.id, held.sealed, held.tablets), (Some(CheckpointId(1)), Some(checkpoint), vec![T]));
+    assert_eq!((held.bytes, held.damage), (part.copy.bytes, None));
+
+    let checked = crate::fsck::check(&disk);
+    assert!(!checked.is_damaged() && checked.checkpoints[0].complete, "{checked:?}");
+    let table = format!("checkpoints/monday/{}", house.files()[0]);
+    assert!(house.disk.flip(&table, 20, 1));
+    let damage = checkpoint::copy::verify(&checkpoint::copy::open(&below, &part).unwrap()).unwrap_err();
+    assert!(damage.is_corrupt());
+    let checked = crate::fsck::check(&disk);
+    assert!(checked.findings.iter().any(|finding| finding.damage && finding.file == table), "{checked:?}");
+}
+
+/// A part that was said to be there is there after a power failure at any later moment; and one that was not does no harm.
+#[test]
+fn a_checkpoint_outlives_any_crash() {
+    for operation in 0.. {
+        let mut house = House::new();
+        (0..3).for_each(|n| house.write(&format!("row{n}"), "x"));
+        house.flush("").unwrap();
+        house.disk.power_fails_after(operation);
+        let done = house.keeper.run(house.checkpoint("monday", 1)).is_ok();
+        house.disk.crash(operation);
+        house.restart();
+        let disk: Arc<dyn Disk> = Arc::new(house.disk.clone());
+        let held = checkpoint::list(&*disk, None).unwrap();
+        assert!(held.iter().all(|held| held.damage.is_none()), "{held:?}");
+        let parts: usize = held.iter().map(|held| held.tablets.len()).sum();
+        assert!(parts == 1 || !done, "{held:?}");
+        if parts == 1 {
+            let below: Arc<dyn Disk> = Arc::new(disk::Below::new(Arc::clone(&disk), "checkpoints/monday").unwrap());
+            let folder = checkpoint::copy::read(&*below).unwrap();
+            let view = checkpoint::copy::open(&below, &folder.parts[&T]).unwrap();
+            checkpoint::copy::verify(&view).unwrap();
+        }
+        house.keeper.run(house.checkpoint("monday", 1)).unwrap();
+        assert_eq!(checkpoint::list(&*disk, None).unwrap()[0].tablets, [T], "it can be tried again");
+        if done {
+            return;
+        }
+    }
 }
 
 /// A power failure at every single operation of each kind of job: before or after, never between.
@@ -411,6 +501,21 @@ impl House {
             }
         }
         Ok(())
+    }
+
+    fn checkpoint(&self, name: &str, id: u64) -> Job {
+        let copy = TabletCopy {
+            tablet: T,
+            slice: Slice::Hash { bucket: 0, of: 1 },
+            epoch: Epoch(1),
+            upto: Lsn::ZERO,
+            node: NodeId(1),
+            date: Timestamp(5),
+            bytes: 0,
+        };
+        let schema = Schema::clone(&self.schema);
+        let part = Part { name: name.into(), id: CheckpointId(id), schema, copy };
+        Job::Checkpoint { view: self.tablet.view(), part: Box::new(part) }
     }
 
     fn scan(&self) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use model::{NodeId, Operation, Refusal, Reply, Request};
+use model::{CheckpointAnswer, CheckpointOrder, NodeId, Operation, Refusal, Reply, Request};
 use protocol::NodeMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -19,6 +19,8 @@ const FRAME_BYTES: usize = 64 << 20;
 
 /// A request's answer.
 pub type Answered = Result<Reply, Refusal>;
+/// The answer to an order about checkpoints.
+pub type Ordered = Result<CheckpointAnswer, Refusal>;
 
 /// The way to the shard. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +44,14 @@ impl Local {
         self.inbox.push(Arrival::Request(request, Waiter { to: To::One(answer), _admitted: admitted }));
         // Without an answer the process is on its way out.
         answered.await.unwrap_or(Err(Refusal::Unknown(tablet)))
+    }
+
+    /// Has the node do something about checkpoints, and waits until it is done.
+    pub async fn order(&self, order: CheckpointOrder) -> Ordered {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.push(Arrival::Checkpoint(order, answer));
+        // Without an answer the process is on its way out.
+        answered.await.unwrap_or(Err(Refusal::Overloaded))
     }
 
     /// Asks for many things at once; the answers go to `answers` as they come, each with the number of its request.

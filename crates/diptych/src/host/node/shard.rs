@@ -16,14 +16,15 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, counter, gauge};
 use model::request::{ReplicaReport, Request, Role};
-use model::{Consistency, Instant, NodeId, Operation, Ticket, Timestamp};
+use model::{CheckpointOrder, Consistency, Instant, NodeId, Operation, Ticket, Timestamp};
 use node::Node;
 use node::api::{Effect, Event, Input};
 use protocol::{Core, FromMaster, NodeMessage};
 use store::{Job, log::Record};
+use tokio::sync::oneshot;
 
 use super::batching::Batching;
-use super::local::{Answered, FramePermit, Waiter};
+use super::local::{Answered, FramePermit, Ordered, Waiter};
 use super::pulse::Pulse;
 use super::threads::{LogWork, Reading, die};
 use crate::host::Health;
@@ -41,6 +42,8 @@ pub enum Arrival {
     Request(Request, Waiter),
     /// Those of a pipeline.
     Requests(Vec<(Request, Waiter)>),
+    /// Something about checkpoints.
+    Checkpoint(CheckpointOrder, oneshot::Sender<Ordered>),
     /// What another node said; the permit goes when it has been looked at.
     Frame(NodeId, Vec<NodeMessage>, FramePermit),
     /// What the master said.
@@ -109,6 +112,8 @@ pub struct Shard {
     health: Health,
     pulse: Arc<Pulse>,
     waiters: Waiters,
+    /// Who waits for checkpoints, and the next one's ticket.
+    ordered: (u64, BTreeMap<Ticket, oneshot::Sender<Ordered>>),
     effects: Vec<Effect>,
     records: Vec<Record>,
     letters: BTreeMap<NodeId, Vec<NodeMessage>>,
@@ -138,6 +143,7 @@ impl Shard {
             health,
             pulse,
             waiters: Waiters::default(),
+            ordered: Default::default(),
             effects: Vec::new(),
             records: Vec::new(),
             letters: BTreeMap::new(),
@@ -184,6 +190,13 @@ impl Shard {
                     for (request, waiter) in requests {
                         self.ask(now, wall, request, waiter);
                     }
+                }
+                Arrival::Checkpoint(order, waiter) => {
+                    let (next, waiting) = &mut self.ordered;
+                    let ticket = Ticket(*next);
+                    *next += 1;
+                    waiting.insert(ticket, waiter);
+                    self.node.step(now, Input::Checkpoint(ticket, order), &mut self.effects);
                 }
                 Arrival::Frame(from, messages, _permit) => {
                     for message in messages {
@@ -266,6 +279,10 @@ impl Shard {
                 Effect::Trim(floors) => self.outlets.log.push(LogWork::Trim(floors)),
                 Effect::Reply(ticket, reply) => self.waiters.answer(ticket, Ok(reply)),
                 Effect::Refuse(ticket, refusal) => self.waiters.answer(ticket, Err(refusal)),
+                Effect::Checkpoint(ticket, answer) => {
+                    // Whoever asked may be gone.
+                    self.ordered.1.remove(&ticket).map(|waiter| waiter.send(answer));
+                }
                 Effect::Event(event) => tell(&event),
                 Effect::Stop(why) => die(&why),
             }
@@ -358,6 +375,9 @@ fn publish(node: &Node, now: Instant) {
     counter!("diptych_replica_digests_total", "result" => "equal").absolute(agreed);
     counter!("diptych_replica_digests_total", "result" => "different").absolute(diverged);
     gauge!("diptych_damaged_tablets").set(node.damaged().count() as f64);
+    let (checkpoints, bytes) = node.checkpoints();
+    gauge!("diptych_checkpoints").set(checkpoints as f64);
+    gauge!("diptych_checkpoint_bytes").set(bytes as f64);
     gauge!("diptych_wal_bytes").set(node.log_bytes() as f64);
 }
 
