@@ -265,7 +265,7 @@ impl World {
     pub(super) fn check_end(&mut self) -> Checked {
         let stuck = self.stuck_at.is_some() || self.doomed_at.is_some();
         for client in &mut self.clients {
-            if let Some(observed) = client.give_up() {
+            for observed in client.give_up() {
                 self.record.observe(observed)?;
             }
         }

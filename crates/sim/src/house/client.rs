@@ -9,8 +9,8 @@ use model::random::Random;
 use model::request::Request;
 use model::{
     Assignment, Change, ClientId, ColumnFilter, Condition, Configuration, Consistency, FamilyId, Mutation, NodeId,
-    Operation, Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowRange, Schema, Slice, TableId, TabletId,
-    Ticket, Timestamp,
+    Operation, Outcome, ReadOptions, Refusal, Reply, RequestId, Row, RowChanges, RowRange, Schema, Slice, TableId,
+    TabletId, Ticket, Timestamp,
 };
 
 use super::ledger::{self, BANK, Balances, COUNT};
@@ -135,6 +135,18 @@ pub(super) enum What {
     Scan {
         all: bool,
     },
+    /// Writes of many rows.
+    Batch(Rows),
+}
+
+/// Which rows of an area a batch writes, a bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub rows: u64,
+    /// Those among them that it deletes.
+    pub deletes: u64,
+    /// The first one comes again, at the end.
+    pub again: bool,
 }
 
 /// What a client is doing.
@@ -167,6 +179,25 @@ pub(super) enum Kind {
         /// The rows of which it has told what they hold, or that they hold nothing.
         told: BTreeSet<Bytes>,
     },
+    /// The parts that are left, the present one last, and the number of the whole.
+    Batch(Vec<Part>, u64),
+}
+
+/// Rows of a batch that are of one tablet, as far as the client knows.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    sequence: u64,
+    part_of: Vec<u64>,
+    /// `None` deletes.
+    rows: Vec<(Bytes, Value)>,
+    sent: bool,
+}
+
+impl Part {
+    /// What it leaves in each row.
+    fn leaves(self) -> BTreeMap<Bytes, Value> {
+        self.rows.into_iter().collect()
+    }
 }
 
 /// What an answer means.
@@ -186,6 +217,8 @@ pub(super) enum Answered {
 pub(super) struct Client {
     id: ClientId,
     pub sequence: u64,
+    /// No number beyond this was used.
+    numbers: u64,
     pub doing: Option<Doing>,
     /// Rises with every attempt; an answer to any attempt of the present operation counts.
     pub attempt: u64,
@@ -204,6 +237,7 @@ impl Client {
         Client {
             id: ClientId(id),
             sequence: 0,
+            numbers: 0,
             doing: None,
             attempt: 0,
             last_turns: 0,
@@ -243,10 +277,58 @@ impl Client {
         self.tablets_of(area.table()).into_iter().find(|(_, slice)| slice.covers(row)).map(|(tablet, _)| tablet)
     }
 
+    /// Does it write many rows?
+    pub fn does_batch(&self) -> bool {
+        matches!(self.doing, Some(Doing { kind: Kind::Batch(..), .. }))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers = self.numbers.max(self.sequence) + 1;
+        self.numbers
+    }
+
+    /// Divides the present part of a batch, if its rows are of several tablets, and finds the tablet.
+    fn find_tablet_of_part(&mut self) {
+        let Some(Doing { area, table, kind: Kind::Batch(parts, _), .. }) = &self.doing else { return };
+        let Some(part) = parts.last().cloned() else { return };
+        let of_table = |known: &&Assignment| match table {
+            Some(table) => known.tablet.table == *table,
+            None => known.schema.name == area.table(),
+        };
+        let tablets: Vec<&Assignment> = self.tablets.iter().filter(of_table).collect();
+        let tablet_of = |row: &Bytes| tablets.iter().find(|known| known.tablet.slice.covers(row));
+        let mut groups = BTreeMap::<TabletId, Vec<(Bytes, Value)>>::new();
+        for (row, value) in &part.rows {
+            let Some(known) = tablet_of(row) else { return };
+            groups.entry(known.tablet.id).or_default().push((row.clone(), *value));
+        }
+        let tablet = groups.last_key_value().map(|(tablet, _)| *tablet);
+        let mut divided = Vec::new();
+        if groups.len() > 1 {
+            let mut part_of = part.part_of;
+            part_of.extend(part.sent.then_some(part.sequence));
+            for rows in groups.into_values() {
+                let sequence = self.number();
+                divided.push(Part { sequence, part_of: part_of.clone(), rows, sent: false });
+            }
+        }
+        let Some(Doing { tablet: present, row, kind: Kind::Batch(parts, _), .. }) = &mut self.doing else { return };
+        if !divided.is_empty() {
+            parts.pop();
+            parts.extend(divided);
+        }
+        *present = tablet;
+        if let Some(part) = parts.last_mut() {
+            part.sent = true;
+            self.sequence = part.sequence;
+            row.clone_from(&part.rows[0].0);
+        }
+    }
+
     /// Begins something. Every value is written once in a history.
     pub fn begin(&mut self, now: u64, wish: Wish, random: &mut Random, next_value: &mut u64) {
         let Wish { area, row, what, patience } = wish;
-        self.sequence += 1;
+        self.sequence = self.number();
         let mut row = area.row(row);
         let mut tablet = self.tablet_of(area, &row);
         let mut value = || {
@@ -283,6 +365,14 @@ impl Client {
                     None => Kind::Get,
                 }
             }
+            What::Batch(Rows { rows, deletes, again }) => {
+                let chosen: Vec<u64> = (0..area.rows()).filter(|number| rows >> number & 1 == 1).collect();
+                let write = |number: &u64| (area.row(*number), (deletes >> number & 1 == 0).then(&mut value));
+                let mut writes: Vec<(Bytes, Value)> = chosen.iter().map(write).collect();
+                writes.extend(chosen.first().filter(|_| again).map(|number| (area.row(*number), Some(value()))));
+                let part = Part { sequence: self.sequence, part_of: Vec::new(), rows: writes, sent: false };
+                Kind::Batch(vec![part], self.sequence)
+            }
             What::Scan { all } => {
                 let mut left = self.tablets_of(area.table());
                 left.reverse();
@@ -309,6 +399,7 @@ impl Client {
     /// The request, and to whom it goes.
     pub fn request(&mut self) -> Option<(NodeId, Request)> {
         self.find_heirs();
+        self.find_tablet_of_part();
         let doing = self.doing.as_ref()?;
         let tablet = doing.tablet.or_else(|| self.tablet_of(doing.area, &doing.row))?;
         let table = doing.table.or_else(|| self.table_of(tablet))?;
@@ -316,7 +407,8 @@ impl Client {
         // From now on it stays in there: a table of the same name that comes later is another one.
         (doing.table, doing.tablet) = (Some(table), Some(tablet));
         let configuration = self.known.get(&tablet)?;
-        let id = RequestId { client: self.id, sequence: self.sequence, first_incomplete: self.sequence };
+        let first_incomplete = if let Kind::Batch(_, whole) = doing.kind { whole } else { self.sequence };
+        let id = RequestId { client: self.id, sequence: self.sequence, first_incomplete };
         let (row, qualifier) = (&doing.row, Bytes::from_static(QUALIFIER));
         let family = || doing.area.family().to_owned();
         let options = || ReadOptions {
@@ -351,6 +443,15 @@ impl Client {
                 let mut changes = ledger::changes(balances, &family());
                 changes.push(put(*turn));
                 write_all(holds(*expect), changes)
+            }
+            Kind::Batch(parts, _) => {
+                let Part { part_of, rows, .. } = parts.last()?;
+                let change = |(row, value): &(Bytes, Value)| RowChanges {
+                    row: row.clone(),
+                    changes: vec![value.map_or(Change::DeleteRow, put)],
+                };
+                let rows = rows.iter().map(change).collect();
+                Operation::WriteMany { request: id, part_of: part_of.clone(), rows }
             }
             Kind::Scan { page, end, left, .. } => {
                 let (_, slice, start) = left.last()?;
@@ -416,6 +517,23 @@ impl Client {
         if let (Kind::Eventual(_), Reply::Row(_, _, Some(_))) = (&doing.kind, &reply) {
             // It was compared with what was committed when it was given.
             return Ok(Answered::All(Vec::new()));
+        }
+        if let (Kind::Batch(..), Reply::Written(Outcome::Applied { .. })) = (&doing.kind, &reply) {
+            let Some(Doing { tablet, kind: Kind::Batch(parts, _), .. }) = &mut self.doing else {
+                return Ok(Answered::Not);
+            };
+            let part = parts.pop().ok_or("an answer to no part of a batch")?.leaves();
+            let next = parts.last().map(|part| part.sequence);
+            *tablet = None;
+            let mut written = Vec::new();
+            for (row, value) in part {
+                self.seen.insert((table, row.clone()), value);
+                let operation = linear::Operation { called, answered: Some(now), action: Action::Write(value) };
+                written.push(Observed { area, register: (table, row), operation, family: None });
+            }
+            let Some(next) = next else { return Ok(Answered::All(written)) };
+            self.sequence = next;
+            return Ok(Answered::Partly(written));
         }
         let (action, family) = match (&doing.kind, reply) {
             (Kind::Get, Reply::Row(row, schema, _)) => {
@@ -519,16 +637,27 @@ impl Client {
     }
 
     /// What an operation that is given up may have done, if anything.
-    pub fn give_up(&mut self) -> Option<Observed> {
-        let doing = self.doing.take()?;
-        let action = match doing.kind {
-            Kind::Get | Kind::Eventual(_) | Kind::Scan { .. } => return None,
-            Kind::Put(value) => Action::Write(Some(value)),
-            Kind::Delete => Action::Write(None),
-            Kind::Cput(expect, value) | Kind::Transfer(expect, value, _) => Action::Swap(expect, Some(value)),
+    pub fn give_up(&mut self) -> Vec<Observed> {
+        let Some(Doing { area, row, kind, called, table: Some(table), .. }) = self.doing.take() else {
+            return Vec::new();
         };
-        let operation = linear::Operation { called: doing.called, answered: None, action };
-        Some(Observed { area: doing.area, register: (doing.table?, doing.row), operation, family: None })
+        let actions = match kind {
+            Kind::Get | Kind::Eventual(_) | Kind::Scan { .. } => return Vec::new(),
+            Kind::Put(value) => vec![(row, Action::Write(Some(value)))],
+            Kind::Delete => vec![(row, Action::Write(None))],
+            Kind::Cput(expect, value) | Kind::Transfer(expect, value, _) => {
+                vec![(row, Action::Swap(expect, Some(value)))]
+            }
+            Kind::Batch(parts, _) => {
+                let left = parts.into_iter().flat_map(Part::leaves);
+                left.map(|(row, value)| (row, Action::Write(value))).collect()
+            }
+        };
+        let observed = |(row, action)| {
+            let operation = linear::Operation { called, answered: None, action };
+            Observed { area, register: (table, row), operation, family: None }
+        };
+        actions.into_iter().map(observed).collect()
     }
 }
 

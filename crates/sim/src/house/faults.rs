@@ -180,6 +180,8 @@ pub(super) struct Climate {
     pub meddling: bool,
     /// An operator has tablets merged.
     pub merges: bool,
+    /// Clients write many rows at once.
+    pub batches: bool,
 }
 
 impl Climate {
@@ -208,6 +210,7 @@ impl Climate {
             ledger: false,
             meddling: false,
             merges: false,
+            batches: false,
         };
         if extra.chance(LATE) {
             climate.faults.insert(Fault::Late);

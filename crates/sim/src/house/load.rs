@@ -6,11 +6,15 @@ use model::{
     StorageChange, TabletId, Ticket,
 };
 
-use super::client::{Answered, Area, What, Wish, client_of, ticket};
+use super::client::{Answered, Area, Rows, What, Wish, client_of, ticket};
 use super::ledger;
 use super::net::Packet;
 use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
 use crate::agenda::{MS, SECOND};
+
+/// In how many of 100 histories clients write many rows at once, and how many of 100 operations then.
+pub(super) const BATCH_HISTORIES: u64 = 50;
+const BATCHES: u64 = 25;
 
 impl World {
     // --- clients
@@ -27,6 +31,9 @@ impl World {
     fn wish(&mut self) -> Wish {
         if self.climate.ledger && self.extra.chance(ledger::OPERATIONS) {
             return self.wish_of_the_ledger();
+        }
+        if self.climate.batches && self.batching.chance(BATCHES) {
+            return self.wish_of_a_batch();
         }
         let settled = self.agenda.now() >= self.later(SETTLED);
         let area = match self.random.below(100) {
@@ -64,6 +71,13 @@ impl World {
             _ => does,
         };
         Wish { area, row: self.extra.below(area.rows()), what, patience: self.extra.between(SECOND, 6 * SECOND) }
+    }
+
+    fn wish_of_a_batch(&mut self) -> Wish {
+        let bits = 1 << Area::Hot.rows();
+        let (rows, deletes) = (self.batching.between(1, bits), self.batching.below(bits) & self.batching.below(bits));
+        let rows = Rows { rows, deletes, again: self.batching.chance(25) };
+        Wish { area: Area::Hot, row: 0, what: What::Batch(rows), patience: self.batching.between(SECOND, 6 * SECOND) }
     }
 
     /// In the end every client reads every row, one by one or by scans.
@@ -108,9 +122,8 @@ impl World {
 
     fn give_up(&mut self, client: usize) -> Checked {
         self.summary.unknown += 1;
-        if let Some(observed) = self.clients[client].give_up() {
-            self.record.observe(observed)?;
-        }
+        let observed = self.clients[client].give_up();
+        observed.into_iter().try_for_each(|observed| self.record.observe(observed))?;
         self.agenda.after(MS, Happening::Act(client));
         Ok(())
     }
@@ -127,6 +140,7 @@ impl World {
         {
             self.notice_damage(what)?;
         }
+        let batch = self.clients[client].does_batch();
         let answered = self.clients[client].on_answer(now, answer)?;
         let this = &mut self.clients[client];
         let (observed, pause) = match answered {
@@ -136,12 +150,13 @@ impl World {
                 return self.give_up(client);
             }
             Answered::Partly(page) => {
-                self.summary.pages += 1;
+                *(if batch { &mut self.summary.parts } else { &mut self.summary.pages }) += 1;
                 (page, self.random.below(5 * MS))
             }
             Answered::All(observed) => {
                 this.doing = None;
                 self.summary.answered += 1;
+                self.summary.batches += u64::from(batch);
                 // What is whole and quiet again finds little: there the load is light.
                 let pause = if now < self.later(SETTLED) { 30 * MS } else { 200 * MS };
                 self.agenda.after(self.random.below(pause), Happening::Act(client));

@@ -63,6 +63,10 @@ pub struct Summary {
     pub splits: u64,
     /// Tablets that were made of two.
     pub merges: u64,
+    /// Writes of many rows that were answered, and how many of their parts were answered before.
+    pub batches: u64,
+    /// See `batches`.
+    pub parts: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
     /// Which faults met which states.
@@ -134,12 +138,13 @@ mod tests {
 
     #[test]
     fn the_house_keeps_its_promises() {
-        let (mut eventual, mut splits, mut merges) = (0, 0, 0);
+        let (mut eventual, mut splits, mut merges, mut batches, mut parts) = (0, 0, 0, 0, 0);
         for seed in 0..24 {
             match run(seed, 60) {
                 Ok(summary) => {
                     eventual += summary.eventual;
                     (splits, merges) = (splits + summary.splits, merges + summary.merges);
+                    (batches, parts) = (batches + summary.batches, parts + summary.parts);
                 }
                 Err(Violation { time, what, events }) => {
                     panic!("seed {seed} at {time} ns: {what}\n{}", events.join("\n"));
@@ -148,6 +153,7 @@ mod tests {
         }
         assert!(eventual > 1_000, "{eventual} eventual reads");
         assert!(splits > 50 && merges > 5, "{splits} heirs of splits, {merges} of merges");
+        assert!(batches > 500 && parts > 100, "{batches} batches, {parts} parts of them");
     }
 
     /// Seeds that once broke a promise, the faults that they had if not their own, and why.

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::elastic::{SPLIT_BYTES, SPLIT_LOAD};
 use super::faults::{Climate, Fault, Weather};
 use super::ledger;
+use super::load::BATCH_HISTORIES;
 use super::machine::{Machine, timing};
 use super::master::Mastery;
 use super::meddler::MEDDLING;
@@ -73,6 +74,8 @@ pub(super) struct World {
     pub elastic: Random,
     /// Likewise of late copies.
     pub extra: Random,
+    /// Likewise of writes of many rows.
+    pub batching: Random,
     pub climate: Climate,
     pub timing: Timing,
     pub machines: Vec<Machine>,
@@ -140,6 +143,9 @@ impl World {
         }
         let mut joining = Random::new(seed ^ 0x9019_7063);
         climate.merges = climate.elastic && !setting.goes_wrong && joining.chance(70);
+        // The pinned histories have none.
+        let mut batching = Random::new(seed ^ 0x0ba7_c565);
+        climate.batches = batching.chance(BATCH_HISTORIES);
         let clients = random.between(2, 7) as usize;
         let clients = setting.clients.unwrap_or(clients);
         let healed_at = setting.heal_at.map_or(HEALED, |at| at.clamp(BEGINS, HEALED));
@@ -150,6 +156,7 @@ impl World {
             random,
             elastic,
             extra,
+            batching,
             joining,
             climate,
             timing: timing(),
