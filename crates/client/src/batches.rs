@@ -81,6 +81,11 @@ impl PendingRow {
     pub fn block(&self) -> BlockId {
         self.block
     }
+
+    /// Is it known what became of it?
+    pub fn is_settled(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
 }
 
 impl Client {
@@ -104,7 +109,10 @@ impl Batches {
 
     /// Waits for a row, and sends its block for that.
     pub async fn written(&self, mut row: PendingRow) -> Result<Timestamp, Error> {
-        let block = self.shared.open.lock().remove(row.block);
+        let block = match row.is_settled() {
+            true => None,
+            false => self.shared.open.lock().remove(row.block),
+        };
         if let Some(block) = block {
             self.shared.send(block).await;
         }

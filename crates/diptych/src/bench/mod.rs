@@ -1,6 +1,6 @@
 //! `bench`: work of a known kind by a number of clients, and how long each operation took.
 //!
-//! Closed loop: each client has one operation under way (a few over the pipelined stream) and begins the next when it
+//! Closed loop: each client has one operation under way (a few over the pipelined stream, a batch of rows in a load) and begins the next when it
 //! is answered, so the figures are those of so many busy users, not of a given rate. Rows are loaded before the clock starts. YCSB is after Cooper et
 //! al., "Benchmarking cloud serving systems with YCSB" (2010), one column a row.
 
@@ -19,7 +19,8 @@ use indicatif::ProgressBar;
 use model::random::Random;
 use model::request::NewTable;
 use model::{
-    AdminRequest, Change, Consistency, Mutation, Partition, ReadOptions, Refusal, Retention, RowRange, Timestamp,
+    AdminRequest, Change, Consistency, Mutation, Partition, ReadOptions, Refusal, Retention, RowChanges, RowRange,
+    Timestamp,
 };
 use tokio::task::JoinSet;
 
@@ -92,6 +93,7 @@ async fn measure(client: &Client, args: &Bench, name: &str) -> Result<Report, Fa
         table,
         work: args.work,
         value_bytes: args.value_bytes as usize,
+        step: args.work.step(args.batch),
         budget: AtomicU64::new(args.operations.unwrap_or(u64::MAX)),
         rows: AtomicU64::new(args.records),
         over: AtomicBool::new(false),
@@ -154,6 +156,8 @@ struct Run {
     table: Arc<str>,
     work: Work,
     value_bytes: usize,
+    /// Operations that are begun together.
+    step: u64,
     /// Operations still to begin.
     budget: AtomicU64,
     /// Rows that are there, with those that are being inserted.
@@ -166,18 +170,40 @@ struct Run {
 impl Run {
     async fn client(self: Arc<Run>, mut random: Random) -> Recorder {
         let mut recorder = Recorder::default();
-        while !self.over.load(Ordering::Relaxed) && self.take_one() {
-            let step = self.work.draw(&self.chooser, &self.rows, &mut random);
+        while let Some(operations) = self.take().filter(|_| !self.over.load(Ordering::Relaxed)) {
+            let step = self.work.draw(operations, &self.chooser, &self.rows, &mut random);
             let value = if step.writes() { value(&mut random, self.value_bytes) } else { Bytes::new() };
+            let rows = self.new_rows(&step, &mut random);
             let begun = Instant::now();
-            let result = self.carry_out(&step, value).await;
-            recorder.note(step.kind(), begun.elapsed(), result.err());
+            let result = match rows.is_empty() {
+                true => self.carry_out(&step, value).await,
+                false => self.load(rows).await,
+            };
+            recorder.note(step.kind(), begun.elapsed(), step.count(), result.err());
         }
         recorder
     }
 
-    fn take_one(&self) -> bool {
-        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    /// How many operations may be begun now, if any.
+    fn take(&self) -> Option<u64> {
+        let take = |left: u64| (left > 0).then(|| left.saturating_sub(self.step));
+        let left = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(left.min(self.step))
+    }
+
+    /// The rows of a load, in key order.
+    fn new_rows(&self, step: &Step, random: &mut Random) -> Vec<RowChanges<String>> {
+        let Step::Load(first, rows) = *step else { return Vec::new() };
+        let row = |number: u64| {
+            let changes = write(number, value(random, self.value_bytes)).changes;
+            RowChanges { row: Bytes::from(format!("load{number:020}")), changes }
+        };
+        (first..first + rows).map(row).collect()
+    }
+
+    async fn load(&self, rows: Vec<RowChanges<String>>) -> Result<(), client::Error> {
+        let written = self.pipeline.mutate_many(&self.table, rows).await.written().await;
+        written.each().try_for_each(|row| row.map(|_| ()))
     }
 
     async fn carry_out(&self, step: &Step, value: Bytes) -> Result<(), client::Error> {
@@ -189,6 +215,7 @@ impl Run {
                 self.read(row, pipelined).await?;
                 self.write(row, value, pipelined).await
             }
+            Step::Load(..) => Ok(()),
             Step::Scan(row, rows) => {
                 let range = RowRange { start: key(row), end: None };
                 let options = ReadOptions { consistency: self.consistency, ..ReadOptions::default() };

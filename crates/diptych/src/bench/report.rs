@@ -46,15 +46,15 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// An operation has ended. Only those that succeeded count as operations.
-    pub fn note(&mut self, kind: &'static str, took: Duration, error: Option<client::Error>) {
+    /// Operations have ended together. Only those that succeeded count as operations.
+    pub fn note(&mut self, kind: &'static str, took: Duration, count: u64, error: Option<client::Error>) {
         match error {
             None => {
                 let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                self.kinds.entry(kind).or_default().0.saturating_record(micros.max(1));
+                self.kinds.entry(kind).or_default().0.saturating_record_n(micros.max(1), count);
             }
             Some(error) => {
-                self.errors += 1;
+                self.errors += count;
                 self.first_error.get_or_insert(error);
             }
         }
@@ -102,6 +102,7 @@ impl Report {
             "work": args.work.name(),
             "clients": args.clients,
             "depth": if args.work.is_pipelined() { args.depth } else { 1 },
+            "batch": args.work.step(args.batch),
             "value_bytes": args.value_bytes,
             "records": args.records,
             "tablets": args.tablets,
@@ -153,9 +154,9 @@ mod tests {
     #[test]
     fn clients_add_up() {
         let (mut one, mut two) = (Recorder::default(), Recorder::default());
-        (1..=100).for_each(|ms| one.note("read", Duration::from_millis(ms), None));
-        two.note("update", Duration::from_secs(3600), None);
-        two.note("update", Duration::from_millis(1), Some(client::Error::Protocol("x".into())));
+        (1..=100).for_each(|ms| one.note("read", Duration::from_millis(ms), 1, None));
+        two.note("update", Duration::from_secs(3600), 1, None);
+        two.note("update", Duration::from_millis(1), 1, Some(client::Error::Protocol("x".into())));
         one.add(two);
         let report = Report::new(one, Duration::from_secs(2), 0);
         assert_eq!((report.all.0.len(), report.errors), (101, 1));

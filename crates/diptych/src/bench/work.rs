@@ -16,6 +16,8 @@ pub enum Work {
     PutPipelined,
     /// Reads of random rows over the pipelined stream
     GetPipelined,
+    /// Writes of new rows in key order, --batch rows at once
+    Load,
     /// Update heavy: half reads, half updates; some rows are hot
     YcsbA,
     /// Read mostly: 95 % reads, 5 % updates; some rows are hot
@@ -39,6 +41,8 @@ pub enum Step {
     ReadModifyWrite(u64),
     /// So many rows from there.
     Scan(u64, u64),
+    /// So many new rows, the first with this number.
+    Load(u64, u64),
 }
 
 impl Step {
@@ -50,12 +54,18 @@ impl Step {
             Step::Insert(_) => "insert",
             Step::ReadModifyWrite(_) => "read-modify-write",
             Step::Scan(..) => "scan",
+            Step::Load(..) => "load",
         }
     }
 
     /// Does it need a value?
     pub fn writes(&self) -> bool {
-        !matches!(self, Step::Read(_) | Step::Scan(..))
+        !matches!(self, Step::Read(_) | Step::Scan(..) | Step::Load(..))
+    }
+
+    /// As how many operations it counts.
+    pub fn count(&self) -> u64 {
+        if let Step::Load(_, rows) = self { *rows } else { 1 }
     }
 }
 
@@ -67,7 +77,7 @@ impl Work {
 
     /// Must the rows be there before it begins?
     pub fn needs_rows(self) -> bool {
-        !matches!(self, Work::Put | Work::PutPipelined)
+        !matches!(self, Work::Put | Work::PutPipelined | Work::Load)
     }
 
     /// Does it use the stream instead of calls?
@@ -75,12 +85,18 @@ impl Work {
         matches!(self, Work::PutPipelined | Work::GetPipelined)
     }
 
-    /// The next operation. `rows` counts the rows; an insert adds one.
-    pub fn draw(self, chooser: &Chooser, rows: &AtomicU64, random: &mut Random) -> Step {
+    /// How many operations one step is at most.
+    pub fn step(self, batch: u64) -> u64 {
+        if self == Work::Load { batch } else { 1 }
+    }
+
+    /// The next one, of so many operations. `rows` counts the rows; an insert adds one.
+    pub fn draw(self, operations: u64, chooser: &Chooser, rows: &AtomicU64, random: &mut Random) -> Step {
         let uniform = |random: &mut Random| random.below(chooser.records());
         let insert = || Step::Insert(rows.fetch_add(1, Ordering::Relaxed));
         match self {
             Work::Put | Work::PutPipelined => Step::Update(uniform(random)),
+            Work::Load => Step::Load(rows.fetch_add(operations, Ordering::Relaxed), operations),
             Work::Get | Work::GetPipelined => Step::Read(uniform(random)),
             Work::YcsbA if random.chance(50) => Step::Update(chooser.hot(random)),
             Work::YcsbB if random.chance(5) => Step::Update(chooser.hot(random)),
@@ -163,11 +179,12 @@ mod tests {
         let (chooser, rows, mut random) = (Chooser::new(1000), AtomicU64::new(1000), Random::new(SEED));
         let mut shares = std::collections::BTreeMap::new();
         for _ in 0..10_000 {
-            let step = work.draw(&chooser, &rows, &mut random);
+            let step = work.draw(work.step(10), &chooser, &rows, &mut random);
             let (Step::Read(row)
             | Step::Update(row)
             | Step::Insert(row)
             | Step::ReadModifyWrite(row)
+            | Step::Load(row, _)
             | Step::Scan(row, _)) = step;
             assert!(row < rows.load(Ordering::Relaxed), "seed {SEED}: {step:?}");
             *shares.entry(step.kind()).or_default() += 1;
@@ -188,6 +205,7 @@ mod tests {
             (Work::YcsbF, "read-modify-write", 50),
             (Work::Put, "update", 100),
             (Work::GetPipelined, "read", 100),
+            (Work::Load, "load", 100),
         ] {
             let shares = shares(work);
             assert!(near(shares.get(kind), percent), "seed {SEED}: {work:?} {shares:?}");

@@ -753,8 +753,8 @@ pub struct Import {
     /// Begin at the first row even if an import of this file was interrupted
     #[arg(long)]
     pub no_resume: bool,
-    /// Writes under way at a time
-    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    /// Rows under way at a time
+    #[arg(long, default_value_t = 65536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub window: u32,
 }
 
@@ -799,6 +799,9 @@ pub struct Bench {
     /// Operations that each client has under way over the pipelined stream
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub depth: u32,
+    /// Rows that are written at once in a load
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub batch: u64,
     /// Bytes of a value
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub value_bytes: u32,

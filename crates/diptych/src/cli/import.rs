@@ -1,20 +1,20 @@
-//! `import`: the rows of a file into a table, many writes under way at once.
+//! `import`: the rows of a file into a table, in batches, many of them under way at once.
 //!
-//! Rows may arrive in any order, except that a row whose key is under way waits for it: the last one wins. Every second
+//! Rows may arrive in any order, except that a row whose key is under way goes with it or waits for it: the last one wins. Every second
 //! the position up to which all rows are in is kept beside the file; the same command goes on there. Writing a row
 //! again does no harm, so the position may lag.
 
 mod source;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{Answer, Client, Pending, Written};
+use client::{Batches, BlockId, Client, PendingRow};
 use indicatif::{ProgressBar, ProgressStyle};
-use model::{AdminReply, AdminRequest, Mutation, Schema, limits};
+use model::{AdminReply, AdminRequest, Mutation, RowChanges, Schema, limits};
 use serde_json::json;
 
 use self::source::{Input, Source};
@@ -22,6 +22,10 @@ use super::args::{Import, OnDuplicate};
 use super::file::{self, Identity, Progress};
 use super::{Failure, Output, show};
 
+/// Batches that are under way.
+const BATCHES: usize = 16;
+/// After so many rows it is looked what has become of those before.
+const LOOK_EVERY: u64 = 64;
 /// How often the position is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Keys that are remembered to find duplicates: 8 bytes and some each.
@@ -71,7 +75,7 @@ pub async fn run(client: &Client, args: &Import, out: &mut Output) -> Result<(),
 
 /// A row that is under way.
 struct Flight {
-    pending: Pending,
+    pending: PendingRow,
     /// Where the next row begins.
     end: u64,
     line: u64,
@@ -80,22 +84,23 @@ struct Flight {
 
 struct Load<'a> {
     args: &'a Import,
-    table: Arc<str>,
     families: Vec<String>,
     have: String,
     source: Source,
-    pipeline: client::Pipeline,
+    batches: Batches,
     /// What the position is kept for; `None` if it is not, as for stdin.
     import: Option<Identity>,
     /// Rows before this byte are in already.
     skip: u64,
     resumed: u64,
     flights: VecDeque<Flight>,
-    under_way: HashSet<u64>,
+    /// Keys that are under way, each with what it went with last.
+    under_way: HashMap<u64, BlockId>,
     seen: HashSet<u64>,
     duplicates: u64,
     empty: u64,
-    /// Rows of the file that are in the table.
+    /// Rows of the file that were given to be written, and those that are in the table.
+    taken: u64,
     rows: u64,
     /// All rows before this byte are in: so many.
     complete: (u64, u64),
@@ -114,20 +119,20 @@ impl<'a> Load<'a> {
         };
         let mut load = Load {
             args,
-            table: Arc::from(args.table.as_str()),
             families: schema.families.iter().map(|family| family.name.clone()).collect(),
             have: schema.family_names(),
             bar: bar(source.size()),
             source,
-            pipeline: client.pipeline(args.window as usize),
+            batches: client.batches(&Arc::from(args.table.as_str()), BATCHES),
             import,
             skip: 0,
             resumed: 0,
             flights: VecDeque::new(),
-            under_way: HashSet::new(),
+            under_way: HashMap::new(),
             seen: HashSet::new(),
             duplicates: 0,
             empty: 0,
+            taken: 0,
             rows: 0,
             complete: (0, 0),
             failed: false,
@@ -173,14 +178,28 @@ impl<'a> Load<'a> {
             limits::check_mutation(&row.mutation)
                 .map_err(|why| self.at(row.line, why).hint("`diptych limits` shows them all"))?;
             self.check_families(&row.mutation, row.line)?;
-            while self.under_way.contains(&key) || self.flights.len() >= self.args.window as usize {
+            while self.flights.len() >= self.args.window as usize {
                 self.settle_one().await?;
             }
-            let pending = self.pipeline.mutate(&self.table, row.mutation).await;
-            self.under_way.insert(key);
+            let Mutation { row: name, changes, .. } = row.mutation;
+            let mut changed = RowChanges { row: name, changes };
+            let pending = loop {
+                match self.batches.put(changed, self.under_way.get(&key).copied()).await {
+                    Ok(pending) => break pending,
+                    Err(back) => changed = back,
+                }
+                self.settle_one().await?;
+            };
+            self.under_way.insert(key, pending.block());
             self.flights.push_back(Flight { pending, end: row.end, line: row.line, key });
-            if self.kept.elapsed() >= KEEP_EVERY {
-                self.keep();
+            self.taken += 1;
+            if self.taken.is_multiple_of(LOOK_EVERY) {
+                while self.flights.front().is_some_and(|flight| flight.pending.is_settled()) {
+                    self.settle_one().await?;
+                }
+                if self.kept.elapsed() >= KEEP_EVERY {
+                    self.keep();
+                }
             }
         }
         Ok(())
@@ -219,18 +238,17 @@ impl<'a> Load<'a> {
     /// Waits for the oldest row. After a failure the position stays before it.
     async fn settle_one(&mut self) -> Result<(), Failure> {
         let Some(flight) = self.flights.pop_front() else { return Ok(()) };
-        let answer = flight.pending.await;
-        self.under_way.remove(&flight.key);
+        let block = flight.pending.block();
+        let written = self.batches.written(flight.pending).await;
+        if self.under_way.get(&flight.key) == Some(&block) {
+            self.under_way.remove(&flight.key);
+        }
         let at = |failure: Failure| Failure { message: self.source.at(flight.line, &failure.message), ..failure };
-        match answer {
-            Ok(Answer::Written(Written::Applied { .. })) => {}
-            Ok(other) => return Err(at(Failure::failed(format!("unexpected answer: {other:?}")))),
-            Err(error) => {
-                self.failed = true;
-                let hint = if self.import.is_some() { "run the same command again: it goes on here" } else { "" };
-                let failure = Failure::from(error);
-                return Err(at(if failure.hint.is_empty() { failure.hint(hint) } else { failure }));
-            }
+        if let Err(error) = written {
+            self.failed = true;
+            let hint = if self.import.is_some() { "run the same command again: it goes on here" } else { "" };
+            let failure = Failure::from(error);
+            return Err(at(if failure.hint.is_empty() { failure.hint(hint) } else { failure }));
         }
         self.rows += 1;
         if !self.failed {

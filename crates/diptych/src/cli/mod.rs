@@ -85,6 +85,11 @@ fn run(common: &Common, command: Command) -> Result<(), Failure> {
             let client = connect(common)?;
             with_output(common, async |out| bench::run(&client, &args, out).await).await
         }),
+        // Rows are read while others are on their way.
+        command @ Command::Import(_) => server_runtime()?.block_on(async {
+            let client = connect(common)?;
+            with_output(common, async |out| ask(&client, command, out).await).await
+        }),
         command => runtime(&mut tokio::runtime::Builder::new_current_thread())?.block_on(async {
             let client = connect(common)?;
             with_output(common, async |out| ask(&client, command, out).await).await

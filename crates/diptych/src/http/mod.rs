@@ -42,6 +42,8 @@ use crate::telemetry;
 
 /// Bytes of a body of JSON: the largest value, twice, in base64.
 const JSON: usize = limits::VALUE / 3 * 8 + (1 << 20);
+/// Bytes of a body with many rows.
+const ROWS: usize = 64 << 20;
 /// Bytes of all bodies that are being read or carried out.
 const BODIES: usize = 512 << 20;
 
@@ -113,10 +115,9 @@ impl Resource {
             | Resource::Ready
             | Resource::Metrics
             | Resource::OpenApi
-            | Resource::Rows(_)
             | Resource::Cluster
             | Resource::Events => &[Method::GET],
-            Resource::Tables | Resource::Checkpoints => &[Method::GET, Method::POST],
+            Resource::Tables | Resource::Rows(_) | Resource::Checkpoints => &[Method::GET, Method::POST],
             Resource::Checkpoint(_) => &[Method::GET, Method::DELETE],
             Resource::Table(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Resource::Row(..) => &[Method::GET, Method::DELETE],
@@ -130,7 +131,7 @@ impl Resource {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
             (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
-            (Resource::Rows(_), _) => &[
+            (Resource::Rows(_), &Method::GET) => &[
                 "row",
                 "prefix",
                 "start",
@@ -192,6 +193,10 @@ impl Site {
             }
             (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table).await,
             (Resource::Table(table), _) => tables::show(self.client()?, &table).await,
+            (Resource::Rows(table), &Method::POST) => {
+                let (body, _room) = self.read(body, ROWS).await?;
+                rows::put_many(self.gateway()?, &table, &body).await
+            }
             (Resource::Rows(table), _) if query.bytes("row").is_some() => {
                 rows::get_many(self.client()?, &table, &query).await
             }

@@ -1,19 +1,22 @@
 //! Rows and cells: values go raw, rows as JSON, scans as a stream with a row a line.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use client::{Client, NamedRow, Written};
+use client::{Client, NamedCell, NamedRow, Written};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use model::{Change, ColumnFilter, Condition, Freshness, Mutation, ReadOptions, Timestamp};
+use model::{Change, ColumnFilter, Condition, Freshness, Mutation, ReadOptions, RowChanges, Timestamp, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::resource::{Column, Query, column};
-use crate::cli::show::{bytes_from_json, row_to_json, version_to_json};
+use crate::cli::show::{bytes_from_json, row_from_json, row_to_json, version_to_json};
+use crate::gateway::Gateway;
 
 /// The version of a value that goes raw.
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-diptych-timestamp");
@@ -135,6 +138,54 @@ struct Cput {
     timestamp: Option<i64>,
 }
 
+/// Writes rows, one JSON object a line, as scans show them. If some fail, the answer is the first failure, and says which.
+pub async fn put_many(gateway: &Gateway, table: &str, body: &[u8]) -> Result<Response, Problem> {
+    let (lines, rows): (Vec<u64>, Vec<RowChanges<String>>) = read_rows(body)?.into_iter().unzip();
+    let written = gateway.pipeline().mutate_many(&Arc::from(table), rows).await.written().await;
+    let failed = |(line, row): (u64, Result<Timestamp, client::Error>)| Some((line, Problem::from(row.err()?)));
+    Ok(many_written(lines.len(), lines.iter().copied().zip(written.each()).filter_map(failed).collect()))
+}
+
+/// Each with its line.
+fn read_rows(body: &[u8]) -> Result<Vec<(u64, RowChanges<String>)>, Problem> {
+    let mut rows = Vec::new();
+    for (line, text) in (1..).zip(body.split(|&byte| byte == b'\n')) {
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        let invalid = |why: String| Problem::invalid(format!("line {line}: {why}"));
+        let value: Value = serde_json::from_slice(text).map_err(|error| invalid(format!("no JSON object: {error}")))?;
+        let NamedRow { key, cells } = row_from_json(&value).map_err(invalid)?;
+        let put =
+            |NamedCell { family, qualifier, timestamp, value }| Change::Put { family, qualifier, timestamp, value };
+        let row = RowChanges { row: key, changes: cells.into_iter().map(put).collect() };
+        limits::check_changes(&row.row, &row.changes).map_err(invalid)?;
+        rows.push((line, row));
+        if rows.len() > limits::BATCH_ROWS {
+            let what = format!("more than {} rows; send the others with another request", limits::BATCH_ROWS);
+            return Err(Problem::invalid(what));
+        }
+    }
+    match rows.is_empty() {
+        true => Err(Problem::invalid("the body has no row; give one JSON object a line")),
+        false => Ok(rows),
+    }
+}
+
+fn many_written(rows: usize, failed: Vec<(u64, Problem)>) -> Response {
+    let written = rows - failed.len();
+    let Some((_, first)) = failed.first() else { return Json(json!({"written": written})).into_response() };
+    let (status, mut body) = (first.status, first.to_json());
+    let lines = failed.iter().map(|(line, problem)| {
+        let mut failure = problem.to_json();
+        failure["line"] = json!(line);
+        failure
+    });
+    body["written"] = json!(written);
+    body["failed"] = lines.collect();
+    (status, Json(body)).into_response()
+}
+
 /// Puts a value if the column holds what is expected.
 pub async fn cput(client: &Client, table: &str, row: Bytes, body: &[u8]) -> Result<Response, Problem> {
     let written = mutate(client, table, read_cput(row, body)?).await?;
@@ -224,7 +275,8 @@ fn lines(rows: Vec<Result<NamedRow, client::Error>>) -> Vec<Result<Bytes, client
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::{NamedCell, Present};
+    use client::Present;
+    use model::Refusal;
 
     fn row(key: &str) -> NamedRow {
         let cell = NamedCell {
@@ -255,6 +307,36 @@ mod tests {
         assert_eq!(pieces.len(), 2);
         assert!(pieces[0].as_ref().is_ok_and(|text| text.ends_with(b"\"message\":\"unexpected answer: x\"}}\n")));
         assert_eq!(pieces[1], Err(error));
+    }
+
+    /// What a scan shows is what a write of many rows takes; what is wrong is told with its line, before anything happens.
+    #[test]
+    fn many_rows_come_a_line_each() {
+        let shown = lines(vec![Ok(row("LAX")), Ok(row("SFO"))]);
+        let rows = read_rows(shown[0].as_ref().unwrap()).unwrap();
+        let [(1, lax), (2, sfo)] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((&lax.row[..], &sfo.row[..]), (&b"LAX"[..], &b"SFO"[..]));
+        assert!(matches!(&sfo.changes[..], [Change::Put { timestamp: Timestamp(1732276800000000), .. }]));
+        let good = r#"{"row": "a", "cells": {"f:q": [{"value": "1"}]}}"#;
+        let rows = read_rows(format!("\n{good}\r\n\n").as_bytes()).unwrap();
+        assert!(matches!(&rows[..], [(2, RowChanges { changes, .. })]
+            if matches!(&changes[..], [Change::Put { timestamp: Timestamp::SERVER, .. }])));
+        for bad in ["[1]", "{", r#"{"row": "", "cells": {"f:q": [{"value": "1"}]}}"#, r#"{"row": "a", "cells": {}}"#] {
+            let problem = read_rows(format!("{good}\n{bad}\n").as_bytes()).unwrap_err();
+            assert!(problem.to_json()["error"]["message"].as_str().unwrap().starts_with("line 2: "), "{problem:?}");
+        }
+        let many = format!("{good}\n").repeat(limits::BATCH_ROWS + 1);
+        assert!(read_rows(b"\n").is_err() && read_rows(many.as_bytes()).is_err());
+        assert!(read_rows(&many.as_bytes()[good.len() + 1..]).is_ok());
+    }
+
+    /// Whoever looks at the status only must not take a part for all.
+    #[test]
+    fn rows_that_failed_are_told_one_by_one() {
+        assert_eq!(many_written(3, vec![]).status().as_u16(), 200);
+        let refusal = || Refusal::NoSuchFamily { family: String::from("g"), have: String::from("f") };
+        let answer = many_written(3, vec![(2, Problem::from(refusal()))]);
+        assert_eq!(answer.status(), Problem::from(refusal()).status);
     }
 
     #[test]
