@@ -277,6 +277,48 @@ fn a_node_that_dies_while_a_checkpoint_is_made() {
     assert_same(&export(&cluster, "back"), &export(&cluster, "t"));
 }
 
+/// Tablets that become two, or one, while a checkpoint is made are in it as they were or as they are, and never in part.
+#[test]
+fn tablets_are_split_and_merged_while_a_checkpoint_is_made() {
+    let cluster = Cluster::with(&["--nodes", "3"], |_| {});
+    let rows = cluster.scratch().join("rows.ndjson");
+    fs::write(&rows, lines(2_000, 9)).expect("a file");
+    cluster.ok(&["table", "create", "t", "--family", "plain", "--family", "noise", "--partition", "range"]);
+    cluster.ok(&["import", "t", &text(&rows)]);
+    let (then, data) = (export(&cluster, "t"), text(&cluster.data()));
+    let (stop, changed) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            let mut random = Random::new(3);
+            while !stop.load(Ordering::SeqCst) {
+                let row = format!("row{:05}", random.between(0, 2_000));
+                let tablet = String::from(cluster.tablet("t", &row)["tablet"].as_str().expect("a tablet"));
+                // It may be the last one, or become another one just now.
+                let ended = match random.between(0, 3) {
+                    0 => cluster.run(&["tablet", "merge", &tablet]),
+                    _ => cluster.run(&["tablet", "split", &tablet]),
+                };
+                changed.fetch_add(u64::from(ended.code == 0), Ordering::SeqCst);
+            }
+        });
+        for round in 0..8 {
+            let name = format!("round{round}");
+            let before = changed.load(Ordering::SeqCst);
+            let made = cluster.run(&["checkpoint", "create", &name]);
+            println!("{name}: {made:?}");
+            assert_eq!(made.code, 0, "{made:?}");
+            cluster.ok(&["checkpoint", "restore", &name, "--from", &data, "--to", "x", "--dry-run"]);
+            until("tablets change", || changed.load(Ordering::SeqCst) > before);
+        }
+        stop.store(true, Ordering::SeqCst);
+        changing.join().expect("it changes tablets");
+    });
+    for name in ["round0", "round7"] {
+        cluster.ok(&["checkpoint", "restore", name, "--from", &data, "--to", name]);
+        assert_same(&export(&cluster, name), &then);
+    }
+}
+
 // --- vocabulary
 
 /// Rows with several versions: text that compresses well, and noise that does not.

@@ -307,6 +307,9 @@ pub struct NodeRun {
     /// How long to keep what was thrown away
     #[arg(long, default_value = "24h", value_parser = parse::duration, value_name = "DURATION")]
     pub trash_keep: Duration,
+    /// Merges read past the kernel's memory (O_DIRECT), so that they do not drive out what is read often
+    #[arg(long)]
+    pub direct_io: bool,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends
@@ -527,8 +530,8 @@ pub struct Restore {
     /// Fewest replicas that accept writes; as the table had
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub min_replicas: Option<u8>,
-    /// Writes under way at a time
-    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    /// Rows under way at a time
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub window: u32,
     /// Check the checkpoint, and write nothing
     #[arg(long)]
@@ -873,7 +876,7 @@ mod tests {
             "diptych del airports LAX info:note",
             "diptych status --json",
             "diptych node restart n2",
-            "diptych node run --data d --id n1 --master 127.0.0.1:1,127.0.0.1:2",
+            "diptych node run --data d --id n1 --master 127.0.0.1:1,127.0.0.1:2 --direct-io",
             "diptych master run --data d --replace-after 30s",
             "diptych master run --data d --id 2 --initial 1=a:8085,2=b:8085,3=c:8085",
             "diptych master run --data d --id m4 --join",

@@ -3,7 +3,7 @@
 //! ```text
 //!   folders ──find──▶ checkpoints/NAME … ──choose──▶ the sealed list: which tablets ──▶ one sound part of each, every block read
 //!                                                                                         │ create the table, cut likewise
-//!   the cluster ◀── pipeline, many writes under way ◀── pages of rows, of a few tablets at a time ◀──┘
+//!   the cluster ◀── batches, many of them under way ◀── pages of rows, of a few tablets at a time ◀──┘
 //! ```
 //!
 //! Nothing is created before everything is known to be there and whole. Cells are written with the timestamps that they had,
@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{Answer, Client, Pending, Pipeline, Written};
+use client::{Batches, Client, PendingRow};
 use model::request::NewTable;
 use model::{
-    AdminReply, AdminRequest, Bytes, Change, LocalityChange, Mutation, Partition, ReadOptions, Row, RowRange, Schema,
-    Slice, StorageChange, Timestamp, limits,
+    AdminReply, AdminRequest, Bytes, Change, LocalityChange, Mutation, Partition, ReadOptions, Row, RowChanges,
+    RowRange, Schema, Slice, StorageChange, Timestamp, limits,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -36,6 +36,9 @@ const AT_A_TIME: usize = 4;
 const PAGE_ROWS: u32 = 1_000;
 const PAGE_BYTES: usize = 1 << 20;
 const PAGES_AHEAD: usize = 4;
+/// Batches that are under way, and bytes of all rows that are.
+const BATCHES: usize = 16;
+const ROOM: usize = 64 << 20;
 /// A large row is written in pieces of so many cells, or so many bytes.
 const PIECE_CELLS: usize = 10_000;
 const PIECE_BYTES: usize = 8 << 20;
@@ -149,7 +152,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> +
 /// A row, or a part of a very large one, as changes that write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Piece {
-    mutation: Mutation<String>,
+    row: RowChanges<String>,
     /// With it the row is whole.
     last: bool,
 }
@@ -160,16 +163,20 @@ type Page = Result<Vec<Piece>, Failure>;
 struct Writing<'a> {
     args: &'a Restore,
     table: Arc<str>,
-    pipeline: Pipeline,
-    flights: VecDeque<(Piece, Pending)>,
+    client: &'a Client,
+    batches: Batches,
+    flights: VecDeque<(Piece, PendingRow)>,
+    /// Bytes of these.
+    bytes: usize,
     rows: u64,
     cells: u64,
 }
 
 impl<'a> Writing<'a> {
-    fn new(client: &Client, args: &'a Restore) -> Writing<'a> {
-        let pipeline = client.pipeline(args.window as usize);
-        Writing { args, table: Arc::from(args.to.as_str()), pipeline, flights: VecDeque::new(), rows: 0, cells: 0 }
+    fn new(client: &'a Client, args: &'a Restore) -> Writing<'a> {
+        let table = Arc::from(args.to.as_str());
+        let batches = client.batches(&table, BATCHES);
+        Writing { args, table, client, batches, flights: VecDeque::new(), bytes: 0, rows: 0, cells: 0 }
     }
 
     async fn all(&mut self, tablets: Vec<Source>) -> Result<(), Failure> {
@@ -206,31 +213,35 @@ impl<'a> Writing<'a> {
 
     async fn write(&mut self, page: Vec<Piece>) -> Result<(), Failure> {
         for piece in page {
-            while self.flights.len() >= self.args.window as usize {
+            while self.flights.len() >= self.args.window as usize || self.bytes > ROOM {
                 self.settle().await?;
             }
-            let pending = self.pipeline.mutate(&self.table, piece.mutation.clone()).await;
+            let pending = match self.batches.put(piece.row.clone(), None).await {
+                Ok(pending) => pending,
+                Err(_) => {
+                    return Err(Failure::failed("a row that follows no other one was given back: a bug in Diptych"));
+                }
+            };
+            self.bytes += piece.row.weight();
             self.flights.push_back((piece, pending));
         }
         Ok(())
     }
 
-    /// Waits for the oldest write; tries it again for a while if it does not succeed.
+    /// Waits for the oldest write; tries it again by itself for a while if it does not succeed.
     async fn settle(&mut self) -> Result<(), Failure> {
-        let Some((piece, mut pending)) = self.flights.pop_front() else { return Ok(()) };
-        let begun = Instant::now();
-        loop {
-            match pending.await {
-                Ok(Answer::Written(Written::Applied { .. })) => break,
-                Ok(other) => return Err(Failure::failed(format!("unexpected answer: {other:?}"))),
-                Err(error) if error.exit_code() == 3 && begun.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    pending = self.pipeline.mutate(&self.table, piece.mutation.clone()).await;
-                }
-                Err(error) => return Err(error.into()),
+        let Some((piece, pending)) = self.flights.pop_front() else { return Ok(()) };
+        let (begun, mut result) = (Instant::now(), self.batches.written(pending).await.map(|_| ()));
+        while let Err(error) = result {
+            if error.exit_code() != 3 || begun.elapsed() > PATIENCE {
+                return Err(error.into());
             }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let RowChanges { row, changes } = piece.row.clone();
+            result = self.client.mutate(&self.table, Mutation { row, condition: None, changes }).await.map(|_| ());
         }
-        self.cells += piece.mutation.changes.len() as u64;
+        self.bytes -= piece.row.weight();
+        self.cells += piece.row.changes.len() as u64;
         self.rows += u64::from(piece.last);
         Ok(())
     }
@@ -282,8 +293,8 @@ fn pieces(row: Row, schema: &Schema) -> Vec<Piece> {
     }
     let count = parts.len();
     let piece = |(at, changes)| {
-        let mutation = Mutation { row: row.key.clone(), condition: None, changes };
-        Piece { mutation, last: at + 1 == count }
+        let row = RowChanges { row: row.key.clone(), changes };
+        Piece { row, last: at + 1 == count }
     };
     parts.into_iter().enumerate().map(piece).collect()
 }
@@ -337,7 +348,7 @@ mod tests {
                 Change::Put { family, timestamp, .. } => (family.clone(), timestamp.0),
                 other => panic!("{other:?}"),
             };
-            piece.mutation.changes.iter().map(of).collect::<Vec<_>>()
+            piece.row.changes.iter().map(of).collect::<Vec<_>>()
         };
         assert_eq!(timestamps(&small[0]), [("a".into(), 9), ("b".into(), 7)], "family 2 was dropped");
         assert_eq!(pieces(row(vec![cell(2, 8, 1)]), &schema()), []);
