@@ -37,6 +37,12 @@ impl KernelDisk {
         }
     }
 
+    /// Can files of this folder, which is open, be read past the kernel's memory ([`Hint::Direct`])? If not, that hint does
+    /// nothing.
+    pub fn reads_directly(root: &Path) -> bool {
+        direct::open(&root.join(LOCK)).is_some()
+    }
+
     fn dir(&self, path: &str) -> io::Result<PathBuf> {
         check_dir(path)?;
         Ok(self.root.join(path))

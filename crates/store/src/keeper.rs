@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use disk::{Disk, File};
+use disk::{Disk, File, Hint};
 use model::{Bytes, Lsn, RunId, TabletId, Timestamp};
 use parking_lot::Mutex;
 
@@ -74,11 +74,13 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Holds flushes, merges and what peers send back.
     pub pace: Arc<dyn Pace>,
+    /// Merges read past the kernel's memory: what they read once does not drive out what clients read often.
+    pub direct: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { table_bytes: 64 << 20, cache_bytes: 64 << 20, pace: Arc::new(Unhurried) }
+        Options { table_bytes: 64 << 20, cache_bytes: 64 << 20, pace: Arc::new(Unhurried), direct: false }
     }
 }
 
@@ -209,7 +211,7 @@ impl Keeper {
                 };
                 let mut output = Output::new(self, &schema, origin, into, localities);
                 for group in &plan.groups {
-                    compaction::merge(group, &schema, now, &bounds, &mut output)?;
+                    compaction::merge(&self.to_be_merged(group), &schema, now, &bounds, &mut output)?;
                 }
                 let built = output.finish()?;
                 let moved = plan.moved.iter().map(|table| (into, Arc::clone(table)));
@@ -261,6 +263,19 @@ impl Keeper {
                 let (bytes, more) = trash::empty(&*self.disk, until, bytes)?;
                 Ok(Done::Emptied { bytes, more })
             }
+        }
+    }
+
+    /// The tables as a merge reads them. Of what cannot be opened so, the usual way says what is wrong.
+    fn to_be_merged(&self, group: &compaction::Group) -> compaction::Group {
+        let directly = |table: &Arc<Table>| {
+            let usual = self.disk.open_with(table.path(), Hint::Direct).ok().filter(|_| table.damage().is_none());
+            let opened = usual.and_then(|file| Table::open(file, table.path().into(), None, &Cache::none()).ok());
+            opened.map_or_else(|| Arc::clone(table), Arc::new)
+        };
+        match self.options.direct {
+            true => compaction::Group { tables: group.tables.iter().map(directly).collect(), ..*group },
+            false => group.clone(),
         }
     }
 

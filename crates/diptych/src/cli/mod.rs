@@ -187,10 +187,33 @@ impl From<anyhow::Error> for Failure {
 fn run_node(args: NodeRun) -> Result<(), Failure> {
     telemetry::init(args.log.log_format);
     up::die_with(args.parent)?;
-    let NodeRun { data, id, master: masters, grpc, http, advertise, scrub_every, digest_every, trash_keep, .. } = args;
+    let NodeRun {
+        data,
+        id,
+        master: masters,
+        grpc,
+        http,
+        advertise,
+        scrub_every,
+        digest_every,
+        trash_keep,
+        direct_io,
+        ..
+    } = args;
     let timing = Timing::default();
-    let args =
-        host::NodeArgs { data, id, grpc, http, advertise, masters, timing, trash_keep, scrub_every, digest_every };
+    let args = host::NodeArgs {
+        data,
+        id,
+        grpc,
+        http,
+        advertise,
+        masters,
+        timing,
+        trash_keep,
+        scrub_every,
+        digest_every,
+        direct_io,
+    };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_node(args));
     runtime.shutdown_background();

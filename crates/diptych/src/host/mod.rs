@@ -55,6 +55,8 @@ pub struct NodeArgs {
     pub scrub_every: Duration,
     /// All tablets that it leads compare their replicas once in this time; zero is never.
     pub digest_every: Duration,
+    /// Merges read past the kernel's memory.
+    pub direct_io: bool,
 }
 
 /// What the process of a master needs to know.

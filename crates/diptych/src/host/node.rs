@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use disk::KernelDisk;
 use metrics::{counter, gauge};
 use node::{FlushOptions, Hands, Options, Upkeep};
 use store::sstable::Cache;
@@ -101,7 +102,7 @@ async fn open(args: &NodeArgs, address: String, clock: Clock, pace: Arc<Pacer>) 
         seed: chance(),
         flush: FlushOptions::default(),
         log: store::log::Options::default(),
-        tables: store::keeper::Options { pace, ..Default::default() },
+        tables: store::keeper::Options { pace, direct: args.direct_io, ..Default::default() },
         upkeep: Upkeep {
             date: Clock::wall(),
             trash_keep: args.trash_keep,
@@ -111,7 +112,12 @@ async fn open(args: &NodeArgs, address: String, clock: Clock, pace: Arc<Pacer>) 
     };
     let opening = tokio::task::spawn_blocking(move || {
         let hired = Hired(std::thread::available_parallelism().map_or(1, usize::from).min(RECOVERERS));
-        node::open_with(open_disk(&data)?, options, clock.now(), &hired)
+        let (disk, direct) = (open_disk(&data)?, options.tables.direct);
+        if direct && !KernelDisk::reads_directly(&data) {
+            let what = "the file system has no O_DIRECT: merges read as without --direct-io";
+            tracing::warn!(event = "direct_io_refused", "{what}");
+        }
+        node::open_with(disk, options, clock.now(), &hired)
             .with_context(|| format!("cannot recover the data in {}", data.display()))
     });
     let (node, hands) = opening.await.context("recovery met a bug in Diptych")??;

@@ -326,6 +326,34 @@ fn a_checkpoint_is_read_as_it_is() {
     assert!(checked.findings.iter().any(|finding| finding.damage && finding.file == table), "{checked:?}");
 }
 
+/// How tables are read for a merge changes nothing of what comes of it; also what is damaged is named as ever.
+#[test]
+fn a_merge_may_read_past_the_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(disk::KernelDisk::open(folder.path()).unwrap());
+    let mut found = Vec::new();
+    for direct in [false, true] {
+        let root = format!("{direct}");
+        disk.create_dir(&root).unwrap();
+        let below: Arc<dyn Disk> = Arc::new(disk::Below::new(Arc::clone(&disk), &root).unwrap());
+        let options = Options { direct, ..Options::default() };
+        let mut house = House::new();
+        house.keeper = Keeper::open(Arc::clone(&below), Timestamp(0), options).unwrap().0;
+        for round in 0..4 {
+            // Large enough for pieces that are read directly.
+            (0..40).for_each(|row| house.write(&format!("row{row}"), &format!("{round}{row:08}").repeat(2_000)));
+            house.flush("").unwrap();
+        }
+        house.merge().unwrap();
+        assert_eq!(house.tablet.view().files().len(), 1);
+        let file = below.open(&house.tablet.view().files()[0].name).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        found.push((house.scan(), bytes));
+    }
+    assert!(found[0] == found[1] && found[0].0.len() > 500_000);
+}
+
 /// A part that was said to be there is there after a power failure at any later moment; and one that was not does no harm.
 #[test]
 fn a_checkpoint_outlives_any_crash() {
