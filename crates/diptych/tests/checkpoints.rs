@@ -14,6 +14,7 @@ use common::{Cluster, Ended, until};
 use model::random::Random;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use wire::v1::{self, admin_client::AdminClient};
 
 /// What is in a checkpoint comes back as it was, with all versions, whatever became of the table since.
 #[test]
@@ -148,6 +149,8 @@ fn checkpoints_are_listed_shown_and_removed() {
     assert_eq!(cluster.rest("POST", "/v1/checkpoints", br#"{"name": "/"}"#).0, 400);
     assert_eq!(cluster.rest("GET", "/v1/checkpoints/three", b"").0, 404);
 
+    over_grpc(&cluster);
+
     // Nodes say so.
     let said = |name: &str| cluster.ok(&["events", "--name", name]).contains("one");
     until("an event says so", || said("checkpoint_made"));
@@ -157,6 +160,29 @@ fn checkpoints_are_listed_shown_and_removed() {
     cluster.ok(&["checkpoint", "remove", "one"]);
     until("an event says so", || said("checkpoint_removed"));
     assert_eq!(cluster.json(&["checkpoint", "list"]), json!({"checkpoints": [], "unheard": []}));
+}
+
+/// The same for programs.
+fn over_grpc(cluster: &Cluster) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut admin = AdminClient::connect(format!("http://{}", cluster.grpc)).await.expect("it is served");
+        let wish = v1::CreateCheckpointRequest { name: "three".into(), table: Some("u".into()) };
+        let made = admin.create_checkpoint(wish.clone()).await.expect("it is made").into_inner();
+        assert_eq!((made.state(), made.tables.len()), (v1::CheckpointState::Complete, 1));
+        let again = admin.create_checkpoint(wish).await.expect_err("it is there");
+        assert_eq!(again.code(), tonic::Code::AlreadyExists, "{again}");
+        let wish = v1::CreateCheckpointRequest { name: "four".into(), table: Some("nix".into()) };
+        assert_eq!(admin.create_checkpoint(wish).await.expect_err("no table").code(), tonic::Code::NotFound);
+        let wish = v1::ListCheckpointsRequest { name: Some("three".into()) };
+        let listed = admin.list_checkpoints(wish).await.expect("a list").into_inner();
+        assert_eq!((listed.checkpoints.len(), listed.checkpoints[0].id == made.id, listed.unheard.len()), (1, true, 0));
+        for there in [true, false] {
+            let wish = v1::RemoveCheckpointRequest { name: "three".into() };
+            let removed = admin.remove_checkpoint(wish).await.expect("an answer").into_inner();
+            assert_eq!(!removed.removed.is_empty(), there);
+        }
+    });
 }
 
 /// A damaged file is named and nothing is written; another copy of it will do. What is not there is named too.
