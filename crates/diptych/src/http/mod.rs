@@ -43,7 +43,7 @@ use crate::telemetry;
 /// Bytes of a body of JSON: the largest value, twice, in base64.
 const JSON: usize = limits::VALUE / 3 * 8 + (1 << 20);
 /// Bytes of a body with many rows.
-const ROWS: usize = 64 << 20;
+const ROWS: usize = 16 << 20;
 /// Bytes of all bodies that are being read or carried out.
 const BODIES: usize = 512 << 20;
 
