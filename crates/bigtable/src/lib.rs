@@ -1,0 +1,25 @@
+//! Google's Bigtable API in our words. Decides nothing about rows and speaks to nobody: what comes in is checked and put into the words
+//! of `model` and `filter`, what goes out is cut into the messages that clients expect.
+//!
+//! ```text
+//!   RowSet, RowFilter ──▶ rows, filters ──▶ ranges, filter::Filter          Row ──▶ chunks ──▶ ReadRowsResponse …
+//!   Mutation ──▶ writes ──▶ model::Change        ReadModifyWriteRule ──▶ modify ──▶ model::Change
+//!   Table, ColumnFamily, GcRule ◀──▶ tables ◀──▶ families and retention      names: where a table is
+//! ```
+//!
+//! Messages come from a crate that is generated from the published schemas; what is newer than that is in [`newer`].
+
+pub mod chunks;
+pub mod filters;
+pub mod modify;
+pub mod names;
+pub mod newer;
+mod problem;
+pub mod rows;
+pub mod tables;
+pub mod writes;
+
+pub use googleapis_tonic_google_bigtable_admin_v2::google::bigtable::admin::v2 as admin;
+pub use googleapis_tonic_google_bigtable_v2::google::bigtable::v2 as data;
+
+pub use self::problem::{Code, Problem};
