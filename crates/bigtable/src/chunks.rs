@@ -6,7 +6,7 @@
 //!          chunk: …, commit_row                                    the last one of the row
 //! ```
 
-use model::Bytes;
+use model::{Bytes, Timestamp};
 
 use crate::data::ReadRowsResponse;
 use crate::data::read_rows_response::CellChunk;
@@ -32,6 +32,24 @@ pub struct Cell {
     pub value: Bytes,
     /// If it has one.
     pub label: Option<String>,
+}
+
+impl filter::Cell for Cell {
+    fn family(&self) -> &str {
+        &self.family
+    }
+
+    fn qualifier(&self) -> &[u8] {
+        &self.qualifier
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp(self.timestamp)
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.value
+    }
 }
 
 /// How large rows are cut.

@@ -2,11 +2,12 @@
 
 use std::ops::Bound;
 
-use filter::{Filter, Interval};
-use model::{Bytes, Timestamp};
+use filter::{Filter, Interval, Needs};
+use model::{Bytes, ColumnFilter, ReadOptions, Timestamp};
 use prost::Message;
 
 use crate::Problem;
+use crate::chunks::Cell;
 use crate::data::{column_range, value_range};
 use crate::newer::{self, RowFilter};
 
@@ -26,6 +27,33 @@ pub fn compile(filter: Option<&RowFilter>) -> Result<filter::Compiled, Problem> 
         Some(filter) => convert(filter)?,
     };
     filter::Compiled::new(&filter).map_err(|invalid| Problem::invalid(invalid.0))
+}
+
+/// The cells of a row that come through a filter, with their labels. `draw` is asked once for each sample.
+pub fn through(filter: &filter::Compiled, key: &[u8], cells: &[Cell], draw: &dyn Fn() -> u64) -> Vec<Cell> {
+    let pick = |pick: filter::Pick| {
+        let cell = &cells[pick.at];
+        let value = if pick.stripped { Bytes::new() } else { cell.value.clone() };
+        Cell { value, label: pick.label.as_deref().map(str::to_owned), ..cell.clone() }
+    };
+    filter.apply(&filter::Input { key, cells, draw }).into_iter().map(pick).collect()
+}
+
+/// What to read of rows of a table with these families so that the filter has all that it needs; `None` if nothing can
+/// come through it.
+pub fn options(filter: &filter::Compiled, families: &[&str]) -> Option<ReadOptions<String>> {
+    let Needs { column, since, before, versions, nothing, .. } = filter.needs();
+    if *nothing || column.family.as_ref().is_some_and(|family| !families.contains(&family.as_str())) {
+        return None;
+    }
+    let of = |family: &str| ColumnFilter { family: family.to_owned(), qualifier: column.qualifier.clone() };
+    let columns = match (&column.family, &column.qualifier) {
+        (None, None) => Vec::new(),
+        (Some(family), _) => vec![of(family)],
+        (None, Some(_)) => families.iter().map(|family| of(family)).collect(),
+    };
+    let versions = versions.unwrap_or(u32::MAX);
+    Some(ReadOptions { columns, versions, since: *since, before: *before, ..ReadOptions::default() })
 }
 
 fn convert(RowFilter { filter }: &RowFilter) -> Result<Filter, Problem> {

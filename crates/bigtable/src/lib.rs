@@ -22,4 +22,18 @@ pub mod writes;
 pub use googleapis_tonic_google_bigtable_admin_v2::google::bigtable::admin::v2 as admin;
 pub use googleapis_tonic_google_bigtable_v2::google::bigtable::v2 as data;
 
+pub use googleapis_tonic_google_longrunning::google::longrunning;
+pub use googleapis_tonic_google_rpc::google::rpc;
+
 pub use self::problem::{Code, Problem};
+
+/// `google.protobuf.Empty`.
+pub type Empty = ();
+
+/// The services as traits, and what serves them.
+#[allow(missing_docs, clippy::all, reason = "generated")]
+pub mod services {
+    include!(concat!(env!("OUT_DIR"), "/google.bigtable.v2.Bigtable.rs"));
+    include!(concat!(env!("OUT_DIR"), "/google.bigtable.admin.v2.BigtableTableAdmin.rs"));
+    include!(concat!(env!("OUT_DIR"), "/google.bigtable.admin.v2.BigtableInstanceAdmin.rs"));
+}

@@ -172,7 +172,7 @@ pub fn resolve(steps: &[Step], cells: &[Cell]) -> Vec<Change<String>> {
 }
 
 /// The families that the steps name.
-pub fn families(steps: &[Step]) -> impl Iterator<Item = &str> {
+pub fn families(steps: &[Step]) -> impl Iterator<Item = &str> + Clone {
     steps.iter().filter_map(|step| match step {
         Step::Times { family, .. }
         | Step::Plain(

@@ -45,7 +45,7 @@ async fn what_is_written_is_read() {
 async fn a_failed_condition_tells_what_is_there() {
     let cluster = Cluster::start(1, Partition::Hash { tablets: 1 });
     let client = cluster.client();
-    let absent = Condition { family: "f".into(), qualifier: Bytes::new(), expect: None };
+    let absent = Condition::Newest { family: "f".into(), qualifier: Bytes::new(), expect: None };
     let cput = Mutation { condition: Some(absent), ..put(1) };
     assert_eq!(client.mutate("t", cput.clone()).await, Ok(APPLIED));
     let present = Some(Present { timestamp: Timestamp(1), value: name(1) });

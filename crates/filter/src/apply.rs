@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 
-use model::Cell;
+use model::Timestamp;
 
 use crate::compile::{Compiled, Node};
 
+/// What a filter looks at.
+pub trait Cell {
+    /// The name of the column's family.
+    fn family(&self) -> &str;
+    /// The column within it.
+    fn qualifier(&self) -> &[u8];
+    /// The version.
+    fn timestamp(&self) -> Timestamp;
+    /// What is kept.
+    fn value(&self) -> &[u8];
+}
+
 /// A row that is to be filtered.
-pub struct Input<'a> {
+pub struct Input<'a, C> {
     /// Its key.
     pub key: &'a [u8],
     /// In their order: by family, qualifier, newest first.
-    pub cells: &'a [Cell],
-    /// The name of the family of each of the cells; empty if nobody knows it.
-    pub family: &'a dyn Fn(&Cell) -> &'a str,
+    pub cells: &'a [C],
     /// What decides whether the row is in a sample: any number, equally likely; asked once for each sample.
     pub draw: &'a dyn Fn() -> u64,
 }
@@ -31,7 +41,7 @@ pub struct Pick {
 
 impl Compiled {
     /// The cells that come through, in the order of cells.
-    pub fn apply(&self, input: &Input<'_>) -> Vec<Pick> {
+    pub fn apply<C: Cell>(&self, input: &Input<'_, C>) -> Vec<Pick> {
         let all = (0..input.cells.len()).map(|at| Pick { at, stripped: false, label: None });
         let mut sunk = Vec::new();
         let mut out = self.root().run(input, all.collect(), &mut sunk);
@@ -44,10 +54,10 @@ impl Compiled {
 }
 
 impl Node {
-    fn run(&self, input: &Input<'_>, mut picks: Vec<Pick>, sunk: &mut Vec<Pick>) -> Vec<Pick> {
-        let cell = |pick: &Pick| &input.cells[pick.at];
+    fn run<C: Cell>(&self, input: &Input<'_, C>, mut picks: Vec<Pick>, sunk: &mut Vec<Pick>) -> Vec<Pick> {
+        let cells = input.cells;
         // What an earlier filter stripped has no value any more.
-        let value = |pick: &Pick| if pick.stripped { &[][..] } else { &input.cells[pick.at].value[..] };
+        let value = |pick: &Pick| if pick.stripped { &[][..] } else { input.cells[pick.at].value() };
         match self {
             Node::Pass => {}
             Node::Block => picks.clear(),
@@ -79,14 +89,14 @@ impl Node {
             Node::RowKey(_) => {}
             Node::Sample(most) if (input.draw)() >= *most => picks.clear(),
             Node::Sample(_) => {}
-            Node::Family(pattern) => picks.retain(|pick| pattern.matches((input.family)(cell(pick)).as_bytes())),
-            Node::Qualifier(pattern) => picks.retain(|pick| pattern.matches(&cell(pick).qualifier)),
+            Node::Family(pattern) => picks.retain(|pick| pattern.matches(cells[pick.at].family().as_bytes())),
+            Node::Qualifier(pattern) => picks.retain(|pick| pattern.matches(cells[pick.at].qualifier())),
             Node::Columns { family, qualifiers } => picks.retain(|pick| {
-                let cell = cell(pick);
-                (input.family)(cell) == family && qualifiers.covers(&cell.qualifier)
+                let cell = &cells[pick.at];
+                cell.family() == family && qualifiers.covers(cell.qualifier())
             }),
             Node::Times { since, before } => picks.retain(|pick| {
-                let timestamp = cell(pick).timestamp;
+                let timestamp = cells[pick.at].timestamp();
                 *since <= timestamp && before.is_none_or(|before| timestamp < before)
             }),
             Node::Value(pattern) => picks.retain(|pick| pattern.matches(value(pick))),
@@ -100,8 +110,8 @@ impl Node {
             Node::LimitColumn(most) => {
                 let (mut column, mut seen) = (None, 0);
                 picks.retain(|pick| {
-                    let cell = cell(pick);
-                    let its = Some((cell.family, &cell.qualifier));
+                    let cell = &cells[pick.at];
+                    let its = Some((cell.family(), cell.qualifier()));
                     seen = if column == its { seen + 1 } else { 1 };
                     column = its;
                     seen <= *most

@@ -16,7 +16,7 @@ mod pattern;
 mod tests;
 mod tree;
 
-pub use self::apply::{Input, Pick};
+pub use self::apply::{Cell, Input, Pick};
 pub use self::compile::Compiled;
 pub use self::needs::{Column, Needs};
 pub use self::tree::{Filter, Interval};

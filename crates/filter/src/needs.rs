@@ -30,6 +30,8 @@ pub struct Needs {
     pub versions: Option<u32>,
     /// Nothing at all.
     pub nothing: bool,
+    /// Each row of which no more than this is read, and of which there is anything, comes through.
+    pub every_row: bool,
 }
 
 impl Needs {
@@ -40,6 +42,7 @@ impl Needs {
         before: None,
         versions: None,
         nothing: false,
+        every_row: true,
     };
 
     pub(crate) fn of(filter: &Filter) -> Needs {
@@ -51,24 +54,39 @@ impl Needs {
     /// Takes a filter into account that comes next; false if none after it may be.
     fn narrow(&mut self, filter: &Filter) -> bool {
         match filter {
-            Filter::Chain(filters) => return filters.iter().all(|filter| self.narrow(filter)),
-            // Whatever reaches it comes out.
-            Filter::Sink | Filter::Interleave(_) | Filter::Condition { .. } => return false,
-            Filter::Block => self.nothing = true,
-            Filter::Family(pattern) => {
-                if let Some(name) = literal(pattern).and_then(|name| String::from_utf8(name).ok()) {
-                    self.only_family(name);
-                }
-            }
-            Filter::Columns { family, .. } => self.only_family(family.clone()),
-            Filter::Qualifier(pattern) => {
-                if let Some(qualifier) = literal(pattern).map(Bytes::from) {
-                    match &self.column.qualifier {
-                        Some(other) if *other != qualifier => self.nothing = true,
-                        _ => self.column.qualifier = Some(qualifier),
+            Filter::Chain(filters) => {
+                let mut narrows = true;
+                for filter in filters {
+                    if narrows {
+                        narrows = self.narrow(filter);
+                    } else {
+                        self.every_row &= leaves_some(filter);
                     }
                 }
+                return narrows;
             }
+            // Whatever reaches it comes out.
+            Filter::Sink => return false,
+            Filter::Interleave(_) | Filter::Condition { .. } => {
+                self.every_row = false;
+                return false;
+            }
+            Filter::Block => self.nothing = true,
+            Filter::Family(pattern) => match literal(pattern).and_then(|name| String::from_utf8(name).ok()) {
+                Some(name) => self.only_family(name),
+                None => self.every_row = false,
+            },
+            Filter::Columns { family, .. } => {
+                self.only_family(family.clone());
+                self.every_row = false;
+            }
+            Filter::Qualifier(pattern) => match literal(pattern).map(Bytes::from) {
+                Some(qualifier) => match &self.column.qualifier {
+                    Some(other) if *other != qualifier => self.nothing = true,
+                    _ => self.column.qualifier = Some(qualifier),
+                },
+                None => self.every_row = false,
+            },
             Filter::Times { since, before } => {
                 self.since = self.since.max(Some(*since));
                 self.before = [self.before, *before].into_iter().flatten().min();
@@ -77,10 +95,18 @@ impl Needs {
                 self.versions = Some(*count);
                 return false;
             }
-            Filter::Skip(_) | Filter::Limit(_) => return false,
+            Filter::Limit(_) => return false,
+            Filter::Skip(_) => {
+                self.every_row = false;
+                return false;
+            }
             // A limit on versions behind these counts what they let through: to be sure, nothing behind them is looked at.
-            Filter::Value(_) | Filter::Values(_) | Filter::Mask(_) => return false,
-            Filter::Pass | Filter::RowKey(_) | Filter::Sample(_) | Filter::Strip | Filter::Label(_) => {}
+            Filter::Value(_) | Filter::Values(_) | Filter::Mask(_) => {
+                self.every_row = false;
+                return false;
+            }
+            Filter::RowKey(_) | Filter::Sample(_) => self.every_row = false,
+            Filter::Pass | Filter::Strip | Filter::Label(_) => {}
         }
         true
     }
@@ -90,5 +116,14 @@ impl Needs {
             Some(other) if *other != name => self.nothing = true,
             _ => self.column.family = Some(name),
         }
+    }
+}
+
+/// Does something of every row come through?
+fn leaves_some(filter: &Filter) -> bool {
+    match filter {
+        Filter::Pass | Filter::Strip | Filter::Label(_) | Filter::Limit(_) | Filter::LimitColumn(_) => true,
+        Filter::Chain(filters) => filters.iter().all(leaves_some),
+        _ => false,
     }
 }

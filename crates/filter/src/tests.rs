@@ -2,16 +2,42 @@
 
 use std::ops::Bound;
 
-use model::{Bytes, Cell, FamilyId, Timestamp};
+use model::{Bytes, Timestamp};
 use proptest::prelude::*;
 
 use crate::{Compiled, Filter, Input, Interval, Pick};
 
 const FAMILIES: [&str; 3] = ["A", "B", "meta"];
 
-fn cell(family: u32, qualifier: &str, timestamp: i64, value: &str) -> Cell {
+#[derive(Clone, Debug, PartialEq)]
+struct Cell {
+    family: &'static str,
+    qualifier: Bytes,
+    timestamp: Timestamp,
+    value: Bytes,
+}
+
+impl crate::Cell for Cell {
+    fn family(&self) -> &str {
+        self.family
+    }
+
+    fn qualifier(&self) -> &[u8] {
+        &self.qualifier
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+fn cell(family: usize, qualifier: &str, timestamp: i64, value: &str) -> Cell {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    Cell { family: FamilyId(family), qualifier: bytes(qualifier), timestamp: Timestamp(timestamp), value: bytes(value) }
+    Cell { family: FAMILIES[family], qualifier: bytes(qualifier), timestamp: Timestamp(timestamp), value: bytes(value) }
 }
 
 fn apply(filter: &Filter, key: &str, cells: &[Cell]) -> Vec<Pick> {
@@ -19,8 +45,7 @@ fn apply(filter: &Filter, key: &str, cells: &[Cell]) -> Vec<Pick> {
 }
 
 fn apply_with(filter: &Compiled, key: &str, cells: &[Cell]) -> Vec<Pick> {
-    let family = |cell: &Cell| FAMILIES[cell.family.0 as usize];
-    filter.apply(&Input { key: key.as_bytes(), cells, family: &family, draw: &|| 0 })
+    filter.apply(&Input { key: key.as_bytes(), cells, draw: &|| 0 })
 }
 
 fn places(filter: &Filter, cells: &[Cell]) -> Vec<usize> {
@@ -131,7 +156,7 @@ fn a_sample_takes_whole_rows() {
     let cells = row();
     let filter = Compiled::new(&Filter::Sample(0.25)).unwrap();
     let drawn = |draw: u64| {
-        let input = Input { key: b"r", cells: &cells, family: &|_| "A", draw: &move || draw };
+        let input = Input { key: b"r", cells: &cells, draw: &move || draw };
         filter.apply(&input).len()
     };
     assert_eq!((drawn(0), drawn(u64::MAX / 4 - 1_000), drawn(u64::MAX / 4 + 1_000)), (5, 5, 0));
@@ -249,12 +274,14 @@ fn a_filter_says_what_it_needs() {
     assert!(needs(chain([Filter::Family(pattern("A")), Filter::Family(pattern("B"))])).nothing);
     let counted_first = needs(chain([Filter::Limit(1), Filter::Family(pattern("A"))]));
     assert_eq!(counted_first, crate::Needs::ALL);
+    assert!(found.every_row && !needs(Filter::RowKey(pattern("a"))).every_row);
+    assert!(!needs(chain([Filter::LimitColumn(1), Filter::Family(pattern("A"))])).every_row);
     assert_eq!(needs(chain([Filter::Value(pattern("v")), Filter::LimitColumn(1)])).versions, None);
 }
 
 fn any_cell() -> impl Strategy<Value = Cell> {
     (
-        0..3u32,
+        0..3usize,
         prop::sample::select(vec!["", "a", "b", "ab"]),
         0..5i64,
         prop::sample::select(vec!["", "a", "b", "\u{1}"]),
@@ -310,12 +337,12 @@ proptest! {
     fn what_is_not_needed_makes_no_difference(cells in any_row(), filter in any_filter()) {
         let Ok(compiled) = Compiled::new(&filter) else { return Ok(()) };
         let needs = compiled.needs().clone();
-        let mut column = (FamilyId(9), Bytes::new());
+        let mut column = ("none", Bytes::new());
         let mut versions = 0;
         let read: Vec<Cell> = cells
             .iter()
             .filter(|cell| {
-                let family = needs.column.family.as_ref().is_none_or(|name| name == FAMILIES[cell.family.0 as usize]);
+                let family = needs.column.family.as_ref().is_none_or(|name| name == cell.family);
                 let qualifier = needs.column.qualifier.as_ref().is_none_or(|qualifier| *qualifier == cell.qualifier);
                 let time = needs.since.is_none_or(|since| since <= cell.timestamp)
                     && needs.before.is_none_or(|before| cell.timestamp < before);
@@ -334,6 +361,7 @@ proptest! {
             picks.into_iter().map(|pick| (cells[pick.at].clone(), Pick { at: 0, ..pick })).collect()
         };
         prop_assert_eq!(seen(&cells), seen(&read));
+        prop_assert!(!needs.every_row || read.is_empty() || !seen(&read).is_empty());
     }
 
     /// What was not a pattern is refused, and no pattern brings anything down.

@@ -101,9 +101,9 @@ impl Master {
         if self.state.table(&name).is_some() {
             return Err(Refusal::Exists(format!("table {name:?}")));
         }
-        if families.is_empty() || families.len() > limits::FAMILIES {
+        if families.len() > limits::FAMILIES {
             let most = limits::FAMILIES;
-            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", families.len())));
+            return Err(Refusal::Invalid(format!("a table has at most {most} families, not {}", families.len())));
         }
         check_families(&families)?;
         localities::check(&storage)?;

@@ -474,9 +474,12 @@ impl State {
         }
         schema.families.retain(|family| !drop.contains(&family.name));
         set_families(&mut schema, set);
-        if schema.families.is_empty() || schema.families.len() > limits::FAMILIES {
+        if schema.families.len() > limits::FAMILIES {
             let most = limits::FAMILIES;
-            return Err(Refusal::Invalid(format!("a table has 1 to {most} families, not {}", schema.families.len())));
+            return Err(Refusal::Invalid(format!(
+                "a table has at most {most} families, not {}",
+                schema.families.len()
+            )));
         }
         localities::change(&mut schema, storage)?;
         schema.version += 1;

@@ -46,7 +46,7 @@ pub use payload::{Close, Digest, Heir, Merge, Payload, Split, SplitAt};
 pub use read::{ColumnFilter, ReadOptions, RowRange};
 pub use refusal::Refusal;
 pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};
-pub use row::{Cell, Row};
+pub use row::{Cell, Fingerprint, Row};
 pub use schema::{Family, Partition, Retention, Schema};
 pub use slice::Slice;
 pub use storage::{Compaction, Compression, Filter, LocalityChange, LocalityGroup, RunId, Storage, StorageChange};

@@ -13,8 +13,8 @@ pub const QUALIFIER: usize = 16 << 10;
 pub const VALUE: usize = 100 << 20;
 /// Bytes of a row's cells as one answer.
 pub const ROW: usize = 256 << 20;
-/// Characters of a table name.
-pub const TABLE_NAME: usize = 50;
+/// Characters of a table name; those of Bigtable's tables begin with their project and instance.
+pub const TABLE_NAME: usize = 180;
 /// Characters of a family name.
 pub const FAMILY_NAME: usize = 64;
 /// Families of a table.
@@ -77,8 +77,15 @@ pub fn check_row_keys(rows: &[crate::Bytes]) -> Result<(), String> {
 
 /// Says what is wrong with a mutation's sizes, if anything.
 pub fn check_mutation<F>(mutation: &Mutation<F>) -> Result<(), String> {
-    if let Some(Condition { qualifier, .. }) = &mutation.condition {
-        check_qualifier(qualifier)?;
+    match &mutation.condition {
+        Some(Condition::Newest { qualifier, .. }) => check_qualifier(qualifier)?,
+        Some(Condition::Unchanged { columns, .. }) => {
+            columns
+                .iter()
+                .filter_map(|column| column.qualifier.as_ref())
+                .try_for_each(|named| check_qualifier(named))?;
+        }
+        None => {}
     }
     check_changes(&mutation.row, &mutation.changes)
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cell, FamilyId, RequestId, Timestamp};
+use crate::{Cell, ColumnFilter, FamilyId, Fingerprint, RequestId, Timestamp};
 
 /// One change of a row. `F` names the family: by id in the log, by name in a request that nobody has checked yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,15 +109,27 @@ impl<F> RowChanges<F> {
     }
 }
 
-/// What a conditional put expects of a column's newest version.
+/// What a conditional write expects of its row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Condition<F = FamilyId> {
-    /// Family of the column.
-    pub family: F,
-    /// The column within it.
-    pub qualifier: Bytes,
-    /// The expected value; `None` expects that the column has no version.
-    pub expect: Option<Bytes>,
+pub enum Condition<F = FamilyId> {
+    /// The newest version of a column has this value.
+    Newest {
+        /// Family of the column.
+        family: F,
+        /// The column within it.
+        qualifier: Bytes,
+        /// The expected value; `None` expects that the column has no version.
+        expect: Option<Bytes>,
+    },
+    /// The row is as somebody has read it, who decided then what to write.
+    Unchanged {
+        /// In these columns; in all of them if none are named.
+        columns: Vec<ColumnFilter<F>>,
+        /// In so many versions of each.
+        versions: u32,
+        /// Of all those cells.
+        fingerprint: Fingerprint,
+    },
 }
 
 /// What the primary writes into the log: complete, so that every replica that applies it gets the same row without a

@@ -227,7 +227,7 @@ impl AdminRequest {
 pub struct NewTable {
     /// Its name.
     pub name: String,
-    /// Families with their rules; at least one.
+    /// Families with their rules.
     pub families: Vec<(String, Retention)>,
     /// How it is cut.
     pub partition: Partition,

@@ -13,7 +13,7 @@ use crate::{FamilyId, LocalityGroup, LocalityId, Storage, TableId, Timestamp};
 pub struct Schema {
     /// The table.
     pub table: TableId,
-    /// Its name: `[a-zA-Z0-9][-_.a-zA-Z0-9]*`, at most 50 characters.
+    /// Its name: `[a-zA-Z0-9][-_.a-zA-Z0-9]*`, at most 180 characters.
     pub name: String,
     /// Rises by one with every change.
     pub version: u32,

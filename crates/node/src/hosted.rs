@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use model::request::Role;
 use model::{
-    Assignment, Batch, Cell, Close, Command, Condition, Configuration, Digest, Instant, Lineage, Lsn, Merge, NodeId,
-    Outcome, Payload, ReadOptions, Refusal, Reply, RequestId, Schema, Slice, Split, Tablet, TabletId, Ticket,
-    Timestamp,
+    Assignment, Batch, Cell, Close, Command, Condition, Configuration, Digest, Fingerprint, Instant, Lineage, Lsn,
+    Merge, NodeId, Outcome, Payload, ReadOptions, Refusal, Reply, RequestId, Schema, Slice, Split, Tablet, TabletId,
+    Ticket, Timestamp,
 };
 use protocol::{Entry, Mutant, Replica};
 use serde::{Deserialize, Serialize};
@@ -294,15 +294,37 @@ impl Hosted {
         Applied::Split(heirs)
     }
 
-    /// The read that a condition asks for: the newest version of its column, as of all that is applied.
+    /// The read that a condition asks for, as of all that is applied.
     pub fn read_for(&self, row: Bytes, condition: &Condition, now: Timestamp) -> Read {
-        let column = model::ColumnFilter { family: condition.family, qualifier: Some(condition.qualifier.clone()) };
+        let (columns, versions) = match condition {
+            Condition::Newest { family, qualifier, .. } => {
+                (vec![model::ColumnFilter { family: *family, qualifier: Some(qualifier.clone()) }], 1)
+            }
+            Condition::Unchanged { columns, versions, .. } => (columns.clone(), *versions),
+        };
         Read {
             view: self.rows.view(),
             schema: Arc::clone(&self.schema),
             now,
-            options: ReadOptions { columns: vec![column], ..ReadOptions::default() },
+            options: ReadOptions { columns, versions, ..ReadOptions::default() },
             what: What::Row(row),
+        }
+    }
+
+    /// Does the condition hold in a row that has these of the cells that it asks for? And what it found instead.
+    pub fn judge(&self, condition: &Condition, cells: Vec<Cell>) -> (bool, Option<Cell>) {
+        match condition {
+            Condition::Newest { expect, .. } => {
+                let present = cells.into_iter().next();
+                (present.as_ref().map(|cell| &cell.value) == expect.as_ref(), present)
+            }
+            Condition::Unchanged { fingerprint, .. } => {
+                let named = cells.iter().filter_map(|cell| {
+                    let family = self.schema.family_by_id(cell.family)?;
+                    Some((&family.name[..], &cell.qualifier[..], cell.timestamp, &cell.value[..]))
+                });
+                (Fingerprint::of(named) == *fingerprint, None)
+            }
         }
     }
 }

@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn write(ticket: u64, conditional: bool) -> Write {
-        let condition = Condition { family: FamilyId(1), qualifier: Bytes::new(), expect: None };
+        let condition = Condition::Newest { family: FamilyId(1), qualifier: Bytes::new(), expect: None };
         let mutation = Mutation {
             row: Bytes::from_static(b"r"),
             condition: conditional.then_some(condition),

@@ -208,17 +208,17 @@ impl Node {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let Some(write) = hosted.lanes.looked_at(write) else { return };
         let row = write.mutation.row.clone();
-        let present = match found {
-            Ok(Found::Row(row)) => row.and_then(|row| row.cells.into_iter().next()),
-            Ok(Found::Many(_) | Found::Rows(..) | Found::Middle(_)) => None,
+        let cells = match found {
+            Ok(Found::Row(row)) => row.map(|row| row.cells).unwrap_or_default(),
+            Ok(Found::Many(_) | Found::Rows(..) | Found::Middle(_)) => Vec::new(),
             Err(error) => {
                 hosted.lanes.judged(&row, false);
                 out.push(Effect::Refuse(write.ticket, self.refusal_of(tablet, &error)));
                 return;
             }
         };
-        let expect = write.mutation.condition.as_ref().and_then(|condition| condition.expect.as_ref());
-        let holds = present.as_ref().map(|cell| &cell.value) == expect;
+        let judged = write.mutation.condition.as_ref().map(|condition| hosted.judge(condition, cells));
+        let (holds, present) = judged.unwrap_or((true, None));
         hosted.lanes.judged(&row, true);
         hosted.present.insert(write.ticket, present);
         self.log_write(now, tablet, write, holds, out);
@@ -399,9 +399,14 @@ fn family(schema: &Schema, name: &str) -> Result<FamilyId, Refusal> {
 fn resolve(schema: &Schema, mutation: Mutation<String>) -> Result<Mutation, Refusal> {
     let condition = match mutation.condition {
         None => None,
-        Some(Condition { family: name, qualifier, expect }) => {
-            Some(Condition { family: family(schema, &name)?, qualifier, expect })
+        Some(Condition::Newest { family: name, qualifier, expect }) => {
+            Some(Condition::Newest { family: family(schema, &name)?, qualifier, expect })
         }
+        Some(Condition::Unchanged { columns, versions, fingerprint }) => Some(Condition::Unchanged {
+            columns: resolve_columns(schema, columns)?,
+            versions: versions.max(1),
+            fingerprint,
+        }),
     };
     Ok(Mutation { row: mutation.row, condition, changes: resolve_all(schema, mutation.changes)? })
 }
@@ -410,12 +415,15 @@ fn resolve_all(schema: &Schema, changes: Vec<Change<String>>) -> Result<Vec<Chan
     changes.into_iter().map(|change| change.try_rename(|name| family(schema, &name))).collect()
 }
 
+fn resolve_columns(schema: &Schema, columns: Vec<ColumnFilter<String>>) -> Result<Vec<ColumnFilter>, Refusal> {
+    let resolve = |column: ColumnFilter<String>| {
+        Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier })
+    };
+    columns.into_iter().map(resolve).collect()
+}
+
 pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {
-    let columns = options
-        .columns
-        .into_iter()
-        .map(|column| Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier }))
-        .collect::<Result<_, Refusal>>()?;
+    let columns = resolve_columns(schema, options.columns)?;
     let ReadOptions { consistency, since, before, .. } = options;
     Ok(ReadOptions { columns, versions: options.versions.max(1), consistency, since, before })
 }

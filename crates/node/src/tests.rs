@@ -12,9 +12,9 @@ use bytes::Bytes;
 use disk::{Disk, MemDisk};
 use model::request::{Request, Role};
 use model::{
-    Assignment, Change, ClientId, ClusterId, Condition, Configuration, Epoch, Family, FamilyId, Instant, Lsn, Mutation,
-    NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, RowRange, Schema, Slice,
-    TableId, Tablet, TabletId, Ticket, Timestamp,
+    Assignment, Change, ClientId, ClusterId, ColumnFilter, Condition, Configuration, Epoch, Family, FamilyId,
+    Fingerprint, Instant, Lsn, Mutation, NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId,
+    Retention, RowRange, Schema, Slice, TableId, Tablet, TabletId, Ticket, Timestamp,
 };
 use protocol::{Core, FromMaster, GroupMessage, NodeMessage, Timing, ToMaster};
 use std::sync::Arc;
@@ -95,6 +95,35 @@ fn a_condition_is_judged_against_files() {
     world.flush();
     assert!(matches!(world.cput("LAX", Some("0"), "2"), Ok(Reply::Written(Outcome::Differs { .. }))));
     assert!(matches!(world.cput("LAX", Some("1"), "2"), Ok(Reply::Written(Outcome::Applied { .. }))));
+}
+
+/// Who has read a row and then decides what to write, writes only if nobody else has written meanwhile.
+#[test]
+fn a_row_that_changed_since_it_was_read_stays_as_it_is() {
+    let mut world = World::new();
+    let info = || vec![ColumnFilter { family: "info".to_owned(), qualifier: None }];
+    let unchanged = |fingerprint, value| {
+        let condition = Condition::Unchanged { columns: info(), versions: 9, fingerprint };
+        Mutation { condition: Some(condition), ..put("LAX", "info", "note", value) }
+    };
+    let mut next = 0;
+    let mut write = |world: &mut World, mutation| {
+        next += 1;
+        match world.write(request(7, next), mutation) {
+            Ok(Reply::Written(Outcome::Applied { version })) => Some(version),
+            Ok(Reply::Written(Outcome::Differs { present: None })) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let nothing = Fingerprint::of([]);
+    let first = write(&mut world, unchanged(nothing, "1")).expect("the row is not there");
+    assert_eq!(write(&mut world, unchanged(nothing, "2")), None, "it is there now");
+    let cell = |version, value: &'static str| ("info", &b"note"[..], version, value.as_bytes());
+    world.flush();
+    let second = write(&mut world, unchanged(Fingerprint::of([cell(first, "1")]), "2")).expect("as it was read");
+    let both = [cell(second, "2"), cell(first, "1")];
+    assert_eq!(write(&mut world, unchanged(Fingerprint::of(both.into_iter().skip(1)), "3")), None);
+    assert!(write(&mut world, unchanged(Fingerprint::of(both), "3")).is_some());
 }
 
 /// RIFL 2: a repeated request is answered again, not carried out again; not even if it failed and would succeed now.
@@ -866,7 +895,7 @@ fn put(row: &str, family: &str, qualifier: &str, value: &str) -> Mutation<String
 }
 
 fn conditional(row: &str, expect: Option<&str>, value: &str) -> Mutation<String> {
-    let condition = Condition {
+    let condition = Condition::Newest {
         family: "info".to_owned(),
         qualifier: Bytes::from_static(b"note"),
         expect: expect.map(|value| Bytes::copy_from_slice(value.as_bytes())),

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{
-    Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Freshness, Lsn, Mutation, NodeId, Operation, Outcome,
-    ReadOptions, Refusal, Reply, Request, RequestId, Row, RowChanges, RowRange, Schema, TabletId, Timestamp, limits,
+    Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Fingerprint, Freshness, Lsn, Mutation, NodeId,
+    Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Row, RowChanges, RowRange, Schema, TabletId,
+    Timestamp, limits,
 };
 
 use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};
@@ -113,13 +114,33 @@ pub fn mutate_request(
         route: route.map(Into::into),
         request: Some(request_to_proto(request)),
         row: mutation.row,
-        condition: mutation.condition.map(|condition| v1::Condition {
-            family: condition.family,
-            qualifier: condition.qualifier,
-            expect: condition.expect,
-        }),
+        condition: mutation.condition.map(condition_to_proto),
         changes: mutation.changes.into_iter().map(change_to_proto).collect(),
     }
+}
+
+fn condition_to_proto(condition: Condition<String>) -> v1::Condition {
+    match condition {
+        Condition::Newest { family, qualifier, expect } => v1::Condition { family, qualifier, expect, unchanged: None },
+        Condition::Unchanged { columns, versions, fingerprint } => {
+            let columns = columns.into_iter().map(column_to_proto).collect();
+            let fingerprint = Bytes::copy_from_slice(&fingerprint.0.to_le_bytes());
+            let unchanged = v1::condition::Unchanged { columns, versions, fingerprint };
+            v1::Condition { unchanged: Some(unchanged), ..v1::Condition::default() }
+        }
+    }
+}
+
+fn condition_from_proto(condition: v1::Condition) -> Result<Condition<String>, Invalid> {
+    let v1::Condition { family, qualifier, expect, unchanged } = condition;
+    let Some(v1::condition::Unchanged { columns, versions, fingerprint }) = unchanged else {
+        return Ok(Condition::Newest { family, qualifier, expect });
+    };
+    let Ok(fingerprint) = fingerprint[..].try_into().map(u128::from_le_bytes) else {
+        return Err(Invalid(format!("a fingerprint has {} bytes; expected 16", fingerprint.len())));
+    };
+    let columns = columns.into_iter().map(column_from_proto).collect();
+    Ok(Condition::Unchanged { columns, versions, fingerprint: Fingerprint(fingerprint) })
 }
 
 /// Builds the message for a batch of rows of one tablet; without its route, which each attempt fills in.
@@ -189,11 +210,7 @@ impl TryFrom<v1::MutateRequest> for Call {
         let table = table_name(message.table)?;
         let route = message.route.map(Route::from);
         let request = request_from_proto(message.request, route)?;
-        let condition = message.condition.map(|condition| Condition {
-            family: condition.family,
-            qualifier: condition.qualifier,
-            expect: condition.expect,
-        });
+        let condition = message.condition.map(condition_from_proto).transpose()?;
         let changes = message.changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()?;
         let mutation = Mutation { row: message.row, condition, changes };
         limits::check_mutation(&mutation).map_err(Invalid)?;
@@ -345,14 +362,21 @@ fn change_from_proto(change: v1::Change) -> Result<Change<String>, Invalid> {
     })
 }
 
+fn column_to_proto(column: ColumnFilter<String>) -> v1::Column {
+    v1::Column { family: column.family, qualifier: column.qualifier }
+}
+
+fn column_from_proto(column: v1::Column) -> ColumnFilter<String> {
+    ColumnFilter { family: column.family, qualifier: column.qualifier }
+}
+
 fn options_to_proto(options: ReadOptions<String>) -> v1::ReadOptions {
-    let column = |column: ColumnFilter<String>| v1::Column { family: column.family, qualifier: column.qualifier };
     let (consistency, max_lag) = match options.consistency {
         Consistency::Linearizable => (v1::Consistency::Unspecified, None),
         Consistency::Eventual { max_lag } => (v1::Consistency::Eventual, max_lag),
     };
     v1::ReadOptions {
-        columns: options.columns.into_iter().map(column).collect(),
+        columns: options.columns.into_iter().map(column_to_proto).collect(),
         versions: options.versions,
         consistency: consistency.into(),
         max_lag_micros: max_lag.map(micros),
@@ -363,7 +387,6 @@ fn options_to_proto(options: ReadOptions<String>) -> v1::ReadOptions {
 
 fn options_from_proto(options: Option<v1::ReadOptions>) -> Result<ReadOptions<String>, Invalid> {
     let options = options.unwrap_or_default();
-    let column = |column: v1::Column| ColumnFilter { family: column.family, qualifier: column.qualifier };
     let max_lag = options.max_lag_micros.map(Duration::from_micros);
     let consistency = match v1::Consistency::try_from(options.consistency) {
         Ok(v1::Consistency::Eventual) => Consistency::Eventual { max_lag },
@@ -374,7 +397,7 @@ fn options_from_proto(options: Option<v1::ReadOptions>) -> Result<ReadOptions<St
         Err(_) => return Err(Invalid(format!("consistency {} is not known", options.consistency))),
     };
     Ok(ReadOptions {
-        columns: options.columns.into_iter().map(column).collect(),
+        columns: options.columns.into_iter().map(column_from_proto).collect(),
         versions: options.versions.max(1),
         consistency,
         since: options.since_micros.map(Timestamp),

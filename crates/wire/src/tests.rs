@@ -33,7 +33,11 @@ fn mutation() -> Mutation<String> {
     let (family, qualifier) = (|| String::from("f"), Bytes::from_static(b"\xff\0"));
     Mutation {
         row: Bytes::from_static(b"LAX"),
-        condition: Some(Condition { family: family(), qualifier: qualifier.clone(), expect: Some(Bytes::new()) }),
+        condition: Some(Condition::Newest {
+            family: family(),
+            qualifier: qualifier.clone(),
+            expect: Some(Bytes::new()),
+        }),
         changes: vec![
             Change::DeleteRow,
             Change::Put {

@@ -38,7 +38,7 @@ pub async fn cput(client: &Client, args: Cput, out: &mut Output) -> Result<(), F
     let puts = put.into_iter().chain(args.set).map(|cell| Ok(put_change(cell, args.timestamp)));
     let deletes = args.delete.into_iter().map(|column| delete_change(column, None));
     let changes = deletes.chain(puts).collect::<Result<_, Failure>>()?;
-    let condition = Condition { family, qualifier, expect: args.expect };
+    let condition = Condition::Newest { family, qualifier, expect: args.expect };
     write(client, args.at, Some(condition), changes, out).await
 }
 
@@ -76,7 +76,10 @@ async fn write(
             Ok(out.say(json!({"applied": true, "version": version.0}), format!("@{version}"))?)
         }
         (Written::Differs { present }, condition) => {
-            let column = condition.map_or_else(String::new, |it| format!("{}:{}", it.family, printable(&it.qualifier)));
+            let column = match condition {
+                Some(Condition::Newest { family, qualifier, .. }) => format!("{family}:{}", printable(&qualifier)),
+                Some(Condition::Unchanged { .. }) | None => String::new(),
+            };
             let row = printable(&row);
             let (json, message) = match &present {
                 Some(present) => {

@@ -209,7 +209,7 @@ fn read_cput(row: Bytes, body: &[u8]) -> Result<Mutation<String>, Problem> {
         timestamp,
         value: bytes("put", &body.put)?,
     };
-    Ok(Mutation { row, condition: Some(Condition { family, qualifier, expect }), changes: vec![change] })
+    Ok(Mutation { row, condition: Some(Condition::Newest { family, qualifier, expect }), changes: vec![change] })
 }
 
 fn written_to_json(written: &Written) -> Value {
@@ -344,13 +344,17 @@ mod tests {
         let key = Bytes::from_static(b"alice");
         let body = br#"{"column": "name:first", "expect": "Ada", "put": {"base64": "/w=="}}"#;
         let mutation = read_cput(key.clone(), body).unwrap();
-        assert_eq!(mutation.condition.unwrap().expect, Some(Bytes::from_static(b"Ada")));
+        let expects = |condition: Option<Condition<String>>| match condition {
+            Some(Condition::Newest { expect, .. }) => expect,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(expects(mutation.condition), Some(Bytes::from_static(b"Ada")));
         assert!(matches!(&mutation.changes[..], [Change::Put { value, .. }] if value[..] == [0xff]));
         for absent in [
             &br#"{"column": "name:first", "put": "x"}"#[..],
             br#"{"column": "name:first", "expect": null, "put": "x"}"#,
         ] {
-            assert_eq!(read_cput(key.clone(), absent).unwrap().condition.unwrap().expect, None);
+            assert_eq!(expects(read_cput(key.clone(), absent).unwrap().condition), None);
         }
         for bad in [
             &b"{"[..],

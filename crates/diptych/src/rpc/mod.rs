@@ -1,13 +1,14 @@
 //! The gRPC services, and what a process of each kind serves on its port.
 //!
 //! ```text
-//!              Kv   Admin   Peer                 beside: reflection, health
-//!   node       x    x       Link
-//!   gateway    x    x
-//!   master          x       Session, Admin
+//!              Kv   Bigtable   Admin   Peer                 beside: reflection, health
+//!   node       x    x          x       Link
+//!   gateway    x    x          x
+//!   master                     x       Session, Admin
 //! ```
 
 pub mod admin;
+mod bigtable;
 mod checkpoints;
 pub mod kv;
 pub mod meter;
@@ -49,7 +50,7 @@ pub async fn serve_node(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let routes = kv(KvService::new(gateway.clone(), Some(local.clone())))
+    let routes = bigtable::add(kv(KvService::new(gateway.clone(), Some(local.clone()))), &gateway)
         .add_service(AdminServer::new(AdminService::Gateway(gateway)))
         .add_service(peer(LinkService::new(local, peers)));
     serve(listener, routes, health, shutdown).await
@@ -62,8 +63,8 @@ pub async fn serve_gateway(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let routes =
-        kv(KvService::new(gateway.clone(), None)).add_service(AdminServer::new(AdminService::Gateway(gateway)));
+    let routes = bigtable::add(kv(KvService::new(gateway.clone(), None)), &gateway)
+        .add_service(AdminServer::new(AdminService::Gateway(gateway)));
     serve(listener, routes, health, shutdown).await
 }
 

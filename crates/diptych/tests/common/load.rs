@@ -220,7 +220,7 @@ async fn write(
 ) -> Result<Option<Value>, client::Error> {
     let (family, qualifier) = (String::from("f"), Bytes::from_static(b"q"));
     let bytes = |number: u64| Bytes::from(number.to_string());
-    let condition = expect.map(|expect| Condition {
+    let condition = expect.map(|expect| Condition::Newest {
         family: family.clone(),
         qualifier: qualifier.clone(),
         expect: expect.map(bytes),

@@ -428,7 +428,7 @@ impl Client {
         let write = |condition, change| write_all(condition, vec![change]);
         let holds = |expect: Value| {
             let expect = expect.map(|value| Bytes::copy_from_slice(&padded(value)));
-            Some(Condition { family: family(), qualifier: qualifier.clone(), expect })
+            Some(Condition::Newest { family: family(), qualifier: qualifier.clone(), expect })
         };
         let operation = match &doing.kind {
             Kind::Get => Operation::Get { row: row.clone(), options: options() },

@@ -1,0 +1,616 @@
+//! `google.bigtable.v2.Bigtable`: rows.
+//!
+//! A decision that needs the row (a predicate, an increment, a deletion of a time range) is made here of what was read, and
+//! written only if the row is still the same: the primary judges that. Requests of this process for the same row wait for
+//! each other, so that they need not be repeated.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bigtable::chunks::{Cell, Chunker, Cutting};
+use bigtable::data::{
+    CheckAndMutateRowResponse, FullReadStatsView, MutateRowResponse, MutateRowsResponse, PingAndWarmRequest,
+    PingAndWarmResponse, ReadIterationStats, ReadModifyWriteRowRequest, ReadModifyWriteRowResponse, ReadRowsResponse,
+    RequestLatencyStats, RequestStats, SampleRowKeysRequest, SampleRowKeysResponse, mutate_rows_response,
+    request_stats,
+};
+use bigtable::names::{Instance, Table};
+use bigtable::newer::{CheckAndMutateRowRequest, MutateRowRequest, MutateRowsRequest, ReadRowsRequest};
+use bigtable::services::bigtable_server::Bigtable;
+use bigtable::writes::Step;
+use bigtable::{Problem, filters, modify, rows, rpc, writes};
+use bytes::Bytes;
+use client::{NamedCell, NamedRow, Written};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use model::{
+    Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, RowRange, Schema, Slice,
+    limits,
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Tables, no_family, now, status_of};
+use crate::rpc::meter::Meter;
+
+/// What is served.
+pub const METHODS: &[&str] =
+    &["ReadRows", "SampleRowKeys", "MutateRow", "MutateRows", "CheckAndMutateRow", "PingAndWarm", "ReadModifyWriteRow"];
+/// `RequestStatsView.REQUEST_STATS_FULL`.
+const STATS_FULL: i32 = 2;
+/// Messages that wait for a slow reader.
+const AHEAD: usize = 2;
+/// After so many rows without an answer a client is told how far its scan is, if it understands that.
+const SILENCE: u64 = 5_000;
+/// How often a row may change between a look at it and the write, before its writer gives up.
+const ATTEMPTS: usize = 100;
+
+type Results<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+pub struct Data {
+    tables: Tables,
+    rows: Arc<RowLocks>,
+    meters: Arc<Meters>,
+}
+
+struct Meters {
+    read_rows: Meter,
+    sample: Meter,
+    mutate_row: Meter,
+    mutate_rows: Meter,
+    check: Meter,
+    modify: Meter,
+}
+
+impl Data {
+    /// Of these tables.
+    pub fn new(tables: Tables) -> Data {
+        let meter = |method| Meter::new("google.bigtable.v2.Bigtable", method);
+        let meters = Meters {
+            read_rows: meter("ReadRows"),
+            sample: meter("SampleRowKeys"),
+            mutate_row: meter("MutateRow"),
+            mutate_rows: meter("MutateRows"),
+            check: meter("CheckAndMutateRow"),
+            modify: meter("ReadModifyWriteRow"),
+        };
+        Data { tables, rows: Arc::default(), meters: Arc::new(meters) }
+    }
+
+    /// Writes changes of a row; false if the condition does not hold.
+    async fn write(
+        &self,
+        table: &Table,
+        row: Bytes,
+        condition: Option<Condition<String>>,
+        changes: Vec<Change<String>>,
+    ) -> Result<bool, Status> {
+        let mutation = Mutation { row: row.clone(), condition, changes };
+        match self.tables.client.mutate(&table.native(), mutation).await {
+            Ok(Written::Applied { .. }) => Ok(true),
+            Ok(Written::Differs { .. }) => Ok(false),
+            Err(error) => match error.refusal() {
+                Some(Refusal::NoSuchFamily { .. }) => {
+                    self.tables.forget(table);
+                    Err(no_family(table, &row))
+                }
+                _ => Err(self.tables.status(table, &error)),
+            },
+        }
+    }
+
+    /// Reads the row's cells of these columns, decides what to write, and writes it if they are still the same; else again.
+    async fn decide<T>(
+        &self,
+        table: &Table,
+        row: &Bytes,
+        columns: Vec<ColumnFilter<String>>,
+        versions: u32,
+        mut decision: impl FnMut(Vec<Cell>) -> Result<(Vec<Change<String>>, T), Status>,
+    ) -> Result<T, Status> {
+        let lock = self.rows.lock(table, row);
+        let _locked = lock.lock().await;
+        for _ in 0..ATTEMPTS {
+            let options = ReadOptions { columns: columns.clone(), versions, ..ReadOptions::default() };
+            let found = self.tables.client.get(&table.native(), row.clone(), options).await;
+            let found = found.map_err(|error| self.tables.status(table, &error))?;
+            let cells = found.map(|row| row.cells).unwrap_or_default();
+            let named =
+                cells.iter().map(|cell| (&cell.family[..], &cell.qualifier[..], cell.timestamp, &cell.value[..]));
+            let fingerprint = Fingerprint::of(named);
+            let (changes, answer) = decision(cells.into_iter().map(to_cell).collect())?;
+            if changes.is_empty() {
+                return Ok(answer);
+            }
+            let condition = Condition::Unchanged { columns: columns.clone(), versions, fingerprint };
+            if self.write(table, row.clone(), Some(condition), changes).await? {
+                return Ok(answer);
+            }
+        }
+        let what = format!("row {} of {} changes too often", row.escape_ascii(), table.path());
+        Err(Status::unavailable(what))
+    }
+
+    /// Writes the steps of a mutation.
+    async fn mutate(&self, table: &Table, row: Bytes, steps: Vec<Step>) -> Result<(), Status> {
+        if let Some(changes) = writes::plain(&steps) {
+            return self.write(table, row, None, changes).await.map(|_| ());
+        }
+        self.decide(table, &row, Vec::new(), u32::MAX, |cells| Ok((writes::resolve(&steps, &cells), ()))).await
+    }
+
+    async fn read_rows(&self, request: Request<ReadRowsRequest>) -> Result<Results<ReadRowsResponse>, Status> {
+        let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let cutting = Cutting::of_client(header("x-goog-api-client"));
+        let features = Features::of_header(header("bigtable-features"));
+        let request = request.into_inner();
+        let names = [&request.table_name, &request.authorized_view_name, &request.materialized_view_name];
+        if names.iter().filter(|name| !name.is_empty()).count() != 1 {
+            return Err(Status::invalid_argument(
+                "exactly one of table_name, authorized_view_name and materialized_view_name is given",
+            ));
+        }
+        no_view(&request.authorized_view_name)?;
+        no_view(&request.materialized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let filter = filters::compile(request.filter.as_ref()).map_err(status_of);
+        let schema = self.tables.schema(&table).await?;
+        let ranges = rows::ranges(request.rows.as_ref()).map_err(status_of)?;
+        let limit = match u64::try_from(request.rows_limit) {
+            Ok(0) => u64::MAX,
+            Ok(limit) => limit,
+            Err(_) => return Err(Status::invalid_argument("Error in field 'rows_limit' : it is negative")),
+        };
+        if !(0..=STATS_FULL).contains(&request.request_stats_view) {
+            return Err(Status::invalid_argument("Error in field 'request_stats_view' : there is no such view"));
+        }
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let reading = Reading {
+            tables: self.tables.clone(),
+            table,
+            schema,
+            filter: filter?,
+            ranges,
+            reversed: request.reversed,
+            limit,
+            stats: (request.request_stats_view == STATS_FULL).then(|| (Instant::now(), ReadIterationStats::default())),
+            tells_progress: features.last_scanned_row_responses,
+            chunker: Chunker::new(cutting),
+            sender,
+        };
+        tokio::spawn(reading.run());
+        Ok(Box::pin(ReceiverStream::new(receiver)))
+    }
+
+    async fn sample(&self, request: SampleRowKeysRequest) -> Result<Results<SampleRowKeysResponse>, Status> {
+        no_view(&request.authorized_view_name)?;
+        no_view(&request.materialized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        self.tables.schema(&table).await?;
+        let native = table.native();
+        let client = &self.tables.client;
+        let (map, status) = tokio::try_join!(client.map(), client.admin(model::AdminRequest::Status))
+            .map_err(|error| self.tables.status(&table, &error))?;
+        let model::AdminReply::Status(status) = status else {
+            return Err(Status::unavailable("the master answered something else"));
+        };
+        let bytes_of = |tablet| {
+            let its = status.tablets.iter().filter(|it| it.assignment.tablet.id == tablet);
+            its.flat_map(|it| &it.replicas).map(|(_, replica)| replica.bytes).max().unwrap_or(0)
+        };
+        let tablets = map.tablets.iter().filter(|assignment| assignment.schema.name == native);
+        let mut ends = Vec::new();
+        for assignment in tablets {
+            let bytes = i64::try_from(bytes_of(assignment.tablet.id)).unwrap_or(i64::MAX);
+            match &assignment.tablet.slice {
+                Slice::Rows { end, .. } => ends.push((end.clone(), bytes)),
+                // Rows of such a table lie everywhere: it has no borders.
+                Slice::Hash { .. } => ends.push((None, bytes)),
+            }
+        }
+        ends.sort_by(|(one, _), (other, _)| (one.is_none(), one).cmp(&(other.is_none(), other)));
+        let (mut offset, mut samples) = (0i64, Vec::new());
+        for (at, (end, bytes)) in ends.iter().enumerate() {
+            offset = offset.saturating_add(*bytes);
+            if end.is_some() || at + 1 == ends.len() {
+                samples
+                    .push(Ok(SampleRowKeysResponse { row_key: end.clone().unwrap_or_default(), offset_bytes: offset }));
+            }
+        }
+        Ok(Box::pin(stream::iter(samples)))
+    }
+
+    async fn mutate_row(&self, request: MutateRowRequest) -> Result<MutateRowResponse, Status> {
+        no_view(&request.authorized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        self.tables.schema(&table).await?;
+        writes::check_row_key(&request.row_key).map_err(status_of)?;
+        let steps = writes::steps(&request.mutations, now()).map_err(status_of)?;
+        self.mutate(&table, request.row_key, steps).await.map(|()| MutateRowResponse::default())
+    }
+
+    async fn mutate_rows(&self, request: MutateRowsRequest) -> Result<Results<MutateRowsResponse>, Status> {
+        no_view(&request.authorized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        self.tables.schema(&table).await?;
+        let mutations: usize = request.entries.iter().map(|entry| entry.mutations.len()).sum();
+        if request.entries.is_empty() || mutations > limits::CHANGES {
+            let what = format!("{} entries with {mutations} mutations", request.entries.len());
+            let limits = format!("give at least one entry, and no more than {} mutations", limits::CHANGES);
+            return Err(Status::invalid_argument(format!("Error in field 'entries' : {what}; {limits}")));
+        }
+        // All are checked before any takes effect.
+        let now = now();
+        let mut entries = Vec::with_capacity(request.entries.len());
+        for (at, entry) in request.entries.into_iter().enumerate() {
+            let within = |problem: Problem| {
+                let message = format!("Error in field 'entries' : Error in element #{at} : {}", problem.message);
+                status_of(Problem { message, ..problem })
+            };
+            writes::check_row_key(&entry.row_key).map_err(within)?;
+            entries.push((entry.row_key, writes::steps(&entry.mutations, now).map_err(within)?));
+        }
+        let families = entries.iter().flat_map(|(_, steps)| writes::families(steps));
+        let schema = self.tables.with_families(&table, families).await?;
+        let mut answers: Vec<Option<Status>> = vec![None; entries.len()];
+        let (mut together, mut places, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, (row, steps)) in entries.into_iter().enumerate() {
+            if writes::families(&steps).any(|family| schema.family(family).is_none()) {
+                answers[at] = Some(no_family(&table, &row));
+                continue;
+            }
+            match writes::plain(&steps) {
+                Some(changes) => {
+                    together.push(RowChanges { row, changes });
+                    places.push(at);
+                }
+                None => alone.push((at, row, steps)),
+            }
+        }
+        if !together.is_empty() {
+            let written = self.tables.client.mutate_many(&table.native(), together).await;
+            for (at, result) in places.into_iter().zip(written.each()) {
+                answers[at] = result.err().map(|error| self.tables.status(&table, &error));
+            }
+        }
+        for (at, row, steps) in alone {
+            answers[at] = self.mutate(&table, row, steps).await.err();
+        }
+        let entry = |(index, status): (usize, Option<Status>)| {
+            let (code, message) = status.map_or((0, String::new()), |it| (it.code() as i32, it.message().to_owned()));
+            let status = Some(rpc::Status { code, message, ..Default::default() });
+            mutate_rows_response::Entry { index: index as i64, status }
+        };
+        let entries = answers.into_iter().enumerate().map(entry).collect();
+        Ok(Box::pin(stream::iter([Ok(MutateRowsResponse { entries, rate_limit_info: None })])))
+    }
+
+    async fn check_and_mutate(&self, request: CheckAndMutateRowRequest) -> Result<CheckAndMutateRowResponse, Status> {
+        no_view(&request.authorized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        self.tables.schema(&table).await?;
+        let row = request.row_key;
+        writes::check_row_key(&row).map_err(status_of)?;
+        if request.true_mutations.is_empty() && request.false_mutations.is_empty() {
+            return Err(Status::invalid_argument("No mutations provided"));
+        }
+        let now = now();
+        let steps = |mutations: &[_]| match mutations {
+            [] => Ok(Vec::new()),
+            mutations => writes::steps(mutations, now).map_err(status_of),
+        };
+        let (then, otherwise) = (steps(&request.true_mutations)?, steps(&request.false_mutations)?);
+        let filter = filters::compile(request.predicate_filter.as_ref()).map_err(status_of)?;
+        let families = writes::families(&then).chain(writes::families(&otherwise));
+        let schema = self.tables.with_families(&table, families.clone()).await?;
+        if families.clone().any(|family| schema.family(family).is_none()) {
+            return Err(no_family(&table, &row));
+        }
+        let predicate_matched = self
+            .decide(&table, &row, Vec::new(), u32::MAX, |cells| {
+                let matched = !filters::through(&filter, &row, &cells, &draw).is_empty();
+                Ok((writes::resolve(if matched { &then } else { &otherwise }, &cells), matched))
+            })
+            .await?;
+        Ok(CheckAndMutateRowResponse { predicate_matched })
+    }
+
+    async fn read_modify_write(
+        &self,
+        request: ReadModifyWriteRowRequest,
+    ) -> Result<ReadModifyWriteRowResponse, Status> {
+        no_view(&request.authorized_view_name)?;
+        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        self.tables.schema(&table).await?;
+        let row = request.row_key;
+        writes::check_row_key(&row).map_err(status_of)?;
+        let columns = modify::columns(&request.rules).map_err(status_of)?;
+        let families = columns.iter().map(|(family, _)| family.as_str());
+        let schema = self.tables.with_families(&table, families.clone()).await?;
+        if families.clone().any(|family| schema.family(family).is_none()) {
+            return Err(no_family(&table, &row));
+        }
+        let wanted =
+            columns.iter().cloned().map(|(family, qualifier)| ColumnFilter { family, qualifier: Some(qualifier) });
+        let cells = self
+            .decide(&table, &row, wanted.collect(), 1, |cells| {
+                modify::apply(&request.rules, cells, now()).map_err(status_of)
+            })
+            .await?;
+        let mut families: Vec<bigtable::data::Family> = Vec::new();
+        for cell in cells {
+            if families.last().is_none_or(|family| family.name != cell.family) {
+                families.push(bigtable::data::Family { name: cell.family.clone(), columns: Vec::new() });
+            }
+            let (timestamp_micros, value) = (cell.timestamp, cell.value);
+            let cells = vec![bigtable::data::Cell { timestamp_micros, value, labels: Vec::new() }];
+            let column = bigtable::data::Column { qualifier: cell.qualifier, cells };
+            families.last_mut().into_iter().for_each(|family| family.columns.push(column.clone()));
+        }
+        Ok(ReadModifyWriteRowResponse { row: Some(bigtable::data::Row { key: row, families }) })
+    }
+}
+
+#[tonic::async_trait]
+impl Bigtable for Data {
+    type ReadRowsStream = Results<ReadRowsResponse>;
+    type SampleRowKeysStream = Results<SampleRowKeysResponse>;
+    type MutateRowsStream = Results<MutateRowsResponse>;
+
+    async fn read_rows(&self, request: Request<ReadRowsRequest>) -> Result<Response<Self::ReadRowsStream>, Status> {
+        self.meters.read_rows.measure(Data::read_rows(self, request)).await.map(Response::new)
+    }
+
+    async fn sample_row_keys(
+        &self,
+        request: Request<SampleRowKeysRequest>,
+    ) -> Result<Response<Self::SampleRowKeysStream>, Status> {
+        self.meters.sample.measure(self.sample(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn mutate_row(&self, request: Request<MutateRowRequest>) -> Result<Response<MutateRowResponse>, Status> {
+        self.meters.mutate_row.measure(Data::mutate_row(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn mutate_rows(
+        &self,
+        request: Request<MutateRowsRequest>,
+    ) -> Result<Response<Self::MutateRowsStream>, Status> {
+        self.meters.mutate_rows.measure(Data::mutate_rows(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn check_and_mutate_row(
+        &self,
+        request: Request<CheckAndMutateRowRequest>,
+    ) -> Result<Response<CheckAndMutateRowResponse>, Status> {
+        self.meters.check.measure(self.check_and_mutate(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn ping_and_warm(
+        &self,
+        request: Request<PingAndWarmRequest>,
+    ) -> Result<Response<PingAndWarmResponse>, Status> {
+        Instance::parse("name", &request.into_inner().name).map_err(status_of)?;
+        Ok(Response::new(PingAndWarmResponse {}))
+    }
+
+    async fn read_modify_write_row(
+        &self,
+        request: Request<ReadModifyWriteRowRequest>,
+    ) -> Result<Response<ReadModifyWriteRowResponse>, Status> {
+        self.meters.modify.measure(self.read_modify_write(request.into_inner())).await.map(Response::new)
+    }
+}
+
+/// A `ReadRows` that is being answered.
+struct Reading {
+    tables: Tables,
+    table: Table,
+    schema: Arc<Schema>,
+    filter: filter::Compiled,
+    /// In order, apart from each other.
+    ranges: Vec<RowRange>,
+    reversed: bool,
+    /// Rows that may still be given.
+    limit: u64,
+    stats: Option<(Instant, ReadIterationStats)>,
+    tells_progress: bool,
+    chunker: Chunker,
+    sender: mpsc::Sender<Result<ReadRowsResponse, Status>>,
+}
+
+/// Nobody reads any more.
+struct Left;
+
+impl Reading {
+    async fn run(mut self) {
+        // What was sent before an error is good.
+        let end = match self.read().await {
+            Ok(end) => end,
+            Err(Left) => return,
+        };
+        if let Some(rest) = self.chunker.finish()
+            && self.send(rest).await.is_err()
+        {
+            return;
+        }
+        let last = match (end, self.stats.take()) {
+            (Err(status), _) => Err(status),
+            (Ok(()), Some((begun, stats))) => Ok(with_stats(begun, stats)),
+            (Ok(()), None) => return,
+        };
+        _ = self.sender.send(last).await;
+    }
+
+    async fn send(&self, response: ReadRowsResponse) -> Result<(), Left> {
+        self.sender.send(Ok(response)).await.map_err(|_| Left)
+    }
+
+    async fn read(&mut self) -> Result<Result<(), Status>, Left> {
+        let families: Vec<&str> = self.schema.families.iter().map(|family| family.name.as_str()).collect();
+        let Some(options) = filters::options(&self.filter, &families) else { return Ok(Ok(())) };
+        let mut ranges = std::mem::take(&mut self.ranges);
+        if self.reversed {
+            ranges.reverse();
+        }
+        let mut silent = 0;
+        let native = self.table.native();
+        for part in parts(ranges) {
+            if self.limit == 0 {
+                break;
+            }
+            let client = &self.tables.client;
+            let mut rows: client::Rows = match part {
+                Part::Keys(keys) => {
+                    let found = client.get_many_from(&native, keys, options.clone());
+                    Box::pin(found.try_filter_map(|(row, _)| async move { Ok(row) }))
+                }
+                Part::Range(range) => {
+                    let limit = (self.limit < u64::MAX && self.filter.needs().every_row).then_some(self.limit);
+                    Box::pin(
+                        client.scan_from(&native, range, self.reversed, options.clone(), limit).map_ok(|(row, _)| row),
+                    )
+                }
+            };
+            while let Some(row) = rows.next().await {
+                let row = match row {
+                    Ok(row) => row,
+                    Err(error) => return Ok(Err(self.tables.status(&self.table, &error))),
+                };
+                silent += 1;
+                let key = row.key.clone();
+                for message in self.add(row) {
+                    silent = 0;
+                    self.send(message).await?;
+                }
+                if self.tells_progress && silent >= SILENCE {
+                    silent = 0;
+                    if let Some(rest) = self.chunker.finish() {
+                        self.send(rest).await?;
+                    } else {
+                        self.send(ReadRowsResponse { last_scanned_row_key: key, ..Default::default() }).await?;
+                    }
+                }
+                if self.limit == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Filters a row, and gives the messages that are full.
+    fn add(&mut self, row: NamedRow) -> Vec<ReadRowsResponse> {
+        let seen = row.cells.len() as i64;
+        let cells: Vec<Cell> = row.cells.into_iter().map(to_cell).collect();
+        let cells = filters::through(&self.filter, &row.key, &cells, &draw);
+        if let Some((_, stats)) = &mut self.stats {
+            stats.rows_seen_count += 1;
+            stats.cells_seen_count += seen;
+            stats.rows_returned_count += i64::from(!cells.is_empty());
+            stats.cells_returned_count += cells.len() as i64;
+        }
+        if cells.is_empty() {
+            return Vec::new();
+        }
+        self.limit -= 1;
+        self.chunker.push(&row.key, cells)
+    }
+}
+
+/// What is read in one go.
+enum Part {
+    Keys(Vec<Bytes>),
+    Range(RowRange),
+}
+
+/// Single rows that stand beside each other are read together.
+fn parts(ranges: Vec<RowRange>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for range in ranges {
+        let single = !range.start.is_empty() && RowRange::one(range.start.clone()) == range;
+        match parts.last_mut() {
+            Some(Part::Keys(keys)) if single && keys.len() < limits::KEYS => keys.push(range.start),
+            _ if single => parts.push(Part::Keys(vec![range.start])),
+            _ => parts.push(Part::Range(range)),
+        }
+    }
+    parts
+}
+
+fn with_stats(begun: Instant, stats: ReadIterationStats) -> ReadRowsResponse {
+    let took = begun.elapsed();
+    let latency = prost_types::Duration { seconds: took.as_secs() as i64, nanos: took.subsec_nanos() as i32 };
+    let view = FullReadStatsView {
+        read_iteration_stats: Some(stats),
+        request_latency_stats: Some(RequestLatencyStats { frontend_server_latency: Some(latency) }),
+    };
+    let stats_view = Some(request_stats::StatsView::FullReadStatsView(view));
+    ReadRowsResponse { request_stats: Some(RequestStats { stats_view }), ..Default::default() }
+}
+
+fn to_cell(NamedCell { family, qualifier, timestamp, value }: NamedCell) -> Cell {
+    Cell { family, qualifier, timestamp: timestamp.0, value, label: None }
+}
+
+fn no_view(name: &str) -> Result<(), Status> {
+    match name {
+        "" => Ok(()),
+        _ => Err(Status::unimplemented("there are no authorized or materialized views yet; name a table")),
+    }
+}
+
+/// A number by chance: std's hashers are seeded so.
+fn draw() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+/// What a client says that it understands.
+#[derive(Default)]
+struct Features {
+    last_scanned_row_responses: bool,
+}
+
+impl Features {
+    fn of_header(header: &str) -> Features {
+        use base64::Engine;
+        use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+        let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let engine = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
+        let decoded = engine
+            .decode(header)
+            .ok()
+            .and_then(|bytes| <bigtable::data::FeatureFlags as prost::Message>::decode(&bytes[..]).ok());
+        decoded.map_or_else(Features::default, |flags| Features {
+            last_scanned_row_responses: flags.last_scanned_row_responses,
+        })
+    }
+}
+
+/// One lock for each row that somebody is deciding about.
+#[derive(Default)]
+struct RowLocks {
+    rows: Mutex<BTreeMap<(String, Bytes), Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl RowLocks {
+    /// Those that nobody holds any more are dropped when there are twice as many as are held.
+    fn lock(&self, table: &Table, row: &Bytes) -> Arc<tokio::sync::Mutex<()>> {
+        let mut rows = self.rows.lock();
+        let key = (table.native(), row.clone());
+        if let Some(lock) = rows.get(&key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        if rows.len() >= 1_024 && rows.len().is_power_of_two() {
+            rows.retain(|_, lock| lock.strong_count() > 0);
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        rows.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}

@@ -1,0 +1,280 @@
+//! `google.bigtable.admin.v2.BigtableTableAdmin`: tables and their families.
+
+use std::collections::BTreeSet;
+
+use bigtable::admin::modify_column_families_request::modification::Mod;
+use bigtable::admin::table::{ClusterState, View, cluster_state::ReplicationState};
+use bigtable::admin::{
+    self, CheckConsistencyRequest, CheckConsistencyResponse, CreateTableRequest, DeleteTableRequest,
+    DropRowRangeRequest, GenerateConsistencyTokenRequest, GenerateConsistencyTokenResponse, GetTableRequest,
+    ListTablesRequest, ListTablesResponse, ModifyColumnFamiliesRequest, drop_row_range_request::Target,
+};
+use bigtable::names::{Instance, Table};
+use bigtable::services::bigtable_table_admin_server::BigtableTableAdmin;
+use bigtable::tables;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use model::request::NewTable;
+use model::{
+    AdminReply, AdminRequest, Change, Partition, ReadOptions, Retention, RowChanges, RowRange, Schema, StorageChange,
+    limits,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Tables, status_of};
+
+/// What is served.
+pub const METHODS: &[&str] = &[
+    "CreateTable",
+    "ListTables",
+    "GetTable",
+    "DeleteTable",
+    "ModifyColumnFamilies",
+    "DropRowRange",
+    "GenerateConsistencyToken",
+    "CheckConsistency",
+];
+/// The one cluster that an instance has.
+pub const CLUSTER: &str = "diptych";
+/// Tables on a page, if the client does not say.
+const PAGE: usize = 1_000;
+/// Rows that are deleted together.
+const DROPPED: usize = 1_000;
+/// What a consistency token begins with.
+const TOKEN: &str = "diptych-";
+
+/// The service.
+pub struct TableAdmin {
+    pub tables: Tables,
+}
+
+impl TableAdmin {
+    async fn change(&self, table: &Table, request: AdminRequest) -> Result<Schema, Status> {
+        let result = self.tables.client.admin(request).await;
+        self.tables.forget(table);
+        match result {
+            Ok(AdminReply::Table(schema)) => Ok(schema),
+            Ok(_) => Err(Status::unavailable("the master answered something else")),
+            Err(error) => Err(self.tables.status(table, &error)),
+        }
+    }
+
+    async fn create(&self, request: CreateTableRequest) -> Result<admin::Table, Status> {
+        let instance = Instance::parse("parent", &request.parent).map_err(status_of)?;
+        let table = instance.table("table_id", &request.table_id).map_err(status_of)?;
+        let wish = request.table.unwrap_or_default();
+        if wish.granularity != 0 && wish.granularity != i32::from(admin::table::TimestampGranularity::Millis) {
+            return Err(Status::unimplemented("tables have a granularity of milliseconds"));
+        }
+        if wish.deletion_protection || wish.change_stream_config.is_some() {
+            return Err(Status::unimplemented("deletion protection and change streams are not served yet"));
+        }
+        let families = wish.column_families.iter();
+        let families = families.map(|(name, family)| Ok((name.clone(), tables::new_family(name, family)?)));
+        let families: Vec<(String, Retention)> = families.collect::<Result<_, _>>().map_err(status_of)?;
+        let mut splits: BTreeSet<Bytes> = request.initial_splits.into_iter().map(|split| split.key).collect();
+        splits.remove(&Bytes::new());
+        if let Some(long) = splits.iter().find(|split| split.len() > limits::ROW_KEY) {
+            let what = format!("a split has {} bytes; the limit is {}", long.len(), limits::ROW_KEY);
+            return Err(Status::invalid_argument(format!("Error in field 'initial_splits' : {what}")));
+        }
+        let new = NewTable {
+            name: table.native(),
+            families,
+            partition: Partition::Range { splits: splits.into_iter().collect() },
+            replicas: None,
+            min_replicas: None,
+            storage: StorageChange::default(),
+        };
+        let schema = self.change(&table, AdminRequest::CreateTable(new)).await?;
+        Ok(tables::table(table.path(), &schema))
+    }
+
+    async fn list(&self, request: ListTablesRequest) -> Result<ListTablesResponse, Status> {
+        let instance = Instance::parse("parent", &request.parent).map_err(status_of)?;
+        let size = match usize::try_from(request.page_size) {
+            Ok(0) => PAGE,
+            Ok(size) => size,
+            Err(_) => return Err(Status::invalid_argument("Error in field 'page_size' : it is negative")),
+        };
+        let view = view(request.view, View::NameOnly)?;
+        let schemas = self.tables.client.tables().await;
+        let schemas = schemas.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut found: Vec<(Table, Schema)> = schemas
+            .into_iter()
+            .map(|schema| (Table::of_native(&schema.name), schema))
+            .filter(|(table, _)| table.instance == instance && table.table > request.page_token)
+            .collect();
+        found.sort_by(|(one, _), (other, _)| one.table.cmp(&other.table));
+        let more = found.len() > size;
+        found.truncate(size);
+        let next_page_token = found.last().filter(|_| more).map(|(table, _)| table.table.clone()).unwrap_or_default();
+        let tables = found.iter().map(|(table, schema)| seen(table, schema, view)).collect();
+        Ok(ListTablesResponse { tables, next_page_token })
+    }
+
+    async fn modify(&self, request: ModifyColumnFamiliesRequest) -> Result<admin::Table, Status> {
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        let schema = self.tables.fetch(&table).await?;
+        if request.modifications.is_empty() {
+            return Err(Status::invalid_argument("Error in field 'modifications' : nothing is modified"));
+        }
+        // What it will be, so that all is checked before anything happens, and happens at once.
+        let mut there: Vec<String> = schema.families.iter().map(|family| family.name.clone()).collect();
+        let (mut set, mut drop): (Vec<(String, Retention)>, Vec<String>) = (Vec::new(), Vec::new());
+        for modification in request.modifications {
+            let id = modification.id;
+            let known = there.contains(&id);
+            let missing =
+                || Status::not_found(format!("Error in field 'modifications' : no family {id:?} in {}", table.path()));
+            match modification.r#mod {
+                Some(Mod::Create(_)) if known => {
+                    let what = format!("Error in field 'modifications' : family {id:?} is there already");
+                    return Err(Status::already_exists(what));
+                }
+                Some(Mod::Create(family)) => {
+                    let retention = tables::new_family(&id, &family).map_err(status_of)?;
+                    if drop.contains(&id) {
+                        return Err(Status::unimplemented("a family is not dropped and made again in one request"));
+                    }
+                    there.push(id.clone());
+                    set.push((id, retention));
+                }
+                Some(Mod::Update(_)) if !known => return Err(missing()),
+                Some(Mod::Update(family)) => {
+                    let retention = tables::retention(&id, family.gc_rule.as_ref()).map_err(status_of)?;
+                    set.retain(|(name, _)| *name != id);
+                    set.push((id, retention));
+                }
+                Some(Mod::Drop(true)) if !known => return Err(missing()),
+                Some(Mod::Drop(true)) => {
+                    there.retain(|name| *name != id);
+                    set.retain(|(name, _)| *name != id);
+                    if schema.family(&id).is_some() {
+                        drop.push(id);
+                    }
+                }
+                Some(Mod::Drop(false)) | None => {
+                    let what = format!("Error in field 'modifications' : nothing is said of family {id:?}");
+                    return Err(Status::invalid_argument(what));
+                }
+            }
+        }
+        if set.is_empty() && drop.is_empty() {
+            return Ok(tables::table(table.path(), &schema));
+        }
+        let request = AdminRequest::AlterTable { table: table.native(), set, drop, storage: StorageChange::default() };
+        let schema = self.change(&table, request).await?;
+        Ok(tables::table(table.path(), &schema))
+    }
+
+    async fn drop_rows(&self, request: DropRowRangeRequest) -> Result<(), Status> {
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        self.tables.fetch(&table).await?;
+        let range = match request.target {
+            Some(Target::RowKeyPrefix(prefix)) if !prefix.is_empty() => RowRange::prefix(&prefix),
+            Some(Target::DeleteAllDataFromTable(true)) => RowRange::default(),
+            Some(Target::DeleteAllDataFromTable(false)) => return Ok(()),
+            Some(Target::RowKeyPrefix(_)) | None => {
+                let what = "Error in field 'row_key_prefix' : give a prefix, or delete_all_data_from_table";
+                return Err(Status::invalid_argument(what));
+            }
+        };
+        let (client, native) = (&self.tables.client, table.native());
+        let mut rows = client.scan(&native, range, ReadOptions::default(), None).ready_chunks(DROPPED);
+        while let Some(found) = rows.next().await {
+            let mut deletions = Vec::with_capacity(found.len());
+            for row in found {
+                let row = row.map_err(|error| self.tables.status(&table, &error))?;
+                deletions.push(RowChanges { row: row.key, changes: vec![Change::DeleteRow] });
+            }
+            let written = client.mutate_many(&native, deletions).await;
+            if let Some(error) = written.each().find_map(Result::err) {
+                return Err(self.tables.status(&table, &error));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn view(view: i32, default: View) -> Result<View, Status> {
+    match View::try_from(view) {
+        Ok(View::Unspecified) => Ok(default),
+        Ok(view) => Ok(view),
+        Err(_) => Err(Status::invalid_argument(format!("Error in field 'view' : there is no view {view}"))),
+    }
+}
+
+/// As much of a table as is asked for.
+fn seen(table: &Table, schema: &Schema, view: View) -> admin::Table {
+    let path = table.path();
+    let ready = ClusterState { replication_state: ReplicationState::Ready.into(), ..ClusterState::default() };
+    let cluster_states = || [(CLUSTER.to_owned(), ready.clone())].into_iter().collect();
+    match view {
+        View::NameOnly => admin::Table { name: path, ..admin::Table::default() },
+        View::Unspecified | View::SchemaView => tables::table(path, schema),
+        View::ReplicationView | View::EncryptionView => {
+            admin::Table { name: path, cluster_states: cluster_states(), ..admin::Table::default() }
+        }
+        View::Full => admin::Table { cluster_states: cluster_states(), ..tables::table(path, schema) },
+    }
+}
+
+#[tonic::async_trait]
+impl BigtableTableAdmin for TableAdmin {
+    async fn create_table(&self, request: Request<CreateTableRequest>) -> Result<Response<admin::Table>, Status> {
+        self.create(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_tables(&self, request: Request<ListTablesRequest>) -> Result<Response<ListTablesResponse>, Status> {
+        self.list(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_table(&self, request: Request<GetTableRequest>) -> Result<Response<admin::Table>, Status> {
+        let request = request.into_inner();
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        let view = view(request.view, View::SchemaView)?;
+        let schema = self.tables.fetch(&table).await?;
+        Ok(Response::new(seen(&table, &schema, view)))
+    }
+
+    async fn delete_table(&self, request: Request<DeleteTableRequest>) -> Result<Response<()>, Status> {
+        let table = Table::parse("name", &request.into_inner().name).map_err(status_of)?;
+        self.change(&table, AdminRequest::DropTable(table.native())).await.map(|_| Response::new(()))
+    }
+
+    async fn modify_column_families(
+        &self,
+        request: Request<ModifyColumnFamiliesRequest>,
+    ) -> Result<Response<admin::Table>, Status> {
+        self.modify(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drop_row_range(&self, request: Request<DropRowRangeRequest>) -> Result<Response<()>, Status> {
+        self.drop_rows(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn generate_consistency_token(
+        &self,
+        request: Request<GenerateConsistencyTokenRequest>,
+    ) -> Result<Response<GenerateConsistencyTokenResponse>, Status> {
+        let table = Table::parse("name", &request.into_inner().name).map_err(status_of)?;
+        let schema = self.tables.fetch(&table).await?;
+        let consistency_token = format!("{TOKEN}{}", schema.table.0);
+        Ok(Response::new(GenerateConsistencyTokenResponse { consistency_token }))
+    }
+
+    /// Every write that was answered is on all replicas, and reads go to the primary: always.
+    async fn check_consistency(
+        &self,
+        request: Request<CheckConsistencyRequest>,
+    ) -> Result<Response<CheckConsistencyResponse>, Status> {
+        let request = request.into_inner();
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        let schema = self.tables.fetch(&table).await?;
+        if request.consistency_token != format!("{TOKEN}{}", schema.table.0) {
+            return Err(Status::invalid_argument("Error in field 'consistency_token' : it is not of this table"));
+        }
+        Ok(Response::new(CheckConsistencyResponse { consistent: true }))
+    }
+}
