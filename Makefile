@@ -27,7 +27,7 @@ KILLS ?= 5
 PAUSES ?= 3
 HANGS ?= 3
 SECONDS ?= 60
-TARGETS ?= table manifest key engine
+TARGETS ?= table manifest log key engine
 
 .PHONY: run build test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-engines tools doc
 
@@ -40,6 +40,7 @@ build:
 test: tools lint
 	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
 	cargo nextest run --locked --package store --lib --features shuttle schedules
+	tests/bigtable/run
 
 lint: tools
 	cargo fmt --all -- --check
