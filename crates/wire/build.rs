@@ -12,6 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Conditions are rare: not every mutation shall have room for one.
+    let messages = tonic_prost_build::configure().bytes(".").boxed(".diptych.v1.MutateRequest.condition");
+    messages.compile_fds(descriptors)?;
     Ok(())
 }

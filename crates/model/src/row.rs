@@ -31,7 +31,7 @@ pub struct Row {
 
 /// What tells one state of a row's cells from another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint(pub u128);
+pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
     /// Of these cells in their order, each with the name of its family: XXH3 with 128 bits over all that they are.
@@ -43,7 +43,7 @@ impl Fingerprint {
                 hash.update(part);
             }
         }
-        Fingerprint(hash.digest128())
+        Fingerprint(hash.digest128().to_le_bytes())
     }
 }
 

@@ -114,7 +114,7 @@ pub fn mutate_request(
         route: route.map(Into::into),
         request: Some(request_to_proto(request)),
         row: mutation.row,
-        condition: mutation.condition.map(condition_to_proto),
+        condition: mutation.condition.map(condition_to_proto).map(Box::new),
         changes: mutation.changes.into_iter().map(change_to_proto).collect(),
     }
 }
@@ -124,7 +124,7 @@ fn condition_to_proto(condition: Condition<String>) -> v1::Condition {
         Condition::Newest { family, qualifier, expect } => v1::Condition { family, qualifier, expect, unchanged: None },
         Condition::Unchanged { columns, versions, fingerprint } => {
             let columns = columns.into_iter().map(column_to_proto).collect();
-            let fingerprint = Bytes::copy_from_slice(&fingerprint.0.to_le_bytes());
+            let fingerprint = Bytes::copy_from_slice(&fingerprint.0);
             let unchanged = v1::condition::Unchanged { columns, versions, fingerprint };
             v1::Condition { unchanged: Some(unchanged), ..v1::Condition::default() }
         }
@@ -136,7 +136,7 @@ fn condition_from_proto(condition: v1::Condition) -> Result<Condition<String>, I
     let Some(v1::condition::Unchanged { columns, versions, fingerprint }) = unchanged else {
         return Ok(Condition::Newest { family, qualifier, expect });
     };
-    let Ok(fingerprint) = fingerprint[..].try_into().map(u128::from_le_bytes) else {
+    let Ok(fingerprint) = fingerprint[..].try_into() else {
         return Err(Invalid(format!("a fingerprint has {} bytes; expected 16", fingerprint.len())));
     };
     let columns = columns.into_iter().map(column_from_proto).collect();
@@ -210,7 +210,7 @@ impl TryFrom<v1::MutateRequest> for Call {
         let table = table_name(message.table)?;
         let route = message.route.map(Route::from);
         let request = request_from_proto(message.request, route)?;
-        let condition = message.condition.map(condition_from_proto).transpose()?;
+        let condition = message.condition.map(|condition| condition_from_proto(*condition)).transpose()?;
         let changes = message.changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()?;
         let mutation = Mutation { row: message.row, condition, changes };
         limits::check_mutation(&mutation).map_err(Invalid)?;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{
     AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Compaction, Compression, Condition,
-    Configuration, Epoch, Family, FamilyId, Filter, Incarnation, LocalityGroup, LocalityId, Lsn, Mutation, NodeId,
-    Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowChanges, RowRange,
-    Schema, Storage, StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
+    Configuration, Epoch, Family, FamilyId, Filter, Fingerprint, Incarnation, LocalityGroup, LocalityId, Lsn, Mutation,
+    NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowChanges,
+    RowRange, Schema, Storage, StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -125,6 +125,24 @@ fn a_write_comes_out_as_it_went_in() {
     let message = sent(convert::mutate_request("users", Some(route()), request_id(), mutation()));
     let operation = Operation::Write { request: request_id(), mutation: mutation() };
     assert_eq!(Call::try_from(message), Ok(Call { table: "users".into(), route: Some(route()), operation }));
+}
+
+#[test]
+fn a_condition_on_the_row_comes_out_as_it_went_in() {
+    let condition = Condition::Unchanged {
+        columns: options().columns,
+        versions: 7,
+        fingerprint: Fingerprint::of([("f", &b"q"[..], Timestamp(5), &b"v"[..])]),
+    };
+    let mutation = Mutation { condition: Some(condition), ..mutation() };
+    let message = sent(convert::mutate_request("users", Some(route()), request_id(), mutation.clone()));
+    let operation = Operation::Write { request: request_id(), mutation };
+    assert_eq!(Call::try_from(message.clone()).map(|call| call.operation), Ok(operation));
+    let mut broken = message;
+    if let Some(unchanged) = broken.condition.as_mut().and_then(|condition| condition.unchanged.as_mut()) {
+        unchanged.fingerprint.truncate(15);
+    }
+    assert!(Call::try_from(broken).is_err_and(|invalid| invalid.0.contains("15 bytes")));
 }
 
 #[test]

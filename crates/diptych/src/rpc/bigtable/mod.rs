@@ -10,6 +10,8 @@
 
 mod data;
 mod instances;
+mod locks;
+mod reading;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -57,11 +59,14 @@ pub fn add(routes: Routes, gateway: &Gateway) -> Routes {
         .add_service(Served { inner: instances, methods: instances::METHODS })
 }
 
+/// What was heard of a table, and when.
+type Known = (Instant, Arc<Schema>);
+
 /// Which tables there are, as the cluster calls them.
 #[derive(Clone)]
 struct Tables {
     client: Client,
-    known: Arc<Mutex<BTreeMap<String, (Instant, Arc<Schema>)>>>,
+    known: Arc<Mutex<BTreeMap<String, Known>>>,
 }
 
 impl Tables {

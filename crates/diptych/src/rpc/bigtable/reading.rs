@@ -1,0 +1,195 @@
+//! `ReadRows`, while it is being answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bigtable::chunks::{Cell, Chunker};
+use bigtable::data::{
+    FullReadStatsView, ReadIterationStats, ReadRowsResponse, RequestLatencyStats, RequestStats, request_stats,
+};
+use bigtable::filters;
+use bigtable::names::Table;
+use bytes::Bytes;
+use client::NamedRow;
+use futures_util::{StreamExt, TryStreamExt};
+use model::{RowRange, Schema, limits};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::Tables;
+use super::data::{draw, to_cell};
+
+/// After so many rows without an answer a client is told how far its scan is, if it understands that.
+const SILENCE: u64 = 5_000;
+
+/// A `ReadRows` that is being answered.
+pub struct Reading {
+    pub tables: Tables,
+    pub table: Table,
+    pub schema: Arc<Schema>,
+    pub filter: filter::Compiled,
+    /// In order, apart from each other.
+    pub ranges: Vec<RowRange>,
+    pub reversed: bool,
+    /// Rows that may still be given.
+    pub limit: u64,
+    pub stats: Option<(Instant, ReadIterationStats)>,
+    pub tells_progress: bool,
+    pub chunker: Chunker,
+    pub sender: mpsc::Sender<Result<ReadRowsResponse, Status>>,
+}
+
+/// Nobody reads any more.
+struct Left;
+
+impl Reading {
+    /// Sends what is asked for, until the end or until nobody reads any more.
+    pub async fn run(mut self) {
+        // What was sent before an error is good.
+        let end = match self.read().await {
+            Ok(end) => end,
+            Err(Left) => return,
+        };
+        if let Some(rest) = self.chunker.finish()
+            && self.send(rest).await.is_err()
+        {
+            return;
+        }
+        let last = match (end, self.stats.take()) {
+            (Err(status), _) => Err(status),
+            (Ok(()), Some((begun, stats))) => Ok(with_stats(begun, stats)),
+            (Ok(()), None) => return,
+        };
+        _ = self.sender.send(last).await;
+    }
+
+    async fn send(&self, response: ReadRowsResponse) -> Result<(), Left> {
+        self.sender.send(Ok(response)).await.map_err(|_| Left)
+    }
+
+    async fn read(&mut self) -> Result<Result<(), Status>, Left> {
+        let families: Vec<&str> = self.schema.families.iter().map(|family| family.name.as_str()).collect();
+        let Some(options) = filters::options(&self.filter, &families) else { return Ok(Ok(())) };
+        let mut ranges = std::mem::take(&mut self.ranges);
+        if self.reversed {
+            ranges.reverse();
+        }
+        let mut silent = 0;
+        let native = self.table.native();
+        for part in parts(ranges) {
+            if self.limit == 0 {
+                break;
+            }
+            let client = &self.tables.client;
+            let mut rows: client::Rows = match part {
+                Part::Keys(keys) => {
+                    let found = client.get_many_from(&native, keys, options.clone());
+                    Box::pin(found.try_filter_map(|(row, _)| async move { Ok(row) }))
+                }
+                Part::Range(range) => {
+                    let limit = (self.limit < u64::MAX && self.filter.needs().every_row).then_some(self.limit);
+                    Box::pin(
+                        client.scan_from(&native, range, self.reversed, options.clone(), limit).map_ok(|(row, _)| row),
+                    )
+                }
+            };
+            while let Some(row) = rows.next().await {
+                let row = match row {
+                    Ok(row) => row,
+                    Err(error) => return Ok(Err(self.tables.status(&self.table, &error))),
+                };
+                silent += 1;
+                let key = row.key.clone();
+                for message in self.add(row) {
+                    silent = 0;
+                    self.send(message).await?;
+                }
+                if self.tells_progress && silent >= SILENCE {
+                    silent = 0;
+                    if let Some(rest) = self.chunker.finish() {
+                        self.send(rest).await?;
+                    } else {
+                        self.send(ReadRowsResponse { last_scanned_row_key: key, ..Default::default() }).await?;
+                    }
+                }
+                if self.limit == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Filters a row, and gives the messages that are full.
+    fn add(&mut self, row: NamedRow) -> Vec<ReadRowsResponse> {
+        let seen = row.cells.len() as i64;
+        let cells: Vec<Cell> = row.cells.into_iter().map(to_cell).collect();
+        let cells = filters::through(&self.filter, &row.key, &cells, &draw);
+        if let Some((_, stats)) = &mut self.stats {
+            stats.rows_seen_count += 1;
+            stats.cells_seen_count += seen;
+            stats.rows_returned_count += i64::from(!cells.is_empty());
+            stats.cells_returned_count += cells.len() as i64;
+        }
+        if cells.is_empty() {
+            return Vec::new();
+        }
+        self.limit -= 1;
+        self.chunker.push(&row.key, cells)
+    }
+}
+
+/// What is read in one go.
+enum Part {
+    Keys(Vec<Bytes>),
+    Range(RowRange),
+}
+
+/// Single rows that stand beside each other are read together.
+fn parts(ranges: Vec<RowRange>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for range in ranges {
+        let single = !range.start.is_empty() && RowRange::one(range.start.clone()) == range;
+        match parts.last_mut() {
+            Some(Part::Keys(keys)) if single && keys.len() < limits::KEYS => keys.push(range.start),
+            _ if single => parts.push(Part::Keys(vec![range.start])),
+            _ => parts.push(Part::Range(range)),
+        }
+    }
+    parts
+}
+
+fn with_stats(begun: Instant, stats: ReadIterationStats) -> ReadRowsResponse {
+    let took = begun.elapsed();
+    let latency = prost_types::Duration { seconds: took.as_secs() as i64, nanos: took.subsec_nanos() as i32 };
+    let view = FullReadStatsView {
+        read_iteration_stats: Some(stats),
+        request_latency_stats: Some(RequestLatencyStats { frontend_server_latency: Some(latency) }),
+    };
+    let stats_view = Some(request_stats::StatsView::FullReadStatsView(view));
+    ReadRowsResponse { request_stats: Some(RequestStats { stats_view }), ..Default::default() }
+}
+
+/// What a client says that it understands.
+#[derive(Default)]
+pub struct Features {
+    /// How far a scan is, without a row.
+    pub last_scanned_row_responses: bool,
+}
+
+impl Features {
+    /// By the header `bigtable-features`.
+    pub fn of_header(header: &str) -> Features {
+        use base64::Engine;
+        use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+        let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let engine = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
+        let decoded = engine
+            .decode(header)
+            .ok()
+            .and_then(|bytes| <bigtable::data::FeatureFlags as prost::Message>::decode(&bytes[..]).ok());
+        decoded.map_or_else(Features::default, |flags| Features {
+            last_scanned_row_responses: flags.last_scanned_row_responses,
+        })
+    }
+}
