@@ -247,7 +247,7 @@ fn what_breaks_a_rule_is_invalid() {
     let good = || convert::mutate_request("users", Some(route()), request_id(), mutation());
     let bad = [
         v1::MutateRequest { table: String::new(), ..good() },
-        v1::MutateRequest { table: "x".repeat(51), ..good() },
+        v1::MutateRequest { table: "x".repeat(limits::TABLE_NAME + 1), ..good() },
         v1::MutateRequest { row: Bytes::new(), ..good() },
         v1::MutateRequest { row: vec![0; limits::ROW_KEY + 1].into(), ..good() },
         v1::MutateRequest { changes: vec![], ..good() },

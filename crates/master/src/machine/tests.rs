@@ -3,7 +3,7 @@
 use super::*;
 use core::time::Duration;
 use model::request::{NewTable, Role};
-use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention, StorageChange};
+use model::{AdminRequest, Configuration, Epoch, Incarnation, Lsn, Partition, Retention, StorageChange, limits};
 
 mod balance;
 mod events;
@@ -55,7 +55,7 @@ fn a_table_that_cannot_be_is_refused_with_the_reason() {
     let bad = [
         wish("", &["f"], hash(1), 1),
         wish("a b", &["f"], hash(1), 1),
-        wish("t", &[], hash(1), 1),
+        wish("t", &["f"; limits::FAMILIES + 1], hash(1), 1),
         wish("t", &["a", "a"], hash(1), 1),
         wish("t", &["a:b"], hash(1), 1),
         wish("t", &["f"], hash(0), 1),
