@@ -9,6 +9,7 @@
 #   make fuzz         the decoders and the engine, fed with what nobody would write (SECONDS=60 TARGETS="table …")
 #   make bench        the load generator against a fresh local cluster
 #   make bench-peers  the same work against etcd and redis, in the same run
+#   make bench-bigtable  Google's client against Diptych and the Bigtable emulator, in turn
 #   make bench-engines  the storage engine against rocksdb, fjall, redb and sled (ARGS=--quick for three minutes)
 #   make lint         formatting, clippy, docs, licences
 
@@ -29,7 +30,7 @@ HANGS ?= 3
 SECONDS ?= 60
 TARGETS ?= table manifest log key engine
 
-.PHONY: run build test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-engines tools doc
+.PHONY: run build test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-bigtable bench-engines tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
@@ -80,6 +81,9 @@ bench: build
 
 bench-peers: build
 	bench/peers
+
+bench-bigtable: build
+	bench/bigtable $(ARGS)
 
 bench-engines:
 	bench/engines/run $(ARGS)
