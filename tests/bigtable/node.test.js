@@ -5,7 +5,7 @@
 // a table of its own, but those of filters, which only read.
 
 const assert = require('node:assert/strict');
-const {spawn} = require('node:child_process');
+const {execFileSync, spawn} = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
@@ -22,7 +22,8 @@ async function started() {
   const binary = process.env.DIPTYCH || path.join(ROOT, 'target/debug/diptych');
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'bigtable-node-'));
   const words = ['up', '--data', path.join(folder, 'data'), '--grpc', '127.0.0.1:0', '--http', '127.0.0.1:0'];
-  const up = spawn(binary, words, {stdio: ['ignore', 'pipe', 'inherit']});
+  const log = path.join(folder, 'up.log');
+  const up = spawn(binary, words, {stdio: ['ignore', 'pipe', fs.openSync(log, 'w')]});
   const ended = new Promise(resolve => up.once('exit', resolve).once('error', resolve));
   async function stop() {
     up.kill('SIGINT');
@@ -33,10 +34,14 @@ async function started() {
   }
   for await (const line of readline.createInterface({input: up.stdout})) {
     const [, endpoint] = /^\s*gRPC\s+(\S+)/.exec(line) || [];
-    if (endpoint) return {endpoint, stop};
+    if (endpoint) {
+      const command = (...more) => execFileSync(binary, [...more, '--endpoint', endpoint], {encoding: 'utf8', timeout: 60_000});
+      return {endpoint, stop, command};
+    }
   }
+  const said = fs.readFileSync(log, 'utf8');
   await stop();
-  throw new Error('`diptych up` ended before it was up');
+  throw new Error(`\`diptych up\` ended before it was up: ${said}`);
 }
 
 let server, bigtable, instance;
@@ -743,6 +748,68 @@ describe('much', () => {
     for (const found of await Promise.all(reads)) assert.equal(found.length, 3);
     assert.equal((await read(table)).length, 200);
   });
+});
+
+describe('trouble', () => {
+  const ours = process.env.BIGTABLE_TEST_ENDPOINT ? {skip: 'no process of somebody else is hurt'} : {};
+
+  /** Writes and reads until `trouble` is over and some rows more are written; what was written is read. */
+  async function goesOn(table, trouble) {
+    const written = [];
+    let over = false;
+    async function write(letter) {
+      for (let n = 0; !over; n += 20) {
+        const keys = Array.from({length: 20}, (_, at) => `${letter}${String(n + at).padStart(6, '0')}`);
+        await table.insert(keys.map(key => ({key, data: {f: {q: key}}})));
+        written.push(...keys);
+      }
+    }
+    async function look() {
+      while (!over) {
+        const before = [...written];
+        const found = new Set(ids(await read(table)));
+        assert.deepEqual(before.filter(key => !found.has(key)), [], 'what was written is there');
+      }
+    }
+    const all = Promise.all([write('a'), write('z'), look()]);
+    const more = async () => {
+      const enough = written.length + 400;
+      while (written.length < enough) await Promise.race([all, new Promise(resolve => setTimeout(resolve, 20))]);
+    };
+    await more();
+    await trouble(more);
+    over = true;
+    await all;
+    assert.deepEqual(ids(await read(table)), written.sort());
+  }
+
+  const tablet = table => {
+    const shown = JSON.parse(server.command('table', 'show', `conformance.node.${table.id}`, '--json'));
+    return shown.tablets[0];
+  };
+
+  story(
+    'a node is killed and comes back',
+    table =>
+      goesOn(table, async more => {
+        const {primary} = tablet(table);
+        server.command('node', 'kill', String(primary));
+        await more();
+        server.command('node', 'restart', String(primary));
+        await more();
+      }),
+    {...ours, table: {splits: [Buffer.from('m')]}}
+  );
+
+  story(
+    'a tablet is split',
+    table =>
+      goesOn(table, async more => {
+        server.command('tablet', 'split', String(tablet(table).tablet), '--at', 'a000100');
+        await more();
+      }),
+    ours
+  );
 });
 
 describe('instances', () => {

@@ -190,6 +190,14 @@ def unhurt(cluster, rows):
     return within
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cleaned(raw):
+    yield
+    listed = raw(TABLES + "ListTables", admin.ListTablesRequest(parent=PARENT), admin.ListTablesResponse)
+    for table in listed.tables:
+        raw(TABLES + "DeleteTable", admin.DeleteTableRequest(name=table.name), None)
+
+
 def make_table(raw):
     """The table that the messages are about; some of them delete it."""
     wanted = admin.CreateTableRequest(parent=PARENT, table_id="fuzz", table={"column_families": {"f": {}, "g": {}}})
