@@ -83,6 +83,7 @@ impl Targets {
             partition: Partition::Hash { tablets: TABLETS },
             replicas: Some(REPLICAS),
             min_replicas: Some(MIN_REPLICAS),
+            storage: model::StorageChange::default(),
         };
         diptych.admin(AdminRequest::CreateTable(table)).await?;
         let redis = redis::Client::open(format!("redis://{}", servers.redis))?;
@@ -237,7 +238,7 @@ impl Target {
         match self {
             Target::Diptych(client) => row.check(value(&client.get(TABLE, key, options).await?)),
             Target::Stream(stream, table) => match stream.get(table, key, options).await.await? {
-                Answer::Row(found) => row.check(value(&found)),
+                Answer::Row(found, _) => row.check(value(&found)),
                 other => bail!("a get was answered by {other:?}"),
             },
             Target::Etcd(etcd) => row.check(within(etcd.get(key)).await?.as_deref()),
