@@ -13,7 +13,7 @@ fn main() {
         streaming(
             "sample_row_keys",
             "SampleRowKeys",
-            &of(DATA, "SampleRowKeysRequest"),
+            "crate::newer::SampleRowKeysRequest",
             &of(DATA, "SampleRowKeysResponse"),
         ),
         unary("mutate_row", "MutateRow", "crate::newer::MutateRowRequest", &of(DATA, "MutateRowResponse")),
@@ -96,7 +96,7 @@ fn of(package: &str, message: &str) -> String {
 
 fn method(name: &str, route: &str, input: &str, output: &str) -> tonic_build::manual::MethodBuilder {
     let builder = Method::builder().name(name).route_name(route).comment(format!("`{route}`"));
-    builder.input_type(input).output_type(output).codec_path("::tonic_prost::ProstCodec")
+    builder.input_type(input).output_type(output).codec_path("crate::bounds::Codec")
 }
 
 fn unary(name: &str, route: &str, input: &str, output: &str) -> Method {

@@ -161,7 +161,6 @@ def test_a_bad_filter_is_refused(rows, row_filter):
         rows.read_rows(ReadRowsQuery(row_filter=row_filter), operation_timeout=10)
 
 
-@pytest.mark.xfail(strict=True, reason="a label that lies deeper in a chain is not counted")
 def test_a_chain_has_one_part_with_labels_in_it(rows):
     label = f.ApplyLabelFilter
     assert got(rows, union(label("a"), label("b")))

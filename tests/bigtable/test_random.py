@@ -90,17 +90,14 @@ def check(tree, sinks=True):
         raise Refused("a sink in a condition")
     if kind in ("chain", "interleave") and len(what["filters"]) < 2:
         raise Refused(f"a {kind} of {len(what['filters'])}")
-    if kind == "chain" and sum("apply_label_transformer" in part for part in what["filters"]) > 1:
-        raise Refused("several labels in a chain")
     if kind == "cells_per_row_offset_filter" and what < 0:
         raise Refused("an offset below 0")
     if kind in ("cells_per_row_limit_filter", "cells_per_column_limit_filter") and what < 1:
         raise Refused("a limit below 1")
     for part in parts(tree):
         check(part, sinks and kind != "condition")
-    # Of these the documentation says that they are refused, and "may be relaxed": test_filters.py has a check of its own.
-    if kind == "chain" and sum(map(labels_in, what["filters"])) > 1:
-        raise Open
+    if kind == "chain" and sum(labels_in(part) for part in what["filters"]) > 1:
+        raise Refused("several parts of a chain with labels")
 
 
 def filtered(tree, key, cells, sunk):

@@ -235,6 +235,32 @@ def test_what_is_wrong_with_a_request_has_the_right_code(raw, table):
     assert code(raw, DATA + "PingAndWarm", v2.PingAndWarmRequest(name="x"), v2.PingAndWarmResponse) == "INVALID_ARGUMENT"
 
 
+def test_sampled_keys_of_a_range(raw, classic, table_id):
+    table = classic.table(table_id)
+    table.create(column_families={"f": None}, initial_split_keys=[b"c", b"m"])
+
+    def sampled(row_range):
+        # The field is newer than the client's message.
+        request = v2.SampleRowKeysRequest.serialize(v2.SampleRowKeysRequest(table_name=table.name))
+        inner = v2.RowRange.serialize(v2.RowRange(**row_range))
+        answers = raw(DATA + "SampleRowKeys", request + bytes([6 << 3 | 2, len(inner)]) + inner, v2.SampleRowKeysResponse, stream=True)
+        return [answer.row_key for answer in answers]
+
+    assert sampled({"start_key_closed": b"b", "end_key_open": b"k"}) == [b"c", b"k"]
+    assert sampled({"start_key_closed": b"d"}) == [b"m", b""]
+    assert sampled({"end_key_open": b"c"}) == [b"c"]
+    table.delete()
+
+
+def test_nothing_is_added_to_a_plain_family(raw, table):
+    def add(family):
+        cell = {"family_name": family, "column_qualifier": {"raw_value": b"q"}, "timestamp": {"raw_timestamp_micros": 0}, "input": {"int_value": 1}}
+        request = v2.MutateRowRequest(table_name=table.name, row_key=b"r", mutations=[{"add_to_cell": cell}])
+        return code(raw, DATA + "MutateRow", request, v2.MutateRowResponse)
+
+    assert (add("f"), add("nope")) == ("INVALID_ARGUMENT", "NOT_FOUND")
+
+
 def test_a_read_backwards_with_statistics(raw, table):
     entries = [
         {"row_key": b"row%03d" % n, "mutations": [{"set_cell": {"family_name": "f", "column_qualifier": b"q", "value": b"%d" % (n % 2)}}]}

@@ -9,6 +9,7 @@
 //!
 //! Messages come from a crate that is generated from the published schemas; what is newer than that is in [`newer`].
 
+pub mod bounds;
 pub mod chunks;
 pub mod filters;
 pub mod modify;

@@ -179,6 +179,26 @@ pub struct Entry {
     pub mutations: Vec<Mutation>,
 }
 
+/// `SampleRowKeysRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SampleRowKeysRequest {
+    /// Of this table.
+    #[prost(string, tag = "1")]
+    pub table_name: String,
+    /// Of no consequence here.
+    #[prost(string, tag = "2")]
+    pub app_profile_id: String,
+    /// Instead of `table_name`.
+    #[prost(string, tag = "4")]
+    pub authorized_view_name: String,
+    /// Likewise.
+    #[prost(string, tag = "5")]
+    pub materialized_view_name: String,
+    /// Only borders within, and then its end.
+    #[prost(message, optional, tag = "6")]
+    pub row_range: Option<data::RowRange>,
+}
+
 /// `CheckAndMutateRowRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CheckAndMutateRowRequest {

@@ -25,6 +25,11 @@ pub fn ranges(rows: Option<&RowSet>) -> Result<Vec<RowRange>, Problem> {
     Ok(merge(ranges))
 }
 
+/// One range.
+pub fn range(range: &data::RowRange) -> Result<RowRange, Problem> {
+    convert(0, range)
+}
+
 fn check_key(field: &str, at: usize, key: &Bytes) -> Result<(), Problem> {
     match key.len() {
         0 => Err(Problem::invalid(format!(

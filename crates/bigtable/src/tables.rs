@@ -66,8 +66,9 @@ pub fn gc_rule(retention: &Retention) -> GcRule {
 /// The families of a table, by name.
 pub fn families(schema: &Schema) -> BTreeMap<String, ColumnFamily> {
     let family = |family: &model::Family| {
-        let gc_rule = Some(gc_rule(&family.retention)).filter(|rule| rule.rule.is_some());
-        (family.name.clone(), ColumnFamily { gc_rule, ..ColumnFamily::default() })
+        // Also one that says nothing: without it the family would be an empty message, which prost leaves out of a map's entry,
+        // and Node's client then finds no family there.
+        (family.name.clone(), ColumnFamily { gc_rule: Some(gc_rule(&family.retention)), ..ColumnFamily::default() })
     };
     schema.families.iter().map(family).collect()
 }

@@ -32,6 +32,25 @@ pub enum Step {
         /// Before this; for ever without it.
         before: Option<Timestamp>,
     },
+    /// Adds to a cell of a family with an aggregate type. There are none yet.
+    Aggregate {
+        /// The family.
+        family: String,
+    },
+}
+
+/// Says what is wrong with steps on families that are there: none of them has an aggregate type.
+pub fn check_types(steps: &[Step]) -> Result<(), Problem> {
+    let aggregate = |step: &Step| match step {
+        Step::Aggregate { family } => Some(family.clone()),
+        Step::Plain(_) | Step::Times { .. } => None,
+    };
+    match steps.iter().find_map(aggregate) {
+        Some(family) => {
+            Err(Problem::invalid(format!("Error in field 'mutations' : the family {family:?} has no aggregate type")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The server's time, as a table can keep it.
@@ -107,7 +126,7 @@ fn step(at: usize, Mutation { mutation, timestamp_origin }: &Mutation, now: Time
         Some(Sent::DeleteFromRow(_)) => Step::Plain(Change::DeleteRow),
         Some(Sent::AddToCell(data::mutation::AddToCell { family_name, .. }))
         | Some(Sent::MergeToCell(data::mutation::MergeToCell { family_name, .. })) => {
-            return Err(wrong(format!("the family {family_name:?} has no aggregate type")));
+            Step::Aggregate { family: family_name.clone() }
         }
     })
 }
@@ -126,7 +145,7 @@ fn aligned(micros: i64) -> Result<Timestamp, String> {
 pub fn plain(steps: &[Step]) -> Option<Vec<Change<String>>> {
     let plain = |step: &Step| match step {
         Step::Plain(change) => Some(change.clone()),
-        Step::Times { .. } => None,
+        Step::Times { .. } | Step::Aggregate { .. } => None,
     };
     steps.iter().map(plain).collect()
 }
@@ -154,6 +173,8 @@ pub fn resolve(steps: &[Step], cells: &[Cell]) -> Vec<Change<String>> {
                 }
                 changes.push(change.clone());
             }
+            // Refused before anything is resolved.
+            Step::Aggregate { .. } => {}
             Step::Times { family, qualifier, since, before } => {
                 let goes = |(its, column, timestamp): &(String, Bytes, i64)| {
                     let time = since.0 <= *timestamp && before.is_none_or(|before| *timestamp < before.0);
@@ -175,6 +196,7 @@ pub fn resolve(steps: &[Step], cells: &[Cell]) -> Vec<Change<String>> {
 pub fn families(steps: &[Step]) -> impl Iterator<Item = &str> + Clone {
     steps.iter().filter_map(|step| match step {
         Step::Times { family, .. }
+        | Step::Aggregate { family }
         | Step::Plain(
             Change::Put { family, .. }
             | Change::DeleteCell { family, .. }

@@ -83,7 +83,7 @@ fn compile(filter: &Filter, depth: usize, conditional: bool) -> Result<Node, Inv
         Filter::Block => Node::Block,
         Filter::Chain(filters) => {
             several("chain", filters)?;
-            if filters.iter().filter(|filter| matches!(filter, Filter::Label(_))).count() > 1 {
+            if filters.iter().filter(|filter| labels(filter)).count() > 1 {
                 return invalid("Error in field 'chain' : a chain has at most one apply_label_transformer");
             }
             Node::Chain(filters.iter().map(inner).collect::<Result<_, _>>()?)
@@ -157,6 +157,18 @@ fn compile(filter: &Filter, depth: usize, conditional: bool) -> Result<Node, Inv
             Node::Label(Arc::from(label.as_str()))
         }
     })
+}
+
+/// Is there a label in it, however deep?
+fn labels(filter: &Filter) -> bool {
+    match filter {
+        Filter::Label(_) => true,
+        Filter::Chain(filters) | Filter::Interleave(filters) => filters.iter().any(labels),
+        Filter::Condition { predicate, then, otherwise } => {
+            [Some(predicate), then.as_ref(), otherwise.as_ref()].into_iter().flatten().any(|part| labels(part))
+        }
+        _ => false,
+    }
 }
 
 fn invalid<T>(what: impl Into<String>) -> Result<T, Invalid> {

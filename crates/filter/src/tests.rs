@@ -241,6 +241,8 @@ fn what_makes_no_sense_is_refused_by_its_name() {
     assert!(refused(chain([Filter::Pass])).contains("'chain'"));
     assert!(refused(interleave([])).contains("'interleave'"));
     assert!(refused(chain([Filter::Label("a".into()), Filter::Label("b".into())])).contains("'chain'"));
+    let deep = interleave([Filter::Label("b".into()), Filter::Pass]);
+    assert!(refused(chain([Filter::Label("a".into()), deep])).contains("'chain'"));
     let predicate = Box::new(chain([Filter::Pass, Filter::Sink]));
     assert!(refused(Filter::Condition { predicate, then: None, otherwise: None }).contains("'sink'"));
     assert!(refused(Filter::Family(pattern("a:b"))).contains("':'"));

@@ -11,18 +11,22 @@ use std::time::Instant;
 use bigtable::chunks::{Cell, Chunker, Cutting};
 use bigtable::data::{
     CheckAndMutateRowResponse, MutateRowResponse, MutateRowsResponse, PingAndWarmRequest, PingAndWarmResponse,
-    ReadIterationStats, ReadModifyWriteRowRequest, ReadModifyWriteRowResponse, ReadRowsResponse, SampleRowKeysRequest,
-    SampleRowKeysResponse, mutate_rows_response,
+    ReadIterationStats, ReadModifyWriteRowRequest, ReadModifyWriteRowResponse, ReadRowsResponse, SampleRowKeysResponse,
+    mutate_rows_response,
 };
 use bigtable::names::{Instance, Table};
-use bigtable::newer::{CheckAndMutateRowRequest, MutateRowRequest, MutateRowsRequest, ReadRowsRequest};
+use bigtable::newer::{
+    CheckAndMutateRowRequest, MutateRowRequest, MutateRowsRequest, ReadRowsRequest, SampleRowKeysRequest,
+};
 use bigtable::services::bigtable_server::Bigtable;
 use bigtable::writes::Step;
 use bigtable::{Problem, filters, modify, rows, rpc, writes};
 use bytes::Bytes;
 use client::{NamedCell, Written};
 use futures_util::{Stream, stream};
-use model::{Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, Slice, limits};
+use model::{
+    Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, Schema, Slice, limits,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -207,13 +211,23 @@ impl Data {
             }
         }
         ends.sort_by(|(one, _), (other, _)| (one.is_none(), one).cmp(&(other.is_none(), other)));
+        let range = request.row_range.map(|range| rows::range(&range).map_err(status_of)).transpose()?;
+        let within = |end: &Option<Bytes>| match (&range, end) {
+            (Some(range), Some(end)) => *end > range.start && range.end.as_ref().is_none_or(|its| end < its),
+            (Some(range), None) => range.end.is_none(),
+            (None, _) => true,
+        };
         let (mut offset, mut samples) = (0i64, Vec::new());
         for (at, (end, bytes)) in ends.iter().enumerate() {
             offset = offset.saturating_add(*bytes);
-            if end.is_some() || at + 1 == ends.len() {
+            if (end.is_some() || at + 1 == ends.len()) && within(end) {
                 samples
                     .push(Ok(SampleRowKeysResponse { row_key: end.clone().unwrap_or_default(), offset_bytes: offset }));
             }
+        }
+        // The end of what was asked about is the last one, as the end of the table is else.
+        if let Some(end) = range.and_then(|range| range.end) {
+            samples.push(Ok(SampleRowKeysResponse { row_key: end, offset_bytes: offset }));
         }
         Ok(Box::pin(stream::iter(samples)))
     }
@@ -224,6 +238,10 @@ impl Data {
         self.tables.schema(&table).await?;
         writes::check_row_key(&request.row_key).map_err(status_of)?;
         let steps = writes::steps(&request.mutations, now()).map_err(status_of)?;
+        if writes::check_types(&steps).is_err() {
+            let schema = self.tables.with_families(&table, writes::families(&steps)).await?;
+            check_families(&table, &schema, &request.row_key, &steps)?;
+        }
         self.mutate(&table, request.row_key, steps).await.map(|()| MutateRowResponse::default())
     }
 
@@ -253,8 +271,8 @@ impl Data {
         let mut answers: Vec<Option<Status>> = vec![None; entries.len()];
         let (mut together, mut places, mut alone) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (row, steps)) in entries.into_iter().enumerate() {
-            if writes::families(&steps).any(|family| schema.family(family).is_none()) {
-                answers[at] = Some(no_family(&table, &row));
+            if let Err(status) = check_families(&table, &schema, &row, &steps) {
+                answers[at] = Some(status);
                 continue;
             }
             match writes::plain(&steps) {
@@ -300,10 +318,9 @@ impl Data {
         let (then, otherwise) = (steps(&request.true_mutations)?, steps(&request.false_mutations)?);
         let filter = filters::compile(request.predicate_filter.as_ref()).map_err(status_of)?;
         let families = writes::families(&then).chain(writes::families(&otherwise));
-        let schema = self.tables.with_families(&table, families.clone()).await?;
-        if families.clone().any(|family| schema.family(family).is_none()) {
-            return Err(no_family(&table, &row));
-        }
+        let schema = self.tables.with_families(&table, families).await?;
+        check_families(&table, &schema, &row, &then)?;
+        check_families(&table, &schema, &row, &otherwise)?;
         let predicate_matched = self
             .decide(&table, &row, Vec::new(), u32::MAX, |cells| {
                 let matched = !filters::through(&filter, &row, &cells, &draw).is_empty();
@@ -397,6 +414,14 @@ impl Bigtable for Data {
         request: Request<ReadModifyWriteRowRequest>,
     ) -> Result<Response<ReadModifyWriteRowResponse>, Status> {
         self.meters.modify.measure(self.read_modify_write(request.into_inner())).await.map(Response::new)
+    }
+}
+
+/// All families of the steps are there, and what is added to is of the type for it.
+fn check_families(table: &Table, schema: &Schema, row: &[u8], steps: &[Step]) -> Result<(), Status> {
+    match writes::families(steps).all(|family| schema.family(family).is_some()) {
+        true => writes::check_types(steps).map_err(status_of),
+        false => Err(no_family(table, row)),
     }
 }
 
