@@ -185,3 +185,32 @@ where
         Either::Right(ready(Ok(Status::unimplemented(what).into_http())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/bigtable.md says what is served.
+    #[test]
+    fn the_document_lists_what_is_served() {
+        let page = include_str!("../../../../../docs/bigtable.md");
+        let listed = |service: &str| -> Vec<&str> {
+            let line =
+                page.lines().find_map(|line| line.strip_prefix(&format!("| `{service}` | "))).unwrap_or_default();
+            line.trim_end_matches(" |").split(", ").collect()
+        };
+        let services = [
+            ("Bigtable", data::METHODS),
+            ("BigtableTableAdmin", tables::METHODS),
+            ("BigtableInstanceAdmin", instances::METHODS),
+        ];
+        for (service, methods) in services {
+            let (mut listed, mut served) = (listed(service), methods.to_vec());
+            listed.sort_unstable();
+            served.sort_unstable();
+            assert_eq!(listed, served, "{service}");
+        }
+        let count: usize = services.iter().map(|(_, methods)| methods.len()).sum();
+        assert!(page.contains(&format!("These {count} methods are served")), "{count}");
+    }
+}
