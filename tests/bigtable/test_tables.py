@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.api_core import exceptions
 from google.cloud.bigtable import column_family as gc
-from google.cloud.bigtable.data import SetCell
+from google.cloud.bigtable.data import ReadRowsQuery, SetCell, row_filters
 from google.cloud.bigtable_admin_v2 import BigtableTableAdminClient, types as admin
 from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
 from google.cloud.bigtable_v2 import types as v2
@@ -150,12 +150,30 @@ def test_families_are_modified_all_or_none(tables, data, table_id):
     tables.delete_table(name=name)
 
 
+def test_a_family_made_elsewhere_is_seen_at_once(own, tables, data, table_id):
+    """What was written through one process is read through another, whatever that has heard of the table."""
+    name = create(tables, table_id, f=None).name
+    with data.get_table("suite", table_id) as rows, grpc.insecure_channel(own.nodes()[0]["grpc"]) as channel:
+        elsewhere = BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=channel))
+        write = channel.unary_unary(
+            DATA + "MutateRow", request_serializer=v2.MutateRowRequest.serialize, response_deserializer=v2.MutateRowResponse.deserialize
+        )
+        for n in range(20):
+            assert rows.read_row(b"r", row_filter=row_filters.FamilyNameRegexFilter(f"new{n}")) is None
+            modify(elsewhere, name, {"id": f"new{n}", "create": {}})
+            cell = {"set_cell": {"family_name": f"new{n}", "column_qualifier": b"q%d" % n, "value": b"x"}}
+            write(v2.MutateRowRequest(table_name=name, row_key=b"r", mutations=[cell]), timeout=10)
+            for row_filter in (row_filters.FamilyNameRegexFilter(f"new{n}"), row_filters.ColumnQualifierRegexFilter(b"q%d" % n)):
+                assert [cell.family for cell in rows.read_row(b"r", row_filter=row_filter)] == [f"new{n}"]
+    tables.delete_table(name=name)
+
+
 def test_rows_are_dropped_by_prefix(tables, data, table_id):
     name = create(tables, table_id, f=None).name
     with data.get_table("suite", table_id) as rows:
         for key in (b"a", b"ab", b"ac", b"b", b"\xff\xff", b"\xff\xffz"):
             rows.mutate_row(key, SetCell("f", b"q", b"x", timestamp_micros=0))
-        keys = lambda: [row.row_key for row in rows.read_rows({} and None or __import__("google.cloud.bigtable.data", fromlist=["x"]).ReadRowsQuery())]  # noqa: E731
+        keys = lambda: [row.row_key for row in rows.read_rows(ReadRowsQuery())]  # noqa: E731
         tables.drop_row_range(request={"name": name, "row_key_prefix": b"a"})
         assert keys() == [b"b", b"\xff\xff", b"\xff\xffz"]
         tables.drop_row_range(request={"name": name, "row_key_prefix": b"\xff\xff"})

@@ -39,21 +39,24 @@ pub fn through(filter: &filter::Compiled, key: &[u8], cells: &[Cell], draw: &dyn
     filter.apply(&filter::Input { key, cells, draw }).into_iter().map(pick).collect()
 }
 
-/// What to read of rows of a table with these families so that the filter has all that it needs; `None` if nothing can
-/// come through it.
-pub fn options(filter: &filter::Compiled, families: &[&str]) -> Option<ReadOptions<String>> {
-    let Needs { column, since, before, versions, nothing, .. } = filter.needs();
-    if *nothing || column.family.as_ref().is_some_and(|family| !families.contains(&family.as_str())) {
+/// What to read of rows so that the filter has all that it needs, and whether then every row comes through of which there is
+/// anything; `None` if nothing can come through it. Of the table these families are known: others may have been made just now, so
+/// what cannot be named among these is not narrowed, and the filter alone decides.
+pub fn options(filter: &filter::Compiled, families: &[&str]) -> Option<(ReadOptions<String>, bool)> {
+    let Needs { column, since, before, versions, nothing, every_row } = filter.needs();
+    if *nothing {
         return None;
     }
-    let of = |family: &str| ColumnFilter { family: family.to_owned(), qualifier: column.qualifier.clone() };
-    let columns = match (&column.family, &column.qualifier) {
-        (None, None) => Vec::new(),
-        (Some(family), _) => vec![of(family)],
-        (None, Some(_)) => families.iter().map(|family| of(family)).collect(),
+    let (columns, narrowed) = match (&column.family, &column.qualifier) {
+        (None, None) => (Vec::new(), true),
+        (Some(family), qualifier) if families.contains(&family.as_str()) => {
+            (vec![ColumnFilter { family: family.clone(), qualifier: qualifier.clone() }], true)
+        }
+        (Some(_), _) | (None, Some(_)) => (Vec::new(), false),
     };
     let versions = versions.unwrap_or(u32::MAX);
-    Some(ReadOptions { columns, versions, since: *since, before: *before, ..ReadOptions::default() })
+    let options = ReadOptions { columns, versions, since: *since, before: *before, ..ReadOptions::default() };
+    Some((options, *every_row && narrowed))
 }
 
 fn convert(RowFilter { filter }: &RowFilter) -> Result<Filter, Problem> {
@@ -126,5 +129,31 @@ fn only_true(field: &str, yes: bool, filter: Filter) -> Result<Filter, Problem> 
     match yes {
         true => Ok(filter),
         false => Err(Problem::invalid(format!("Error in field '{field}' : it can only be true; leave it out instead"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(filters: Vec<newer::Filter>) -> filter::Compiled {
+        let filters = filters.into_iter().map(|filter| RowFilter { filter: Some(filter) }).collect();
+        let chain = newer::Filter::Chain(newer::Filters { filters });
+        compile(Some(&RowFilter { filter: Some(chain) })).expect("a good filter")
+    }
+
+    /// A family that this process has not heard of yet may have rows that were acknowledged before somebody asks for them.
+    #[test]
+    fn only_what_is_known_is_narrowed() {
+        let family = || newer::Filter::FamilyNameRegexFilter("f".into());
+        let qualifier = || newer::Filter::ColumnQualifierRegexFilter(Bytes::from_static(b"q"));
+        let read = |filters: Vec<newer::Filter>, families: &[&str]| {
+            let (options, every_row) = options(&compiled(filters), families).expect("something may come through");
+            (options.columns.len(), every_row)
+        };
+        assert_eq!(read(vec![family(), qualifier()], &["f", "g"]), (1, true));
+        assert_eq!(read(vec![family(), qualifier()], &["g"]), (0, false));
+        assert_eq!(read(vec![qualifier(), newer::Filter::PassAllFilter(true)], &["f", "g"]), (0, false));
+        assert!(options(&compiled(vec![family(), newer::Filter::BlockAllFilter(true)]), &["f"]).is_none());
     }
 }

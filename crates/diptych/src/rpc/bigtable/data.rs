@@ -155,8 +155,10 @@ impl Data {
         no_view(&request.authorized_view_name)?;
         no_view(&request.materialized_view_name)?;
         let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
-        let filter = filters::compile(request.filter.as_ref()).map_err(status_of);
-        let schema = self.tables.schema(&table).await?;
+        self.tables.schema(&table).await?;
+        let filter = filters::compile(request.filter.as_ref()).map_err(status_of)?;
+        let family = filter.needs().column.family.clone();
+        let schema = self.tables.with_families(&table, family.as_deref().into_iter()).await?;
         let ranges = rows::ranges(request.rows.as_ref()).map_err(status_of)?;
         let limit = match u64::try_from(request.rows_limit) {
             Ok(0) => u64::MAX,
@@ -171,7 +173,7 @@ impl Data {
             tables: self.tables.clone(),
             table,
             schema,
-            filter: filter?,
+            filter,
             ranges,
             reversed: request.reversed,
             limit,

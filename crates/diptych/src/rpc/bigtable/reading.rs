@@ -69,7 +69,7 @@ impl Reading {
 
     async fn read(&mut self) -> Result<Result<(), Status>, Left> {
         let families: Vec<&str> = self.schema.families.iter().map(|family| family.name.as_str()).collect();
-        let Some(options) = filters::options(&self.filter, &families) else { return Ok(Ok(())) };
+        let Some((options, every_row)) = filters::options(&self.filter, &families) else { return Ok(Ok(())) };
         let mut ranges = std::mem::take(&mut self.ranges);
         if self.reversed {
             ranges.reverse();
@@ -87,7 +87,7 @@ impl Reading {
                     Box::pin(found.try_filter_map(|(row, _)| async move { Ok(row) }))
                 }
                 Part::Range(range) => {
-                    let limit = (self.limit < u64::MAX && self.filter.needs().every_row).then_some(self.limit);
+                    let limit = (self.limit < u64::MAX && every_row).then_some(self.limit);
                     Box::pin(
                         client.scan_from(&native, range, self.reversed, options.clone(), limit).map_ok(|(row, _)| row),
                     )

@@ -141,6 +141,12 @@ impl TableAdmin {
                     set.push((id, retention));
                 }
                 Some(Mod::Update(_)) if !known => return Err(missing()),
+                Some(Mod::Update(admin::ColumnFamily { value_type: Some(_), .. })) => {
+                    let what = format!(
+                        "Error in field 'modifications' : the type of values of family {id:?} cannot be changed"
+                    );
+                    return Err(Status::invalid_argument(what));
+                }
                 Some(Mod::Update(family)) => {
                     let retention = tables::retention(&id, family.gc_rule.as_ref()).map_err(status_of)?;
                     set.retain(|(name, _)| *name != id);
