@@ -25,6 +25,12 @@ fn line_of(tablet: TabletId, replica: &Replica, now: Instant) -> Line {
 impl Node {
     /// Every primary here asks its peers for leases.
     pub(crate) fn send_beacons(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        // Beacons are told apart by when they were sent: of two of one instant the peer takes in the first, and its answer
+        // would grant leases of what only the second one said.
+        if self.beaconed.is_some_and(|last| now <= last) {
+            self.next_beacon = now + Duration::from_nanos(1);
+            return;
+        }
         self.calm(now);
         let mut groups: BTreeMap<NodeId, Vec<Line>> = BTreeMap::new();
         for tablet in self.aloud.clone() {
@@ -58,6 +64,7 @@ impl Node {
             let groups = groups.remove(&peer).unwrap_or_default();
             let (base, gone) = told.close(now);
             out.push(Effect::Send(peer, NodeMessage::Beacon { life, sent: now, base, heard, firm, groups, gone }));
+            self.beaconed = Some(now);
         }
         self.told.retain(|_, told| !told.is_empty());
         self.next_beacon = now + self.options.timing.beacon;

@@ -226,6 +226,8 @@ pub struct Node {
     pub(crate) stepped: Instant,
     pub(crate) deadlines: Deadlines,
     pub(crate) next_beacon: Instant,
+    /// When the last beacons went out.
+    pub(crate) beaconed: Option<Instant>,
     pub(crate) reported: Instant,
     /// When it last told the master something that was answered.
     pub(crate) session: Option<Instant>,
@@ -283,6 +285,7 @@ impl Node {
             stepped: now,
             deadlines: Deadlines::default(),
             next_beacon: now,
+            beaconed: None,
             reported: now,
             session: None,
             ask_master: true,

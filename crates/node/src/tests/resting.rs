@@ -110,6 +110,35 @@ fn a_primary_that_rests_notices_silence() {
     assert_eq!(stage, protocol::replica::Stage::Proposing, "it asks the master for a group without its secondary");
 }
 
+/// House seed 4909 of the simulator: a tablet became ready in the very instant in which its node had sent its beacons. Those
+/// that named it were taken for a repetition of the others, whose answer then granted leases that nobody had given.
+#[test]
+fn no_two_beacons_are_of_one_instant() {
+    const LATER: TabletId = TabletId(TABLET.0 + 1);
+    let mut world = World::resting_primary();
+    world.at(375);
+    let (first, _, named, _) = world.beacon_sent();
+    assert_eq!(named, []);
+    let mut later = world.assignment(Configuration::first(ME, [OTHER]));
+    later.tablet.id = LATER;
+    world.sent.clear();
+    world.step(Input::FromMaster(FromMaster::Assignments(vec![later])));
+    let prepared = GroupMessage::Prepared { epoch: Epoch(1), upto: Lsn(1) };
+    world.step(Input::FromNode(OTHER, NodeMessage::Group(LATER, prepared)));
+    assert!(
+        !world.sent.iter().any(|(_, message)| matches!(message, NodeMessage::Beacon { .. })),
+        "that would be another"
+    );
+    world.ack(first, true, &[], &[]);
+    assert!(!world.node.may_read(LATER, world.now), "of it the peer has not heard");
+    world.now = Instant(world.now.0 + 1);
+    world.step(Input::Tick);
+    let (second, _, named, _) = world.beacon_sent();
+    assert_eq!((second > first, named), (true, vec![LATER]), "and is told at once");
+    world.ack(second, true, &[LATER], &[]);
+    assert!(world.node.may_read(LATER, world.now));
+}
+
 #[test]
 fn a_secondary_that_left_is_named_again_and_its_lease_ends() {
     let mut world = World::resting_primary();

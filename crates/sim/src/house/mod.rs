@@ -169,6 +169,11 @@ mod tests {
         (265, "", "a tablet that had ended came back, empty, by a late assignment of its first epoch"),
         (809, "", "a tablet was split again before it had copied what it has of two others"),
         (1327, "", "a newcomer committed that heirs go on, whose only member had lost the entry"),
+        (
+            4909,
+            "",
+            "a node sent beacons twice in one instant, and took the answer to the first ones for one to the others",
+        ),
         (1139, "syncs,full,crashes", "a node that started on a full disk did not say that the disk is full"),
     ];
 
