@@ -45,10 +45,11 @@ fn a_dropped_table_is_restored_as_it_was() {
                 }
             }
         });
+        let over = OnDrop(&stop);
         until("some writes", || acknowledged.load(Ordering::SeqCst) > 2);
         let before = acknowledged.load(Ordering::SeqCst);
         cluster.ok(&["checkpoint", "create", "busy"]);
-        stop.store(true, Ordering::SeqCst);
+        drop(over);
         writer.join().expect("it writes");
         before
     });
@@ -332,6 +333,7 @@ fn tablets_are_split_and_merged_while_a_checkpoint_is_made() {
                 changed.fetch_add(u64::from(ended.code == 0), Ordering::SeqCst);
             }
         });
+        let over = OnDrop(&stop);
         for round in 0..8 {
             let name = format!("round{round}");
             let before = changed.load(Ordering::SeqCst);
@@ -341,7 +343,7 @@ fn tablets_are_split_and_merged_while_a_checkpoint_is_made() {
             cluster.ok(&["checkpoint", "restore", &name, "--from", &data, "--to", "x", "--dry-run"]);
             until("tablets change", || changed.load(Ordering::SeqCst) > before);
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(over);
         changing.join().expect("it changes tablets");
     });
     for name in ["round0", "round7"] {
@@ -351,6 +353,15 @@ fn tablets_are_split_and_merged_while_a_checkpoint_is_made() {
 }
 
 // --- vocabulary
+
+/// Tells a thread to end, also when what waits for it has panicked.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Rows with several versions: text that compresses well, and noise that does not.
 fn lines(rows: u64, seed: u64) -> String {

@@ -12,7 +12,7 @@ use model::checkpoint::{CheckpointAnswer, CheckpointId, CheckpointOrder, Held, P
 use model::request::Role;
 use model::{Epoch, Instant, Lsn, Refusal, Schema, TabletId, Ticket};
 use std::time::Duration;
-use store::checkpoint::{Order, Outcome, check_name};
+use store::checkpoint::{Added, Order, Outcome, check_name};
 use store::{Done, Error, Job};
 
 use crate::api::{Effect, Event};
@@ -204,7 +204,8 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let answer = match result {
-            Ok(Done::Checkpointed { part: Some(part) }) => Ok(CheckpointAnswer::Added(part)),
+            Ok(Done::Checkpointed(Added::Part(part))) => Ok(CheckpointAnswer::Added(part)),
+            Ok(Done::Checkpointed(Added::Stale)) => Err(self.moved(tablet).unwrap_or(Refusal::NotReady(tablet))),
             Ok(_) => Err(Refusal::Exists(String::from("another checkpoint of that name"))),
             Err(error) => Err(self.refusal_of_job(Some(tablet), &error)),
         };

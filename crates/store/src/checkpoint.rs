@@ -16,6 +16,7 @@
 pub mod copy;
 pub mod file;
 
+use std::io;
 use std::sync::Arc;
 
 use disk::Disk;
@@ -73,6 +74,18 @@ pub enum Outcome {
     Removed(bool),
 }
 
+/// What came of adding a tablet.
+#[derive(Clone, Debug)]
+pub enum Added {
+    /// Its part, with what the view knew of it.
+    Part(Box<Part>),
+    /// There is another checkpoint of this name.
+    NameTaken,
+    /// The node gave up a table of the view before it had its second name: the tablet has gone, or was merged and what it
+    /// came of has gone. A later view has others.
+    Stale,
+}
+
 /// A name that can be a folder: letters, digits, `-`, `_` and `.`, not beginning with a dot, at most 64 of them.
 pub fn check_name(name: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -85,9 +98,14 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Adds the view's tablet to the checkpoint of this name, in place of what it has of it. Gives the part with what the view
-/// knows of it; nothing if there is another checkpoint of this name.
-pub(crate) fn add(disk: &Arc<dyn Disk>, part: &Part, view: &View) -> Result<Option<Part>, Error> {
+/// Adds the view's tablet to the checkpoint of this name, in place of what it has of it. `is_named` says whether any
+/// manifest names a table: what the node throws away loses its path at once, whoever reads it.
+pub(crate) fn add(
+    disk: &Arc<dyn Disk>,
+    part: &Part,
+    view: &View,
+    is_named: impl Fn(u64) -> bool,
+) -> Result<Added, Error> {
     let root = format!("{DIR}/{}", part.name);
     let (tables, manifests) = (format!("{root}/{TABLES}"), format!("{root}/{}", manifest::DIR));
     let parts = format!("{root}/{PARTS}");
@@ -95,7 +113,7 @@ pub(crate) fn add(disk: &Arc<dyn Disk>, part: &Part, view: &View) -> Result<Opti
         make_dir(disk, dir, parent)?;
     }
     match begun(&**disk, &root)? {
-        Some(id) if id != part.id => return Ok(None),
+        Some(id) if id != part.id => return Ok(Added::NameTaken),
         Some(_) => {}
         None => file::write(&**disk, &root, BEGUN, &file::Content::Begun(part.name.clone(), part.id))?,
     }
@@ -110,7 +128,12 @@ pub(crate) fn add(disk: &Arc<dyn Disk>, part: &Part, view: &View) -> Result<Opti
         let to = format!("{root}/{}", table.path());
         // It may be there for another tablet that shares it, or from an attempt that a crash ended.
         if !disk.exists(&to).map_err(|source| Error::io(&to, "find", source))? {
-            disk.link(table.path(), &to).map_err(|source| Error::io(&to, "link", source))?;
+            match disk.link(table.path(), &to) {
+                Err(source) if source.kind() == io::ErrorKind::NotFound && !is_named(table.number()) => {
+                    return Ok(Added::Stale);
+                }
+                linked => linked.map_err(|source| Error::io(&to, "link", source))?,
+            }
         }
         bytes += table.bytes();
     }
@@ -126,7 +149,7 @@ pub(crate) fn add(disk: &Arc<dyn Disk>, part: &Part, view: &View) -> Result<Opti
     let mut part = part.clone();
     (part.copy.upto, part.copy.bytes) = (view.flushed(), bytes);
     file::write(&**disk, &parts, &view.tablet().0.to_string(), &file::Content::Part(part.clone()))?;
-    Ok(Some(part))
+    Ok(Added::Part(Box::new(part)))
 }
 
 /// Does what is ordered.

@@ -321,11 +321,8 @@ pub enum Done {
         /// The row to go on with; `None` at the end of the tablet.
         next: Option<Bytes>,
     },
-    /// The checkpoint has the tablet.
-    Checkpointed {
-        /// What it has; nothing if another checkpoint has the name. Its tables' bytes it shares with the node for now.
-        part: Option<Box<Part>>,
-    },
+    /// The checkpoint has the tablet, whose tables' bytes it shares with the node for now, or has not.
+    Checkpointed(checkpoint::Added),
     /// What came of an order.
     Checkpoints(checkpoint::Outcome),
     /// The trash is emptier.

@@ -252,8 +252,8 @@ impl Keeper {
             }
             Job::Checkpoint { view, part } => {
                 let _one_at_a_time = self.checkpoints.lock();
-                let part = checkpoint::add(&self.disk, &part, &view)?.map(Box::new);
-                Ok(Done::Checkpointed { part })
+                let is_named = |number| self.manifest.lock().names(number);
+                checkpoint::add(&self.disk, &part, &view, is_named).map(Done::Checkpointed)
             }
             Job::Checkpoints(order) => {
                 let _one_at_a_time = self.checkpoints.lock();

@@ -370,7 +370,7 @@ impl Tablet {
             | Done::Scrubbed { .. }
             | Done::LogChecked { .. }
             | Done::Digested { .. }
-            | Done::Checkpointed { .. }
+            | Done::Checkpointed(_)
             | Done::Checkpoints(_)
             | Done::Emptied { .. } => {}
         }

@@ -10,6 +10,7 @@ use model::{
 };
 
 use super::*;
+use crate::checkpoint::Added;
 use crate::compaction::{Choice, Urgency};
 use crate::digest::{BUCKETS, Sums};
 use crate::job::JobKind;
@@ -246,12 +247,12 @@ fn a_checkpoint_stays_as_it_was() {
     }
     let used = house.disk.used();
     let job = house.checkpoint("monday", 1);
-    let Ok(Done::Checkpointed { part: Some(part) }) = house.keeper.run(job.clone()) else { panic!("it makes one") };
+    let Ok(Done::Checkpointed(Added::Part(part))) = house.keeper.run(job.clone()) else { panic!("it makes one") };
     assert!(part.copy.bytes > 0 && house.disk.used() - used < 1000, "only names and small files");
     assert_eq!(part.copy.upto, Lsn(4));
     house.keeper.run(job).unwrap();
     let other = house.checkpoint("monday", 2);
-    assert!(matches!(house.keeper.run(other), Ok(Done::Checkpointed { part: None })), "the name is taken");
+    assert!(matches!(house.keeper.run(other), Ok(Done::Checkpointed(Added::NameTaken))), "the name is taken");
     house.write("row1", "now");
     house.merge().unwrap();
     house.flush("now").unwrap();
@@ -271,6 +272,21 @@ fn a_checkpoint_stays_as_it_was() {
     assert_eq!(house.scan(), "row0=then row1=now row2=then row3=then");
 }
 
+/// What a node throws away goes to the trash at once, also under a view: its tables cannot get a second name any more.
+#[test]
+fn a_checkpoint_of_what_was_thrown_away_is_asked_for_again() {
+    let mut house = House::new();
+    house.write("row", "then");
+    house.flush("then").unwrap();
+    let (late, missing) = (house.checkpoint("monday", 1), house.checkpoint("tuesday", 2));
+    let path = house.tablet.view().version.tables().next().unwrap().path().to_owned();
+    house.disk.rename(&path, "elsewhere").unwrap();
+    assert!(house.keeper.run(missing).is_err(), "a table that a manifest names is there");
+    house.disk.rename("elsewhere", &path).unwrap();
+    house.keeper.run(Job::Drop { tablet: T, date: Timestamp(0) }).unwrap();
+    assert!(matches!(house.keeper.run(late), Ok(Done::Checkpointed(Added::Stale))));
+}
+
 /// It is read without a log, and nothing is written: also where it was copied to.
 #[test]
 fn a_checkpoint_is_read_as_it_is() {
@@ -280,7 +296,7 @@ fn a_checkpoint_is_read_as_it_is() {
     };
     (0..30).for_each(|n| house.write(&format!("row{n}"), "x"));
     house.flush("").unwrap();
-    let Ok(Done::Checkpointed { part: Some(part) }) = house.keeper.run(house.checkpoint("monday", 1)) else { panic!() };
+    let Ok(Done::Checkpointed(Added::Part(part))) = house.keeper.run(house.checkpoint("monday", 1)) else { panic!() };
     let disk: Arc<dyn Disk> = Arc::new(house.disk.clone());
     let below: Arc<dyn Disk> = Arc::new(disk::Below::new(Arc::clone(&disk), "checkpoints/monday").unwrap());
     let folder = checkpoint::copy::read(&*below).unwrap();
