@@ -581,6 +581,7 @@ mod tests {
             replicas: 2,
             min_replicas: 1,
             storage: Storage::default(),
+            settings: model::Settings::default(),
         };
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
         let copy = TabletCopy {

@@ -8,7 +8,7 @@ use model::{AdminReply, AdminRequest};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tonic::Status;
-use wire::{admin, v1};
+use wire::{admin, settings, v1};
 
 use crate::Error;
 use crate::channels::Channels;
@@ -74,8 +74,29 @@ impl Gateway {
                 let request = v1::DropTableRequest { table };
                 AdminReply::Table(admin.drop_table(request).await.map_err(failed)?.into_inner().try_into()?)
             }
-            AdminRequest::AlterTable { table, set, drop, storage } => {
-                let request = admin::alter_request(table, set, drop, storage);
+            AdminRequest::HideTable { table, keep } => {
+                let request = settings::hide_request(table, keep);
+                AdminReply::Table(admin.hide_table(request).await.map_err(failed)?.into_inner().try_into()?)
+            }
+            AdminRequest::RestoreTable(table) => {
+                let request = v1::RestoreTableRequest { table };
+                AdminReply::Table(admin.restore_table(request).await.map_err(failed)?.into_inner().try_into()?)
+            }
+            AdminRequest::Hidden => {
+                let tables = admin.list_hidden_tables(v1::ListHiddenTablesRequest {}).await.map_err(failed)?;
+                let tables = tables.into_inner().tables.into_iter().map(TryInto::try_into);
+                AdminReply::Hidden(tables.collect::<Result<_, _>>()?)
+            }
+            AdminRequest::Documents(prefix) => {
+                let documents = admin.list_documents(v1::ListDocumentsRequest { prefix }).await.map_err(failed)?;
+                AdminReply::Documents(documents.into_inner().into())
+            }
+            AdminRequest::ChangeDocument(change) => {
+                let documents = admin.change_document(v1::ChangeDocumentRequest::from(change)).await.map_err(failed)?;
+                AdminReply::Documents(documents.into_inner().into())
+            }
+            AdminRequest::AlterTable { table, set, drop, storage, settings } => {
+                let request = admin::alter_request(table, set, drop, storage, settings);
                 AdminReply::Table(admin.alter_table(request).await.map_err(failed)?.into_inner().try_into()?)
             }
             AdminRequest::SplitTablet { tablet, at } => {

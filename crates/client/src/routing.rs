@@ -323,12 +323,14 @@ mod tests {
                 retention: Retention::Keep,
                 loosened: false,
                 locality: model::LocalityId(0),
+                aggregate: None,
             }],
             next_family: FamilyId(2),
             partition: partition.clone(),
             replicas: 3,
             min_replicas: 2,
             storage: model::Storage::default(),
+            settings: model::Settings::default(),
         };
         let assignment = |(id, slice)| Assignment {
             tablet: Tablet { id: TabletId(id), table: TableId(1), slice },
@@ -339,7 +341,7 @@ mod tests {
         };
         let nodes = (1..=3).map(|node| (NodeId(node), format!("n{node}"))).collect();
         let tablets = (0..).zip(partition.slices()).map(assignment).collect();
-        ClusterMap { version, nodes, tablets, old: false }
+        ClusterMap { version, nodes, tablets, old: false, documents: 0 }
     }
 
     fn routing() -> Routing {

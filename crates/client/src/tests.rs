@@ -534,12 +534,14 @@ fn schema(partition: Partition) -> Schema {
             retention: Retention::Keep,
             loosened: false,
             locality: model::LocalityId(0),
+            aggregate: None,
         }],
         next_family: FamilyId(2),
         partition,
         replicas: 2,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     }
 }
 
@@ -691,7 +693,7 @@ impl Cluster {
             lineage: model::Lineage::default(),
         };
         let tablets = (0..).zip(partition.slices()).map(assignment).collect();
-        world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets, old: false };
+        world.lock().map = ClusterMap { version: 1, nodes: addresses, tablets, old: false, documents: 0 };
         cluster
     }
 
@@ -912,6 +914,29 @@ impl Admin for Fake {
         _: Request<v1::RemoveCheckpointRequest>,
     ) -> Result<Response<v1::RemoveCheckpointResponse>, Status> {
         Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn hide_table(&self, _: Request<v1::HideTableRequest>) -> Result<Response<v1::Table>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn restore_table(&self, _: Request<v1::RestoreTableRequest>) -> Result<Response<v1::Table>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_hidden_tables(
+        &self,
+        _: Request<v1::ListHiddenTablesRequest>,
+    ) -> Result<Response<v1::ListTablesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_documents(&self, _: Request<v1::ListDocumentsRequest>) -> Result<Response<v1::Documents>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn change_document(&self, _: Request<v1::ChangeDocumentRequest>) -> Result<Response<v1::Documents>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {

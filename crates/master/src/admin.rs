@@ -1,14 +1,16 @@
 //! What clients ask of the master: tables, the map, how everything is.
 
 use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, TabletStatus};
-use model::{AdminReply, AdminRequest, Instant, NodeId, Partition, Refusal, Retention, TabletId, Ticket, limits};
+use model::{
+    AdminReply, AdminRequest, Assignment, Instant, NodeId, Partition, Refusal, Retention, TabletId, Ticket, limits,
+};
 use std::collections::BTreeSet;
 
 use crate::api::Effect;
-use crate::localities;
 use crate::machine::Master;
 use crate::placement::Load;
 use crate::state::Command;
+use crate::{library, localities, settings};
 
 impl Master {
     pub(crate) fn on_admin(&mut self, now: Instant, ticket: Ticket, request: AdminRequest, out: &mut Vec<Effect>) {
@@ -64,14 +66,30 @@ impl Master {
                 self.on_event_query(now, ticket, query, out);
                 return;
             }
+            AdminRequest::Hidden => {
+                let hidden = self.state.hidden().into_iter().cloned().collect();
+                out.push(Effect::Reply(ticket, AdminReply::Hidden(hidden)));
+                return;
+            }
+            AdminRequest::Documents(prefix) => {
+                out.push(Effect::Reply(ticket, AdminReply::Documents(self.state.library.find(&prefix))));
+                return;
+            }
+            AdminRequest::ChangeDocument(change) => library::check(&change).map(|()| Command::ChangeDocument(change)),
+            AdminRequest::HideTable { table, keep } => {
+                let until = self.date().plus(keep);
+                self.check_table(&table).map(|()| Command::HideTable { table, until })
+            }
+            AdminRequest::RestoreTable(name) => Ok(Command::RestoreTable(name)),
             AdminRequest::CreateTable(table) => self.create_table(now, table),
             AdminRequest::SplitTablet { tablet, at } => self.split_tablet(tablet, at),
             AdminRequest::DropTable(name) => self.check_table(&name).map(|()| Command::DropTable(name)),
-            AdminRequest::AlterTable { table, set, drop, storage } => self
+            AdminRequest::AlterTable { table, set, drop, storage, settings } => self
                 .check_table(&table)
                 .and_then(|()| check_families(&set))
                 .and_then(|()| localities::check(&storage))
-                .map(|()| Command::AlterTable { table, set, drop, storage }),
+                .and_then(|()| settings::check(&settings))
+                .map(|()| Command::AlterTable { table, set, drop, storage, settings }),
         };
         match command {
             Ok(command) => {
@@ -96,7 +114,7 @@ impl Master {
 
     /// Checks the wish and finds nodes for it.
     fn create_table(&self, now: Instant, table: NewTable) -> Result<Command, Refusal> {
-        let NewTable { name, families, partition, replicas, min_replicas, storage } = table;
+        let NewTable { name, families, partition, replicas, min_replicas, storage, settings } = table;
         limits::check_table_name(&name).map_err(Refusal::Invalid)?;
         if self.state.table(&name).is_some() {
             return Err(Refusal::Exists(format!("table {name:?}")));
@@ -107,6 +125,7 @@ impl Master {
         }
         check_families(&families)?;
         localities::check(&storage)?;
+        settings::check(&settings)?;
         let tablets = check_partition(&partition)?;
         let replicas = replicas.unwrap_or(self.options.replicas);
         let min_replicas = min_replicas.unwrap_or(self.options.min_replicas).min(replicas.max(1));
@@ -128,15 +147,22 @@ impl Master {
             )));
         }
         let placement = (0..tablets).map(|_| load.place(usize::from(replicas))).collect();
-        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement, storage })
+        Ok(Command::CreateTable { name, families, partition, replicas, min_replicas, placement, storage, settings })
     }
 
     fn map(&self) -> ClusterMap {
         ClusterMap {
             version: self.state.applied,
             nodes: self.directory(),
-            tablets: self.state.groups.keys().filter_map(|&tablet| self.state.assignment(tablet)).collect(),
+            tablets: self
+                .state
+                .groups
+                .keys()
+                .filter_map(|&tablet| self.state.assignment(tablet))
+                .filter(is_seen)
+                .collect(),
             old: false,
+            documents: self.state.library.version(),
         }
     }
 
@@ -170,6 +196,11 @@ impl Master {
             masters: Vec::new(),
         }
     }
+}
+
+/// Has nobody dropped its table?
+fn is_seen(assignment: &Assignment) -> bool {
+    assignment.schema.settings.dropped.is_none()
 }
 
 fn check_families(families: &[(String, Retention)]) -> Result<(), Refusal> {

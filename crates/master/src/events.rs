@@ -154,15 +154,21 @@ impl State {
                 Event { node: Some(*node), ..event("node_joined", what) }
             }
             Changed::Table(schema, tablets) => {
-                let what = match schema.version {
-                    1 => format!("made with {} tablets", tablets.len()),
-                    version => format!("changed to version {version}"),
+                let (name, what) = match schema.version {
+                    1 => ("table_changed", format!("made with {} tablets", tablets.len())),
+                    _ if schema.settings.dropped.is_some() => {
+                        ("table_dropped", format!("hidden with {} tablets, and can be brought back", tablets.len()))
+                    }
+                    version => ("table_changed", format!("changed to version {version}")),
                 };
-                Event { table: Some(schema.name.clone()), ..event("table_changed", what) }
+                Event { table: Some(schema.name.clone()), ..event(name, what) }
             }
             Changed::Dropped(schema, tablets) => {
                 let what = format!("dropped with {} tablets", tablets.len());
                 Event { table: Some(schema.name.clone()), ..event("table_dropped", what) }
+            }
+            Changed::Purged(tablets) => {
+                event("tables_purged", format!("{} tablets of hidden tables are gone for good", tablets.len()))
             }
             Changed::Group(tablet, _) => {
                 let Some(group) = self.groups.get(tablet) else { return };

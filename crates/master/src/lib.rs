@@ -23,11 +23,13 @@ pub mod events;
 mod admin;
 mod balance;
 mod healing;
+pub mod library;
 mod localities;
 mod mending;
 mod merges;
 mod moves;
 mod operate;
+mod settings;
 mod splits;
 
 pub use api::{Effect, Input};

@@ -118,13 +118,20 @@ mod tests {
             min_replicas: 1,
             placement: vec![vec![model::NodeId(1)]],
             storage,
+            settings: model::SettingsChange::default(),
         };
         let made = state.apply(1, create);
         (state, made)
     }
 
     fn alter(state: &mut State, storage: StorageChange) -> Result<Schema, String> {
-        let command = Command::AlterTable { table: "t".into(), set: vec![], drop: vec![], storage };
+        let command = Command::AlterTable {
+            table: "t".into(),
+            set: vec![],
+            drop: vec![],
+            storage,
+            settings: model::SettingsChange::default(),
+        };
         match state.apply(2, command) {
             Ok(Changed::Table(schema, _)) => Ok(schema),
             Ok(other) => Err(format!("{other:?}")),

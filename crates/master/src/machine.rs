@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use core::time::Duration;
 use model::request::{ReplicaReport, Role, ScrubReport};
-use model::{AdminReply, ClusterId, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
+use model::{AdminReply, ClusterId, Documents, Incarnation, Instant, NodeId, Refusal, TabletId, Ticket, Timestamp};
 use protocol::notes::Notes;
 use protocol::{Core, FromMaster, Mutant, Timing, ToMaster};
 use serde::{Deserialize, Serialize};
@@ -216,13 +216,13 @@ impl Master {
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
             }
             Changed::Dropped(schema, tablets) => {
-                for (tablet, nodes) in tablets {
-                    self.forget_tablet(tablet);
-                    self.forget_splitting(tablet, out);
-                    self.forget_merging(tablet);
-                    out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
-                }
+                self.tell_gone(tablets, out);
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Table(schema))));
+            }
+            Changed::Purged(tablets) => self.tell_gone(tablets, out),
+            Changed::Document(document) => {
+                let documents = Documents { version: self.state.applied, documents: document.into_iter().collect() };
+                out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Documents(documents))));
             }
             Changed::Intent(tablet) => self.tell_intent(now, ticket, tablet, out),
             Changed::Divided(tablet, split) => self.tell_divided(tablet, split, out),
@@ -250,6 +250,16 @@ impl Master {
                 out.extend(ticket.map(|ticket| Effect::Reply(ticket, AdminReply::Done(what.clone()))));
                 out.push(Effect::Event("node_planned", what));
             }
+        }
+    }
+
+    /// These tablets went with their tables.
+    fn tell_gone(&mut self, tablets: Vec<(TabletId, Vec<NodeId>)>, out: &mut Vec<Effect>) {
+        for (tablet, nodes) in tablets {
+            self.forget_tablet(tablet);
+            self.forget_splitting(tablet, out);
+            self.forget_merging(tablet);
+            out.extend(nodes.into_iter().map(|node| Effect::Send(node, FromMaster::Forget(vec![tablet]))));
         }
     }
 
@@ -492,12 +502,16 @@ impl Master {
             Changed::Joint(left) => vec![*left],
             Changed::Fused(left, merge) => vec![*left, merge.right, merge.heir],
             Changed::Unfused(left, right, _) => vec![*left, *right],
-            Changed::Dropped(_, tablets) => tablets.iter().map(|(tablet, _)| *tablet).collect(),
+            Changed::Dropped(_, tablets) | Changed::Purged(tablets) => {
+                tablets.iter().map(|(tablet, _)| *tablet).collect()
+            }
             Changed::Table(schema, _) => {
                 let its = self.state.groups.values().filter(|group| group.tablet.table == schema.table);
                 its.map(|group| group.tablet.id).collect()
             }
-            Changed::Nothing | Changed::Node(_) | Changed::Events(..) | Changed::Planned(_) => return,
+            Changed::Nothing | Changed::Node(_) | Changed::Events(..) | Changed::Planned(_) | Changed::Document(_) => {
+                return;
+            }
         };
         self.heard.values_mut().for_each(|heard| heard.doubtful.extend(&tablets));
     }
@@ -553,6 +567,9 @@ impl Master {
             // A new leader first hears who lives.
             Some(_) if now.since(since) >= self.options.timing.heartbeat * 2 => {
                 if self.is_due(now) {
+                    if self.state.has_stale(self.date()) {
+                        self.propose(Command::Purge(self.date()), out);
+                    }
                     self.mend(now, out);
                     self.heal(now, out);
                     self.carry_moves_on(now, out);

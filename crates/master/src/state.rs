@@ -3,16 +3,19 @@
 use bytes::Bytes;
 use model::event::{Noted, Source};
 use model::{
-    Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn, Merge, NodeId, Partition,
-    Refusal, Retention, Schema, Split, SplitAt, StorageChange, TableId, Tablet, TabletId, limits,
+    Assignment, ClusterId, Configuration, Document, DocumentChange, Epoch, Family, FamilyId, Incarnation, Lineage, Lsn,
+    Merge, NodeId, Partition, Refusal, Retention, Schema, SettingsChange, Split, SplitAt, StorageChange, TableId,
+    Tablet, TabletId, Timestamp, limits,
 };
 use protocol::{Mutant, Planted, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::Events;
+use crate::library::Library;
 use crate::localities;
 use crate::merges::Joint;
+use crate::settings;
 use crate::splits::{Ended, Intent};
 
 /// A change of the state. Commands are judged when they are applied, in the order of the log.
@@ -47,6 +50,8 @@ pub enum Command {
         placement: Vec<Vec<NodeId>>,
         /// How its rows lie on disks.
         storage: StorageChange,
+        /// What else it promises.
+        settings: SettingsChange,
     },
     /// A table less.
     DropTable(String),
@@ -60,6 +65,8 @@ pub enum Command {
         drop: Vec<String>,
         /// How rows lie on disks.
         storage: StorageChange,
+        /// What else it promises.
+        settings: SettingsChange,
     },
     /// A new configuration, if it is the successor of the present one (PacificA, 2.4).
     Configure {
@@ -195,6 +202,19 @@ pub enum Command {
         /// Why.
         why: String,
     },
+    /// Nobody sees the table any more, and it can be brought back for a while.
+    HideTable {
+        /// Which.
+        table: String,
+        /// Until then.
+        until: Timestamp,
+    },
+    /// The table of that name that was hidden last is seen again.
+    RestoreTable(String),
+    /// Drops hidden tables whose time was over by then.
+    Purge(Timestamp),
+    /// Another text of a document, another document, or one less.
+    ChangeDocument(DocumentChange),
 }
 
 /// What a command has changed.
@@ -208,6 +228,10 @@ pub enum Changed {
     Table(Schema, Vec<TabletId>),
     /// The table went, and these tablets with it, which these nodes kept.
     Dropped(Schema, Vec<(TabletId, Vec<NodeId>)>),
+    /// The same with several tables that nobody saw any more.
+    Purged(Vec<(TabletId, Vec<NodeId>)>),
+    /// This document, or that there is none.
+    Document(Option<Document>),
     /// This tablet's group; those who should hear of it.
     Group(TabletId, BTreeSet<NodeId>),
     /// Of this life of the source, so many events are recorded.
@@ -275,7 +299,7 @@ pub struct State {
     pub nodes: BTreeMap<NodeId, KnownNode>,
     /// Nodes that were struck off: their ids are not used again.
     pub removed: BTreeSet<NodeId>,
-    /// Tables that exist.
+    /// Tables that exist, also those that are hidden.
     pub tables: BTreeMap<TableId, Schema>,
     /// Their tablets.
     pub groups: BTreeMap<TabletId, Group>,
@@ -289,13 +313,15 @@ pub struct State {
     pub ended: BTreeMap<TabletId, Ended>,
     /// Tablets that are to become one with the next.
     pub merges: BTreeMap<TabletId, Joint>,
+    /// What the masters keep for those who serve.
+    pub library: Library,
     /// Which fault it has, one of those that check the checkers.
     #[serde(skip)]
     pub(crate) planted: Planted,
 }
 
 impl State {
-    const VERSION: u8 = 7;
+    const VERSION: u8 = 8;
 
     /// The whole as bytes: a version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {
@@ -320,7 +346,7 @@ impl State {
 
     /// The table of that name.
     pub fn table(&self, name: &str) -> Option<&Schema> {
-        self.tables.values().find(|schema| schema.name == name)
+        self.tables.values().find(|schema| schema.name == name && schema.settings.dropped.is_none())
     }
 
     /// Was there such a tablet, and is there none any more? Ids are given out once, in order, so one that is higher than
@@ -351,11 +377,24 @@ impl State {
                 Ok(Changed::Nothing)
             }
             Command::Join { node, address, disk, incarnation } => self.join(node, address, disk, incarnation),
-            Command::CreateTable { name, families, partition, replicas, min_replicas, placement, storage } => {
-                self.create_table(name, families, partition, replicas, min_replicas, placement, storage)
-            }
+            Command::CreateTable {
+                name,
+                families,
+                partition,
+                replicas,
+                min_replicas,
+                placement,
+                storage,
+                settings,
+            } => self.create_table(name, families, partition, (replicas, min_replicas), placement, storage, settings),
             Command::DropTable(name) => self.drop_table(&name),
-            Command::AlterTable { table, set, drop, storage } => self.alter_table(&table, set, &drop, storage),
+            Command::AlterTable { table, set, drop, storage, settings } => {
+                self.alter_table(&table, set, &drop, storage, settings)
+            }
+            Command::HideTable { table, until } => self.hide_table(&table, until),
+            Command::RestoreTable(name) => self.restore_table(&name),
+            Command::Purge(date) => Ok(self.purge(date)),
+            Command::ChangeDocument(change) => self.library.change(index, change).map(Changed::Document),
             Command::Configure { tablet, configuration, by, .. } => self.configure(tablet, configuration, by),
             Command::Learn { tablet, epoch, learner } => self.learn(tablet, epoch, learner),
             Command::Drain { node, drain } => self.drain(node, drain),
@@ -399,10 +438,10 @@ impl State {
         name: String,
         families: Vec<(String, Retention)>,
         partition: Partition,
-        replicas: u8,
-        min_replicas: u8,
+        (replicas, min_replicas): (u8, u8),
         placement: Vec<Vec<NodeId>>,
         storage: StorageChange,
+        settings: SettingsChange,
     ) -> Result<Changed, Refusal> {
         if self.table(&name).is_some() {
             return Err(Refusal::Exists(format!("table {name:?}")));
@@ -418,9 +457,11 @@ impl State {
             replicas,
             min_replicas,
             storage: model::Storage::default(),
+            settings: model::Settings::default(),
         };
         set_families(&mut schema, families);
         localities::change(&mut schema, storage)?;
+        settings::change(&mut schema, settings, 0)?;
         self.last_table = table;
         let mut tablets = Vec::new();
         for (slice, nodes) in schema.partition.slices().into_iter().zip(placement) {
@@ -445,11 +486,18 @@ impl State {
 
     fn drop_table(&mut self, name: &str) -> Result<Changed, Refusal> {
         let schema = self.table(name).cloned().ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))?;
-        self.tables.remove(&schema.table);
+        settings::check_droppable(&schema)?;
+        let gone = self.remove_table(schema.table);
+        Ok(Changed::Dropped(schema, gone))
+    }
+
+    /// Takes a table out with its tablets, and gives those and who kept them.
+    pub(crate) fn remove_table(&mut self, table: TableId) -> Vec<(TabletId, Vec<NodeId>)> {
+        self.tables.remove(&table);
         let gone: Vec<(TabletId, Vec<NodeId>)> = self
             .groups
             .values()
-            .filter(|group| group.tablet.table == schema.table)
+            .filter(|group| group.tablet.table == table)
             .map(|group| (group.tablet.id, group.configuration.members().chain(group.learner).collect()))
             .collect();
         gone.iter().for_each(|(tablet, _)| {
@@ -457,8 +505,14 @@ impl State {
             self.splits.remove(tablet);
             self.merges.remove(tablet);
         });
-        self.ended.retain(|_, ended| ended.table != schema.table);
-        Ok(Changed::Dropped(schema, gone))
+        self.ended.retain(|_, ended| ended.table != table);
+        gone
+    }
+
+    /// The tablets of a table.
+    pub(crate) fn tablets_of(&self, table: TableId) -> Vec<TabletId> {
+        let tablets = self.groups.values().filter(|group| group.tablet.table == table);
+        tablets.map(|group| group.tablet.id).collect()
     }
 
     fn alter_table(
@@ -467,11 +521,16 @@ impl State {
         set: Vec<(String, Retention)>,
         drop: &[String],
         storage: StorageChange,
+        settings: SettingsChange,
     ) -> Result<Changed, Refusal> {
         let mut schema = self.table(name).cloned().ok_or_else(|| Refusal::NoSuchTable(name.to_owned()))?;
         if let Some(missing) = drop.iter().find(|family| schema.family(family).is_none()) {
             return Err(Refusal::NoSuchFamily { family: missing.clone(), have: schema.family_names() });
         }
+        if !drop.is_empty() && settings.protected != Some(false) {
+            settings::check_droppable(&schema)?;
+        }
+        let before = schema.next_family.0;
         schema.families.retain(|family| !drop.contains(&family.name));
         set_families(&mut schema, set);
         if schema.families.len() > limits::FAMILIES {
@@ -482,11 +541,16 @@ impl State {
             )));
         }
         localities::change(&mut schema, storage)?;
-        schema.version += 1;
+        settings::change(&mut schema, settings, before)?;
+        Ok(self.put_schema(schema))
+    }
+
+    /// Another version of a table's schema is in force.
+    pub(crate) fn put_schema(&mut self, schema: Schema) -> Changed {
+        let schema = Schema { version: schema.version + 1, ..schema };
+        let tablets = self.tablets_of(schema.table);
         self.tables.insert(schema.table, schema.clone());
-        let tablets = self.groups.values().filter(|group| group.tablet.table == schema.table);
-        let tablets = tablets.map(|group| group.tablet.id).collect();
-        Ok(Changed::Table(schema, tablets))
+        Changed::Table(schema, tablets)
     }
 
     fn configure(&mut self, tablet: TabletId, configuration: Configuration, by: NodeId) -> Result<Changed, Refusal> {
@@ -611,6 +675,7 @@ fn set_families(schema: &mut Schema, families: Vec<(String, Retention)>) {
                     retention,
                     loosened: false,
                     locality: model::LocalityId(0),
+                    aggregate: None,
                 });
                 schema.next_family.0 += 1;
             }

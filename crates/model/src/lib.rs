@@ -15,6 +15,7 @@
 extern crate alloc;
 
 pub mod checkpoint;
+pub mod document;
 pub mod event;
 pub mod freshness;
 pub mod group;
@@ -28,6 +29,7 @@ pub mod refusal;
 pub mod request;
 pub mod row;
 pub mod schema;
+pub mod settings;
 pub mod slice;
 pub mod storage;
 pub mod text;
@@ -35,6 +37,7 @@ pub mod time;
 
 pub use bytes::Bytes;
 pub use checkpoint::{Checkpoint, CheckpointAnswer, CheckpointId, CheckpointOrder};
+pub use document::{Document, DocumentChange, Documents};
 pub use event::{Event, EventPage, EventQuery};
 pub use freshness::{Consistency, Freshness};
 pub use group::{Assignment, Configuration, Lineage, Tablet};
@@ -48,6 +51,7 @@ pub use refusal::Refusal;
 pub use request::{AdminReply, AdminRequest, Operation, Reply, Request, Ticket};
 pub use row::{Cell, Fingerprint, Row};
 pub use schema::{Family, Partition, Retention, Schema};
+pub use settings::{Aggregate, Granularity, Settings, SettingsChange};
 pub use slice::Slice;
 pub use storage::{Compaction, Compression, Filter, LocalityChange, LocalityGroup, RunId, Storage, StorageChange};
 pub use time::{Instant, Timestamp};

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::time::Duration;
 
 use crate::{Change, Condition, LocalityChange, Mutation, RowChanges};
 
@@ -37,6 +38,14 @@ pub const BATCH_PARTS: usize = 64;
 pub const KEYS: usize = 1_000;
 /// Tablets of a table when it is created.
 pub const TABLETS: usize = 1_024;
+/// How long a table's changes are kept at most.
+pub const CHANGES_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Characters of a document's name.
+pub const DOCUMENT_NAME: usize = 1_024;
+/// Bytes of a document.
+pub const DOCUMENT: usize = 64 << 10;
+/// Bytes of all documents together: each master has them in memory and in its snapshots.
+pub const DOCUMENTS: usize = 16 << 20;
 
 /// Every limit with its unit, for `diptych limits` and the documentation.
 pub const ALL: &[(&str, usize, &str)] = &[
@@ -55,6 +64,8 @@ pub const ALL: &[(&str, usize, &str)] = &[
     ("batch", BATCH, "bytes"),
     ("rows per read by keys", KEYS, ""),
     ("tablets per new table", TABLETS, ""),
+    ("document", DOCUMENT, "bytes"),
+    ("all documents", DOCUMENTS, "bytes"),
 ];
 
 /// Says what is wrong with a row key, if anything.

@@ -76,6 +76,10 @@ pub enum Refusal {
         /// How long the pause should be.
         retry_after: Duration,
     },
+    /// The table may neither be dropped nor lose families.
+    Protected(String),
+    /// Whoever asks may not do that: what, to what.
+    Forbidden(String),
 }
 
 impl Refusal {
@@ -124,6 +128,10 @@ impl fmt::Display for Refusal {
             Refusal::NoSuchFamily { family, have } => write!(f, "no family {family:?}; the table has: {have}"),
             Refusal::Exists(what) => write!(f, "{what} exists already"),
             Refusal::Invalid(what) => write!(f, "{what}"),
+            Refusal::Protected(table) => {
+                write!(f, "table {table:?} is protected: neither it nor a family of it may go")
+            }
+            Refusal::Forbidden(what) => write!(f, "not allowed: {what}"),
             Refusal::Corrupt(what) => write!(f, "damaged data: {what}"),
             Refusal::NoMaster => write!(f, "the master cannot be reached"),
             Refusal::TooOld { tablet, lag: Some(lag) } => {

@@ -8,9 +8,9 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, Change, ClusterId, Configuration, Epoch, EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation,
-    NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row, RowChanges, RowRange, Schema, Split,
-    StorageChange, TabletId, Timestamp,
+    Assignment, Change, ClusterId, Configuration, DocumentChange, Documents, Epoch, EventPage, EventQuery, Freshness,
+    Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row,
+    RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId, Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -128,6 +128,8 @@ pub enum AdminRequest {
         drop: Vec<String>,
         /// Changes of how its rows lie on disks.
         storage: StorageChange,
+        /// Changes of what else it promises.
+        settings: SettingsChange,
     },
     /// Tables, tablets, who keeps them and where those live; answered by [`AdminReply::Map`].
     Map,
@@ -198,6 +200,21 @@ pub enum AdminRequest {
     /// Makes one tablet of this one, of a table that is cut by ranges, and the next; answered by [`AdminReply::Done`] when
     /// they are being brought together.
     MergeTablet(TabletId),
+    /// Takes a table away from everybody, but keeps its data for a while; answered by [`AdminReply::Table`].
+    HideTable {
+        /// Which.
+        table: String,
+        /// How long.
+        keep: Duration,
+    },
+    /// Brings back the table of that name that was hidden last; answered by [`AdminReply::Table`].
+    RestoreTable(String),
+    /// Tables that are hidden; answered by [`AdminReply::Hidden`].
+    Hidden,
+    /// Documents whose names begin so; answered by [`AdminReply::Documents`].
+    Documents(String),
+    /// Changes a document; answered by [`AdminReply::Documents`] with it, or with none if it is removed.
+    ChangeDocument(DocumentChange),
 }
 
 impl AdminRequest {
@@ -210,6 +227,8 @@ impl AdminRequest {
                 | AdminRequest::Losses(_)
                 | AdminRequest::Events(_)
                 | AdminRequest::Masters
+                | AdminRequest::Hidden
+                | AdminRequest::Documents(_)
         )
     }
 
@@ -237,6 +256,8 @@ pub struct NewTable {
     pub min_replicas: Option<u8>,
     /// How its rows lie on disks, where that is not the default.
     pub storage: StorageChange,
+    /// What else it promises, where that is not the default.
+    pub settings: SettingsChange,
 }
 
 /// The answer to an [`AdminRequest`].
@@ -258,6 +279,10 @@ pub enum AdminReply {
     Events(EventPage),
     /// The tablets that took the place of one.
     Split(Split),
+    /// Tables that can be brought back.
+    Hidden(Vec<Schema>),
+    /// Documents.
+    Documents(Documents),
 }
 
 /// What a tablet that has lost its members would lose for ever, should an operator begin it anew.
@@ -282,6 +307,8 @@ pub struct ClusterMap {
     pub tablets: Vec<Assignment>,
     /// No master answered, and this is the last that was heard: a table that it lacks may be there.
     pub old: bool,
+    /// Version of the newest change of any document.
+    pub documents: u64,
 }
 
 impl ClusterMap {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{FamilyId, LocalityGroup, LocalityId, Storage, TableId, Timestamp};
+use crate::{Aggregate, FamilyId, LocalityGroup, LocalityId, Settings, Storage, TableId, Timestamp};
 
 /// A table's schema. The master owns it; nodes keep the copy that came with their tablets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Schema {
     pub min_replicas: u8,
     /// How its rows lie on disks.
     pub storage: Storage,
+    /// What else it promises.
+    pub settings: Settings,
 }
 
 /// A column family: the unit of retention, and of much else later.
@@ -45,6 +47,8 @@ pub struct Family {
     pub loosened: bool,
     /// With which families it lies in the same files.
     pub locality: LocalityId,
+    /// What its cells add up, if they do; for ever.
+    pub aggregate: Option<Aggregate>,
 }
 
 /// How a table's rows are spread over tablets.
@@ -109,9 +113,14 @@ impl Schema {
         self.families.iter().find(|family| family.name == name)
     }
 
-    /// The family of that id; `None` when it was dropped.
+    /// The family of that id, also that of the changes; `None` when it was dropped.
     pub fn family_by_id(&self, id: FamilyId) -> Option<&Family> {
-        self.families.iter().find(|family| family.id == id)
+        self.all_families().find(|family| family.id == id)
+    }
+
+    /// The families, and with them that of the changes, which only the engine and their readers know.
+    pub fn all_families(&self) -> impl Iterator<Item = &Family> {
+        self.families.iter().chain(&self.settings.changes)
     }
 
     /// The locality group in which the family lies; the default one if neither the family nor its group is known.

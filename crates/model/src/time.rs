@@ -47,6 +47,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(1))
     }
 
+    /// The point so much later; the last there is if that is after it.
+    pub fn plus(self, later: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(later.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     /// This moment less `age`.
     pub fn minus(self, age: Duration) -> Timestamp {
         Timestamp(self.0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)))

@@ -29,7 +29,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    const VERSION: u8 = 5;
+    const VERSION: u8 = 6;
 
     /// A version byte, then postcard.
     pub fn to_bytes(&self) -> Bytes {

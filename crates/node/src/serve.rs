@@ -40,6 +40,10 @@ impl Node {
             out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
             return;
         };
+        if hosted.schema.settings.dropped.is_some() {
+            out.push(Effect::Refuse(ticket, Refusal::NoSuchTablet(tablet)));
+            return;
+        }
         if let Some(refusal) = self.moved(tablet) {
             out.push(Effect::Refuse(ticket, refusal));
             return;

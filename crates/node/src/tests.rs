@@ -43,6 +43,22 @@ fn files_go_only_after_the_log_says_so() {
     assert!(after.iter().any(|effect| matches!(effect, Effect::Run(_, store::Job::Drop { tablet: TABLET, .. }))));
 }
 
+/// A table that was dropped is kept for a while, and serves nobody, whatever map a client has.
+#[test]
+fn a_hidden_table_serves_nobody() {
+    let mut world = World::empty();
+    world.assign(Configuration::first(ME, []));
+    assert_eq!(world.get("LAX"), Ok(vec![]));
+    let hidden = |world: &mut World, dropped| {
+        world.schema.version += 1;
+        world.schema.settings.dropped = dropped;
+        world.assign(Configuration::first(ME, []));
+        world.get("LAX")
+    };
+    assert_eq!(hidden(&mut world, Some(Timestamp(9))), Err(Refusal::NoSuchTablet(TABLET)));
+    assert_eq!(hidden(&mut world, None), Ok(vec![]));
+}
+
 /// Group seeds 2155 and 4064 of the simulator: a copy of a tablet's first assignment came after the tablet had left the
 /// node, which took itself for a founding member that holds all there is, and was none.
 #[test]
@@ -871,12 +887,14 @@ fn schema() -> Schema {
             retention: Retention::Keep,
             loosened: false,
             locality: model::LocalityId(0),
+            aggregate: None,
         }],
         next_family: FamilyId(2),
         partition: Partition::Hash { tablets: 1 },
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     }
 }
 

@@ -148,7 +148,7 @@ pub(crate) fn add(
     manifest::write_whole(&**disk, &manifests, &state)?;
     let mut part = part.clone();
     (part.copy.upto, part.copy.bytes) = (view.flushed(), bytes);
-    file::write(&**disk, &parts, &view.tablet().0.to_string(), &file::Content::Part(part.clone()))?;
+    file::write(&**disk, &parts, &view.tablet().0.to_string(), &file::Content::Part(Box::new(part.clone())))?;
     Ok(Added::Part(Box::new(part)))
 }
 
@@ -261,7 +261,7 @@ fn sealed(disk: &dyn Disk, root: &str) -> Result<Option<Checkpoint>, Error> {
 
 fn part(disk: &dyn Disk, path: &str) -> Result<Part, Error> {
     match file::read(disk, path)? {
-        file::Content::Part(part) => Ok(part),
+        file::Content::Part(part) => Ok(*part),
         _ => Err(Error::corrupt(path, 9, "it is another kind of file")),
     }
 }

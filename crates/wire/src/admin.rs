@@ -11,13 +11,13 @@ use model::request::{
 };
 use model::{
     AdminReply, AdminRequest, Assignment, ClusterId, Configuration, Epoch, Family, FamilyId, Incarnation, Lineage,
-    LocalityId, Lsn, NodeId, Partition, Retention, Schema, Slice, Split, StorageChange, TableId, Tablet, TabletId,
-    Timestamp, limits,
+    LocalityId, Lsn, NodeId, Partition, Retention, Schema, SettingsChange, Slice, Split, StorageChange, TableId,
+    Tablet, TabletId, Timestamp, limits,
 };
 
 use crate::convert::{Invalid, missing};
-use crate::storage;
 use crate::v1::{self, assignment, partition, retention};
+use crate::{settings, storage};
 
 impl TryFrom<v1::CreateTableRequest> for AdminRequest {
     type Error = Invalid;
@@ -36,6 +36,7 @@ impl TryFrom<v1::CreateTableRequest> for AdminRequest {
             replicas: message.replicas.map(|count| small(count, "replicas")).transpose()?,
             min_replicas: message.min_replicas.map(|count| small(count, "min_replicas")).transpose()?,
             storage: storage::change_from_proto(message.storage)?,
+            settings: settings::change_from_proto(message.settings)?,
         }))
     }
 }
@@ -49,6 +50,7 @@ impl From<NewTable> for v1::CreateTableRequest {
             replicas: table.replicas.map(u32::from),
             min_replicas: table.min_replicas.map(u32::from),
             storage: storage::change_to_proto(table.storage),
+            settings: settings::change_to_proto(table.settings),
         }
     }
 }
@@ -106,11 +108,13 @@ impl TryFrom<v1::AlterTableRequest> for AdminRequest {
 
     fn try_from(message: v1::AlterTableRequest) -> Result<AdminRequest, Invalid> {
         let storage = storage::change_from_proto(message.storage)?;
-        if message.set.is_empty() && message.drop.is_empty() && storage.is_empty() {
-            return Err(Invalid(String::from("nothing to alter: name a family or a locality group to set or to drop")));
+        let settings = settings::change_from_proto(message.settings)?;
+        if message.set.is_empty() && message.drop.is_empty() && storage.is_empty() && settings.is_empty() {
+            let what = "nothing to alter: name a family or a locality group to set or to drop, or a setting";
+            return Err(Invalid(String::from(what)));
         }
         let set = families(message.set)?;
-        Ok(AdminRequest::AlterTable { table: message.table, set, drop: message.drop, storage })
+        Ok(AdminRequest::AlterTable { table: message.table, set, drop: message.drop, storage, settings })
     }
 }
 
@@ -120,9 +124,10 @@ pub fn alter_request(
     set: Vec<(String, Retention)>,
     drop: Vec<String>,
     storage: StorageChange,
+    settings: SettingsChange,
 ) -> v1::AlterTableRequest {
-    let storage = storage::change_to_proto(storage);
-    v1::AlterTableRequest { table, set: set.into_iter().map(new_family).collect(), drop, storage }
+    let (storage, settings) = (storage::change_to_proto(storage), settings::change_to_proto(settings));
+    v1::AlterTableRequest { table, set: set.into_iter().map(new_family).collect(), drop, storage, settings }
 }
 
 fn families(messages: Vec<v1::NewFamily>) -> Result<Vec<(String, Retention)>, Invalid> {
@@ -231,22 +236,17 @@ fn retention_from_proto(message: Option<v1::Retention>) -> Result<Retention, Inv
 
 impl From<Schema> for v1::Table {
     fn from(schema: Schema) -> v1::Table {
-        let family = |family: Family| v1::Family {
-            id: family.id.0,
-            name: family.name,
-            retention: retention_to_proto(family.retention),
-            locality: family.locality.0,
-        };
         v1::Table {
             id: schema.table.0,
             name: schema.name,
             version: schema.version,
-            families: schema.families.into_iter().map(family).collect(),
+            families: schema.families.into_iter().map(family_to_proto).collect(),
             next_family: schema.next_family.0,
             partition: Some(schema.partition.into()),
             replicas: schema.replicas.into(),
             min_replicas: schema.min_replicas.into(),
             storage: Some(schema.storage.into()),
+            settings: Some(settings::to_proto(schema.settings)),
         }
     }
 }
@@ -255,29 +255,36 @@ impl TryFrom<v1::Table> for Schema {
     type Error = Invalid;
 
     fn try_from(message: v1::Table) -> Result<Schema, Invalid> {
-        let family = |family: v1::Family| {
-            let retention = retention_from_proto(family.retention)?;
-            // Only nodes and masters care, who have it otherwise.
-            Ok(Family {
-                id: FamilyId(family.id),
-                name: family.name,
-                retention,
-                loosened: false,
-                locality: LocalityId(family.locality),
-            })
-        };
         Ok(Schema {
             table: TableId(message.id),
             name: message.name,
             version: message.version,
-            families: message.families.into_iter().map(family).collect::<Result<_, _>>()?,
+            families: message.families.into_iter().map(family_from_proto).collect::<Result<_, _>>()?,
             next_family: FamilyId(message.next_family),
             partition: message.partition.ok_or_else(|| missing("partition"))?.try_into()?,
             replicas: small(message.replicas, "replicas")?,
             min_replicas: small(message.min_replicas, "min_replicas")?,
             storage: message.storage.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            settings: message.settings.map(settings::from_proto).transpose()?.unwrap_or_default(),
         })
     }
+}
+
+pub(crate) fn family_to_proto(family: Family) -> v1::Family {
+    v1::Family {
+        id: family.id.0,
+        name: family.name,
+        retention: retention_to_proto(family.retention),
+        locality: family.locality.0,
+        aggregate: settings::aggregate_to_proto(family.aggregate),
+    }
+}
+
+pub(crate) fn family_from_proto(family: v1::Family) -> Result<Family, Invalid> {
+    let (aggregate, locality) = (settings::aggregate_from_proto(family.aggregate)?, LocalityId(family.locality));
+    let retention = retention_from_proto(family.retention)?;
+    // What was loosened only nodes and masters care for, who have it otherwise.
+    Ok(Family { id: FamilyId(family.id), name: family.name, retention, loosened: false, locality, aggregate })
 }
 
 /// The tables of a map, each once in its newest version, by name.
@@ -311,6 +318,7 @@ impl From<ClusterMap> for v1::ClusterMap {
         v1::ClusterMap {
             version: map.version,
             old: map.old,
+            documents: map.documents,
             tables: tables_to_proto(map.tablets.iter()),
             nodes: map.nodes.into_iter().map(|(node, address)| v1::NodeAddress { node: node.0, address }).collect(),
             tablets: map.tablets.into_iter().map(assignment_to_proto).collect(),
@@ -326,6 +334,7 @@ impl TryFrom<v1::ClusterMap> for ClusterMap {
         Ok(ClusterMap {
             version: message.version,
             old: message.old,
+            documents: message.documents,
             nodes: message.nodes.into_iter().map(|node| (NodeId(node.node), node.address)).collect(),
             tablets: message
                 .tablets

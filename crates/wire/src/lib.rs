@@ -13,6 +13,7 @@ pub mod admin;
 pub mod convert;
 pub mod events;
 pub mod frame;
+pub mod settings;
 pub mod status;
 mod storage;
 #[cfg(test)]

@@ -78,6 +78,7 @@ fn guess(status: &Status) -> Option<Refusal> {
         Code::AlreadyExists => Some(Refusal::Exists(message)),
         Code::DataLoss => Some(Refusal::Corrupt(message)),
         Code::ResourceExhausted => Some(Refusal::Overloaded),
+        Code::PermissionDenied => Some(Refusal::Forbidden(message)),
         _ => None,
     }
 }
@@ -91,7 +92,8 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NoMaster
         | Refusal::TooOld { .. }
         | Refusal::Moved { .. } => Code::Unavailable,
-        Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } => Code::FailedPrecondition,
+        Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } | Refusal::Protected(_) => Code::FailedPrecondition,
+        Refusal::Forbidden(_) => Code::PermissionDenied,
         Refusal::DiskFull(_) | Refusal::Overloaded | Refusal::Stalled { .. } => Code::ResourceExhausted,
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => Code::NotFound,
         Refusal::Exists(_) => Code::AlreadyExists,
@@ -124,6 +126,8 @@ pub fn hint(refusal: &Refusal) -> &'static str {
         }
         Refusal::NoMaster => "Try again; if it lasts, see whether the master runs.",
         Refusal::TooOld { .. } => "Ask another replica, or allow a larger max_lag.",
+        Refusal::Protected(_) => "`diptych table alter --unprotect` takes that back.",
+        Refusal::Forbidden(_) => "Ask whoever runs the cluster for a grant: `diptych acl grant`.",
         Refusal::Invalid(_) => "",
     }
 }
@@ -152,6 +156,8 @@ mod tests {
             Refusal::Exists(String::from("table users")),
             Refusal::Invalid(String::from("no")),
             Refusal::Corrupt(String::from("000001.sst")),
+            Refusal::Protected(String::from("users")),
+            Refusal::Forbidden(String::from("no")),
             Refusal::NoMaster,
         ]
     }

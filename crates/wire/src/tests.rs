@@ -7,9 +7,10 @@ use bytes::Bytes;
 use model::request::{ClusterMap, ClusterStatus, NewTable, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{
     AdminRequest, Assignment, Cell, Change, ClientId, ClusterId, ColumnFilter, Compaction, Compression, Condition,
-    Configuration, Epoch, Family, FamilyId, Filter, Fingerprint, Incarnation, LocalityGroup, LocalityId, Lsn, Mutation,
-    NodeId, Operation, Outcome, Partition, ReadOptions, Refusal, Reply, RequestId, Retention, Row, RowChanges,
-    RowRange, Schema, Storage, StorageChange, TableId, Tablet, TabletId, Timestamp, limits,
+    Configuration, Document, DocumentChange, Documents, Epoch, Family, FamilyId, Filter, Fingerprint, Granularity,
+    Incarnation, LocalityGroup, LocalityId, Lsn, Mutation, NodeId, Operation, Outcome, Partition, ReadOptions, Refusal,
+    Reply, RequestId, Retention, Row, RowChanges, RowRange, Schema, Settings, SettingsChange, Storage, StorageChange,
+    TableId, Tablet, TabletId, Timestamp, limits,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -90,6 +91,7 @@ fn schema() -> Schema {
         retention,
         loosened: false,
         locality: LocalityId(id / 3),
+        aggregate: (id == 3).then_some(model::Aggregate::Max),
     };
     let rules = vec![Retention::Versions(3), Retention::Age(Duration::from_millis(1_500)), Retention::Keep];
     Schema {
@@ -105,6 +107,21 @@ fn schema() -> Schema {
         replicas: 3,
         min_replicas: 2,
         storage: storage(),
+        settings: Settings {
+            granularity: Granularity::Millis,
+            protected: true,
+            changes: Some(family(9, "$changes", Retention::Age(Duration::from_secs(60)))),
+            dropped: Some(Timestamp(5)),
+        },
+    }
+}
+
+fn settings() -> SettingsChange {
+    SettingsChange {
+        granularity: Some(Granularity::Micros),
+        protected: Some(false),
+        changes: Some(Duration::from_millis(1_500)),
+        aggregates: vec![("b".into(), model::Aggregate::Min)],
     }
 }
 
@@ -325,17 +342,46 @@ fn a_new_table_comes_out_as_it_went_in() {
         replicas: Some(3),
         min_replicas: None,
         storage: storage.clone(),
+        settings: settings(),
     };
     let message = sent(v1::CreateTableRequest::from(table.clone()));
     assert_eq!(AdminRequest::try_from(message), Ok(AdminRequest::CreateTable(table)));
-    let message = sent(crate::admin::alter_request("users".into(), families.clone(), vec!["x".into()], storage));
-    let storage = StorageChange { drop: vec!["cold".into()], ..StorageChange::default() };
-    let alter = |set, drop| AdminRequest::AlterTable { table: "users".into(), set, drop, storage: storage.clone() };
-    assert_eq!(AdminRequest::try_from(message), Ok(alter(families, vec!["x".into()])));
-    let message = sent(crate::admin::alter_request("users".into(), vec![], vec![], storage.clone()));
-    assert_eq!(AdminRequest::try_from(message), Ok(alter(vec![], vec![])));
-    let message = crate::admin::alter_request("users".into(), vec![], vec![], StorageChange::default());
+    for (set, drop, storage, settings) in [
+        (families, vec!["x".into()], storage.clone(), settings()),
+        (vec![], vec![], storage, SettingsChange::default()),
+        (vec![], vec![], StorageChange::default(), settings()),
+    ] {
+        let (table, drop) = (String::from("users"), drop);
+        let message = crate::admin::alter_request(
+            table.clone(),
+            set.clone(),
+            Vec::clone(&drop),
+            storage.clone(),
+            settings.clone(),
+        );
+        let altered = AdminRequest::AlterTable { table, set, drop, storage, settings };
+        assert_eq!(AdminRequest::try_from(sent(message)), Ok(altered));
+    }
+    let nothing = SettingsChange::default();
+    let message = crate::admin::alter_request("users".into(), vec![], vec![], StorageChange::default(), nothing);
     assert!(AdminRequest::try_from(message).is_err(), "nothing to do");
+    let unknown = v1::SettingsChange { granularity: 9, ..v1::SettingsChange::default() };
+    let message = v1::AlterTableRequest { settings: Some(unknown), ..v1::AlterTableRequest::default() };
+    assert!(AdminRequest::try_from(message).is_err());
+}
+
+#[test]
+fn documents_and_hidden_tables_come_out_as_they_went_in() {
+    let keep = Duration::from_millis(90_500);
+    let hide = sent(crate::settings::hide_request("users".into(), keep));
+    assert_eq!(AdminRequest::try_from(hide), Ok(AdminRequest::HideTable { table: "users".into(), keep }));
+    for body in [None, Some(Bytes::from_static(b"\0x"))] {
+        let change = DocumentChange { name: "a/b".into(), body, expect: Some(0) };
+        assert_eq!(DocumentChange::from(sent(v1::ChangeDocumentRequest::from(change.clone()))), change);
+    }
+    let document = Document { name: "a/b".into(), version: 9, body: Bytes::from_static(b"x") };
+    let documents = Documents { version: 12, documents: vec![document] };
+    assert_eq!(Documents::from(sent(v1::Documents::from(documents.clone()))), documents);
 }
 
 #[test]
@@ -362,6 +408,7 @@ fn a_bad_table_is_invalid() {
         replicas: None,
         min_replicas: None,
         storage: StorageChange::default(),
+        settings: model::SettingsChange::default(),
     };
     let bad = [
         table("-", split(&[])),
@@ -382,8 +429,13 @@ fn a_bad_table_is_invalid() {
 
 #[test]
 fn the_map_comes_out_as_it_went_in() {
-    let map =
-        ClusterMap { version: 12, nodes: vec![(NodeId(1), "[::1]:99".into())], tablets: assignments(), old: true };
+    let map = ClusterMap {
+        version: 12,
+        nodes: vec![(NodeId(1), "[::1]:99".into())],
+        tablets: assignments(),
+        old: true,
+        documents: 7,
+    };
     let message = sent(v1::ClusterMap::from(map.clone()));
     assert_eq!(message.tables.len(), 1);
     assert_eq!(ClusterMap::try_from(message), Ok(map.clone()));

@@ -61,6 +61,7 @@ pub async fn run(client: &Client, args: &Bench, out: &mut Output) -> Result<(), 
 async fn make_table(client: &Client, args: &Bench, name: &str) -> Result<bool, Failure> {
     let table = NewTable {
         storage: model::StorageChange::default(),
+        settings: model::SettingsChange::default(),
         name: name.to_string(),
         families: vec![(FAMILY.to_string(), Retention::Versions(1))],
         partition: Partition::Hash { tablets: args.tablets },

@@ -19,7 +19,11 @@ pub async fn run(client: &Client, command: TableCommand, out: &mut Output) -> Re
         TableCommand::Show { table } => show(client, &table, out).await,
         TableCommand::Alter(TableAlter { table, family: set, drop_family: drop, storage, drop_locality }) => {
             let storage = storage.into_change(drop_locality);
-            let schema = change(client, AdminRequest::AlterTable { table, set, drop, storage }).await?;
+            let schema = change(
+                client,
+                AdminRequest::AlterTable { table, set, drop, storage, settings: model::SettingsChange::default() },
+            )
+            .await?;
             let text = format!("altered table {}: {}{}", schema.name, families(&schema), storage_text(&schema));
             Ok(out.say(schema_to_json(&schema), text)?)
         }
@@ -56,6 +60,7 @@ async fn create(client: &Client, args: TableCreate, out: &mut Output) -> Result<
         replicas: args.replicas,
         min_replicas: args.min_replicas,
         storage: args.storage.into_change(Vec::new()),
+        settings: model::SettingsChange::default(),
     };
     let schema = change(client, AdminRequest::CreateTable(table)).await?;
     let text = format!(

@@ -559,6 +559,7 @@ mod tests {
     fn users() -> AdminRequest {
         AdminRequest::CreateTable(NewTable {
             storage: model::StorageChange::default(),
+            settings: model::SettingsChange::default(),
             name: String::from("users"),
             families: vec![(String::from("name"), Retention::Keep)],
             partition: Partition::Hash { tablets: 2 },

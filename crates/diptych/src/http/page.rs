@@ -224,6 +224,7 @@ mod tests {
             replicas: 2,
             min_replicas: 1,
             storage: model::Storage::default(),
+            settings: model::Settings::default(),
         };
         let tablet = Tablet { id: TabletId(1), table: TableId(1), slice: Slice::Rows { start: split, end: None } };
         let configuration = Configuration::first(NodeId(1), []);

@@ -195,6 +195,7 @@ fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
         replicas: wish.replicas,
         min_replicas: wish.min_replicas,
         storage,
+        settings: model::SettingsChange::default(),
     })
 }
 
@@ -215,7 +216,13 @@ fn read_alteration(table: &str, body: &[u8]) -> Result<AdminRequest, Problem> {
     if set.is_empty() && wish.drop_families.is_empty() && storage.is_empty() {
         return Err(Problem::invalid("nothing to alter: name a family or a locality group to set or to drop"));
     }
-    Ok(AdminRequest::AlterTable { table: String::from(table), set, drop: wish.drop_families, storage })
+    Ok(AdminRequest::AlterTable {
+        table: String::from(table),
+        set,
+        drop: wish.drop_families,
+        storage,
+        settings: model::SettingsChange::default(),
+    })
 }
 
 /// Alters a table.

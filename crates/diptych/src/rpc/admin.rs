@@ -64,6 +64,13 @@ impl AdminService {
         }
     }
 
+    async fn documents(&self, request: AdminRequest) -> Result<Response<v1::Documents>, Status> {
+        match self.ask(request).await? {
+            AdminReply::Documents(documents) => Ok(Response::new(documents.into())),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
     async fn events(&self, query: EventQuery) -> Result<EventPage, Status> {
         match self.ask(AdminRequest::Events(query)).await? {
             AdminReply::Events(page) => Ok(page),
@@ -97,6 +104,41 @@ impl Admin for AdminService {
 
     async fn alter_table(&self, request: Request<v1::AlterTableRequest>) -> Result<Response<v1::Table>, Status> {
         self.table(AdminRequest::try_from(request.into_inner())?).await
+    }
+
+    async fn hide_table(&self, request: Request<v1::HideTableRequest>) -> Result<Response<v1::Table>, Status> {
+        self.table(AdminRequest::try_from(request.into_inner())?).await
+    }
+
+    async fn restore_table(&self, request: Request<v1::RestoreTableRequest>) -> Result<Response<v1::Table>, Status> {
+        self.table(AdminRequest::RestoreTable(request.into_inner().table)).await
+    }
+
+    async fn list_hidden_tables(
+        &self,
+        _: Request<v1::ListHiddenTablesRequest>,
+    ) -> Result<Response<v1::ListTablesResponse>, Status> {
+        match self.ask(AdminRequest::Hidden).await? {
+            AdminReply::Hidden(tables) => {
+                let tables = tables.into_iter().map(Into::into).collect();
+                Ok(Response::new(v1::ListTablesResponse { tables }))
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<v1::ListDocumentsRequest>,
+    ) -> Result<Response<v1::Documents>, Status> {
+        self.documents(AdminRequest::Documents(request.into_inner().prefix)).await
+    }
+
+    async fn change_document(
+        &self,
+        request: Request<v1::ChangeDocumentRequest>,
+    ) -> Result<Response<v1::Documents>, Status> {
+        self.documents(AdminRequest::ChangeDocument(request.into_inner().into())).await
     }
 
     async fn list_tables(&self, _: Request<v1::ListTablesRequest>) -> Result<Response<v1::ListTablesResponse>, Status> {

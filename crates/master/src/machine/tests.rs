@@ -47,6 +47,7 @@ fn a_table_that_cannot_be_is_refused_with_the_reason() {
         replicas: Some(replicas),
         min_replicas: None,
         storage: StorageChange::default(),
+        settings: model::SettingsChange::default(),
     };
     let hash = |tablets| Partition::Hash { tablets };
     let range = |splits: &[&'static [u8]]| Partition::Range {
@@ -296,7 +297,13 @@ fn an_altered_table_reaches_its_nodes() {
     let tablet = world.one_tablet();
     let configuration = world.configuration(tablet);
     let storage = StorageChange { compaction: Some(model::Compaction::Leveled), ..StorageChange::default() };
-    let alter = AdminRequest::AlterTable { table: "t".into(), set: vec![], drop: vec![], storage };
+    let alter = AdminRequest::AlterTable {
+        table: "t".into(),
+        set: vec![],
+        drop: vec![],
+        storage,
+        settings: model::SettingsChange::default(),
+    };
     let leveled = |effect: &Effect| match effect {
         Effect::Send(node, FromMaster::Assignments(assignments)) => {
             let schema = &assignments[0].schema;
@@ -578,6 +585,7 @@ impl World {
             replicas: Some(replicas),
             min_replicas: None,
             storage: StorageChange::default(),
+            settings: model::SettingsChange::default(),
         };
         self.step(Input::Admin(Ticket(9), AdminRequest::CreateTable(table)))
     }

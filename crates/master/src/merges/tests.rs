@@ -191,6 +191,7 @@ fn state(left: [u32; 2], right: [u32; 2]) -> State {
         min_replicas: 1,
         placement: vec![left.map(NodeId).to_vec(), right.map(NodeId).to_vec()],
         storage: model::StorageChange::default(),
+        settings: model::SettingsChange::default(),
     };
     state.apply(3, create).unwrap();
     state

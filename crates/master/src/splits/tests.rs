@@ -183,6 +183,7 @@ fn state() -> (State, TabletId) {
         min_replicas: 1,
         placement: vec![vec![ONE, TWO], vec![TWO, ONE]],
         storage: model::StorageChange::default(),
+        settings: model::SettingsChange::default(),
     };
     state.apply(3, create).unwrap();
     (state, TabletId(1))

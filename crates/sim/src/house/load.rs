@@ -194,6 +194,7 @@ impl World {
             replicas: None,
             min_replicas: None,
             storage: StorageChange::default(),
+            settings: model::SettingsChange::default(),
         };
         self.step_master(master::Input::Admin(ticket, AdminRequest::CreateTable(table)));
     }
@@ -267,7 +268,13 @@ impl World {
             }
             _ => return,
         };
-        let request = AdminRequest::AlterTable { table: Area::Hot.table().into(), set, drop, storage };
+        let request = AdminRequest::AlterTable {
+            table: Area::Hot.table().into(),
+            set,
+            drop,
+            storage,
+            settings: model::SettingsChange::default(),
+        };
         self.step_master(master::Input::Admin(OPERATOR, request));
     }
 }

@@ -43,7 +43,7 @@ impl World {
         };
         for _ in 0..late {
             let at = now + 50 * US + self.extra.below(LATE);
-            self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
+            self.agenda.at(at, Happening::Deliver { from, to, packet: Box::new(packet.clone()) });
         }
         let copies = if self.random.chance(twice) { 2 } else { 1 };
         for left in (0..copies).rev() {
@@ -63,10 +63,10 @@ impl World {
                 *last = at;
             }
             if left == 0 {
-                self.agenda.at(at, Happening::Deliver { from, to, packet });
+                self.agenda.at(at, Happening::Deliver { from, to, packet: Box::new(packet) });
                 return;
             }
-            self.agenda.at(at, Happening::Deliver { from, to, packet: packet.clone() });
+            self.agenda.at(at, Happening::Deliver { from, to, packet: Box::new(packet.clone()) });
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) const OPERATOR: Ticket = Ticket(u64::MAX - 1);
 
 #[derive(Debug)]
 pub(super) enum Happening {
-    Deliver { from: usize, to: usize, packet: Packet },
+    Deliver { from: usize, to: usize, packet: Box<Packet> },
     Drain { node: usize, life: u64 },
     Wake { node: usize, life: u64 },
     Synced { node: usize, life: u64 },
@@ -276,7 +276,7 @@ impl World {
 
     fn on(&mut self, happening: Happening) -> Checked {
         match happening {
-            Happening::Deliver { from, to, packet } => return self.on_packet(from, to, packet),
+            Happening::Deliver { from, to, packet } => return self.on_packet(from, to, *packet),
             Happening::Drain { node, life } if self.lives(node, life) => return self.drain(node),
             Happening::Wake { node, life } if self.lives(node, life) => self.wake(node),
             Happening::Synced { node, .. } | Happening::Reserve { node, .. } | Happening::Work { node, .. }

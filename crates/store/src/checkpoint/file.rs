@@ -33,7 +33,7 @@ pub enum Content {
     /// The checkpoint of this name is this one.
     Begun(String, CheckpointId),
     /// A tablet is in it.
-    Part(Part),
+    Part(Box<Part>),
     /// All tablets are.
     Complete(Checkpoint),
 }
@@ -126,6 +126,7 @@ mod tests {
             replicas: 3,
             min_replicas: 2,
             storage: Storage { localities: Vec::new(), ..Storage::default() },
+            settings: model::Settings::default(),
         };
         let slice = Slice::Rows { start: Bytes::from_static(b"g"), end: None };
         let copy = TabletCopy {
@@ -144,7 +145,7 @@ mod tests {
         let Part { name, id, schema, copy } = part();
         let tables = vec![TableCopy { schema, tablets: vec![copy] }];
         let checkpoint = Checkpoint { name: name.clone(), id, begun: Timestamp(4), tables };
-        vec![Content::Begun(name, id), Content::Part(part()), Content::Complete(checkpoint)]
+        vec![Content::Begun(name, id), Content::Part(Box::new(part())), Content::Complete(checkpoint)]
     }
 
     /// Disks keep them.
@@ -152,8 +153,8 @@ mod tests {
     fn bytes_of_version_1() {
         let expected: [&[u8]; 3] = [
             b"dipcheck\x01\x01\0\0\x09\0\0\0\x06monday\x82\x02",
-            b"dipcheck\x01\x02\0\0\x25\0\0\0\x06monday\x82\x02\x03\x05users\x02\0\x01\x01\0\x03\x02\0\0\x01\x07\x01\x01g\0\x04\xac\x02\x02\x0a\x09",
-            b"dipcheck\x01\x03\0\0\x28\0\0\0\x06monday\x82\x02\x08\x01\x03\x05users\x02\0\x01\x01\0\x03\x02\0\0\x01\x01\x07\x01\x01g\0\x04\xac\x02\x02\x0a\x09",
+            b"dipcheck\x01\x02\0\0\x29\0\0\0\x06monday\x82\x02\x03\x05users\x02\0\x01\x01\0\x03\x02\0\0\x01\0\0\0\0\x07\x01\x01g\0\x04\xac\x02\x02\x0a\x09",
+            b"dipcheck\x01\x03\0\0\x2c\0\0\0\x06monday\x82\x02\x08\x01\x03\x05users\x02\0\x01\x01\0\x03\x02\0\0\x01\0\0\0\0\x01\x07\x01\x01g\0\x04\xac\x02\x02\x0a\x09",
         ];
         for (content, expected) in all().iter().zip(expected) {
             let mut bytes = content.to_bytes();

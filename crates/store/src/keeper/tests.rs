@@ -615,6 +615,7 @@ fn schema() -> Arc<Schema> {
         retention,
         loosened: false,
         locality: model::LocalityId(0),
+        aggregate: None,
     };
     Arc::new(Schema {
         table: TableId(1),
@@ -626,6 +627,7 @@ fn schema() -> Arc<Schema> {
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     })
 }
 

@@ -93,6 +93,7 @@ fn schema() -> Schema {
         retention: Retention::Keep,
         loosened: false,
         locality: model::LocalityId(0),
+        aggregate: None,
     };
     Schema {
         table: TableId(1),
@@ -104,5 +105,6 @@ fn schema() -> Schema {
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     }
 }

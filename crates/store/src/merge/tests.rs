@@ -214,8 +214,14 @@ const YOUNG: FamilyId = FamilyId(3);
 const DROPPED: FamilyId = FamilyId(4);
 
 fn schema() -> Schema {
-    let family =
-        |id, retention| Family { id, name: id.to_string(), retention, loosened: false, locality: model::LocalityId(0) };
+    let family = |id, retention| Family {
+        id,
+        name: id.to_string(),
+        retention,
+        loosened: false,
+        locality: model::LocalityId(0),
+        aggregate: None,
+    };
     Schema {
         table: TableId(1),
         name: "t".into(),
@@ -230,6 +236,7 @@ fn schema() -> Schema {
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     }
 }
 

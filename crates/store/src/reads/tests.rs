@@ -373,6 +373,7 @@ fn schema() -> Arc<Schema> {
         retention,
         loosened: false,
         locality: LocalityId(id % 2),
+        aggregate: None,
     };
     let group = |id, filter| LocalityGroup {
         id: LocalityId(id),
@@ -394,5 +395,6 @@ fn schema() -> Arc<Schema> {
         replicas: 1,
         min_replicas: 1,
         storage,
+        settings: model::Settings::default(),
     })
 }

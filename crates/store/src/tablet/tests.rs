@@ -311,11 +311,13 @@ fn schema() -> Arc<Schema> {
             retention: model::Retention::Keep,
             loosened: false,
             locality: model::LocalityId(0),
+            aggregate: None,
         }],
         next_family: FamilyId(2),
         partition: Partition::Range { splits: vec![] },
         replicas: 1,
         min_replicas: 1,
         storage: model::Storage::default(),
+        settings: model::Settings::default(),
     })
 }

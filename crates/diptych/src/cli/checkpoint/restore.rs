@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use client::{Batches, Client, PendingRow};
 use model::request::NewTable;
+use model::settings::CHANGES;
 use model::{
     AdminReply, AdminRequest, Bytes, Change, LocalityChange, Mutation, Partition, ReadOptions, Row, RowChanges,
-    RowRange, Schema, Slice, StorageChange, Timestamp, limits,
+    RowRange, Schema, SettingsChange, Slice, StorageChange, Timestamp, limits,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -128,11 +129,12 @@ fn new_table(args: &Restore, schema: &Schema, tablets: &[Source]) -> NewTable {
     let place = |family: &model::Family| (family.name.clone(), schema.locality(family.locality).name);
     let storage = StorageChange {
         compaction: Some(schema.storage.compaction),
-        set: schema.storage.localities.iter().map(change).collect(),
+        set: schema.storage.localities.iter().filter(|group| group.name != CHANGES).map(change).collect(),
         place: schema.families.iter().map(place).collect(),
         drop: Vec::new(),
     };
     let replicas = args.replicas.unwrap_or(schema.replicas);
+    let aggregated = |family: &model::Family| Some((family.name.clone(), family.aggregate?));
     NewTable {
         name: args.to.clone(),
         families: schema.families.iter().map(|family| (family.name.clone(), family.retention.clone())).collect(),
@@ -140,6 +142,13 @@ fn new_table(args: &Restore, schema: &Schema, tablets: &[Source]) -> NewTable {
         replicas: Some(replicas),
         min_replicas: Some(args.min_replicas.unwrap_or(schema.min_replicas.min(replicas))),
         storage,
+        // What happened to the rows before stays behind: from now on the changes of the new table are kept.
+        settings: SettingsChange {
+            granularity: Some(schema.settings.granularity),
+            protected: None,
+            changes: schema.settings.changes_kept(),
+            aggregates: schema.families.iter().filter_map(aggregated).collect(),
+        },
     }
 }
 
@@ -311,6 +320,7 @@ mod tests {
             retention: Retention::Versions(id),
             loosened: false,
             locality: LocalityId(locality),
+            aggregate: None,
         };
         let mut storage = Storage { compaction: model::Compaction::Leveled, ..Storage::default() };
         let cold = model::LocalityGroup { id: LocalityId(4), name: "cold".into(), ..Default::default() };
@@ -325,6 +335,7 @@ mod tests {
             replicas: 3,
             min_replicas: 2,
             storage,
+            settings: model::Settings::default(),
         }
     }
 

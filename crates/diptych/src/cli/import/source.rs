@@ -292,6 +292,7 @@ mod tests {
             retention: Retention::Keep,
             loosened: false,
             locality: model::LocalityId(0),
+            aggregate: None,
         };
         Schema {
             table: TableId(1),
@@ -303,6 +304,7 @@ mod tests {
             replicas: 2,
             min_replicas: 1,
             storage: model::Storage::default(),
+            settings: model::Settings::default(),
         }
     }
 

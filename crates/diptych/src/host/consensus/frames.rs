@@ -19,10 +19,10 @@ use disk::{Disk, File};
 use std::io;
 use std::sync::Arc;
 
-/// 3 is passed over: a flipped bit must not make one of them another.
-const MAGIC: &[u8; 8] = b"DIPRAFT4";
-/// Of versions whose groups had one member, and whose commands say nothing of how rows lie on disks.
-const OLD: [&[u8; 8]; 2] = [b"DIPRAFT1", b"DIPRAFT2"];
+/// Some numbers are passed over: a flipped bit must not make one of them another.
+const MAGIC: &[u8; 8] = b"DIPRAFT7";
+/// Of versions whose groups had one member, and whose commands say nothing of how rows lie on disks, or of settings.
+const OLD: [&[u8; 8]; 3] = [b"DIPRAFT1", b"DIPRAFT2", b"DIPRAFT4"];
 const HEADER: usize = 20;
 /// Longest body.
 const LONGEST: u64 = 1 << 30;

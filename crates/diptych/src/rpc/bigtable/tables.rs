@@ -85,6 +85,7 @@ impl TableAdmin {
             replicas: None,
             min_replicas: None,
             storage: StorageChange::default(),
+            settings: model::SettingsChange::default(),
         };
         let schema = self.change(&table, AdminRequest::CreateTable(new)).await?;
         Ok(tables::table(table.path(), &schema))
@@ -169,7 +170,13 @@ impl TableAdmin {
         if set.is_empty() && drop.is_empty() {
             return Ok(tables::table(table.path(), &schema));
         }
-        let request = AdminRequest::AlterTable { table: table.native(), set, drop, storage: StorageChange::default() };
+        let request = AdminRequest::AlterTable {
+            table: table.native(),
+            set,
+            drop,
+            storage: StorageChange::default(),
+            settings: model::SettingsChange::default(),
+        };
         let schema = self.change(&table, request).await?;
         Ok(tables::table(table.path(), &schema))
     }
