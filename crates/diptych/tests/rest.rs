@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 fn rows_tables_and_the_cluster_over_http() {
     let cluster = Cluster::start();
     tables(&cluster);
+    settings(&cluster);
     cells(&cluster);
     conditional_writes(&cluster);
     scans(&cluster);
@@ -63,6 +64,31 @@ fn tables(cluster: &Cluster) {
     assert_eq!((status, &listed["tables"][0]["name"]), (200, &json!("t")), "{listed}");
     let (status, shown) = cluster.rest("GET", "/v1/tables/t", b"");
     assert_eq!((status, &shown["name"]), (200, &json!("t")), "{shown}");
+}
+
+/// What a table promises, and how one comes back: over HTTP and by the command line.
+fn settings(cluster: &Cluster) {
+    let table = br#"{"name": "kept", "families": [{"name": "hits", "aggregate": "sum"}], "granularity": "millis", "protected": true}"#;
+    let (status, made) = cluster.rest("POST", "/v1/tables", table);
+    assert_eq!((status, &made["protected"], &made["families"][0]["aggregate"]), (201, &json!(true), &json!("sum")));
+    assert_eq!(cluster.rest("DELETE", "/v1/tables/kept", b"").0, 409, "it is protected");
+    let refused = cluster.run(&["table", "drop", "kept"]);
+    assert!(refused.code != 0 && refused.err.contains("protected"), "{refused:?}");
+    let shown = cluster.run(&["table", "alter", "kept", "--unprotect", "--family", "low", "--aggregate", "low=min"]);
+    assert!(shown.code == 0 && shown.out.contains("low=min"), "{shown:?}");
+    let (status, dropped) = cluster.rest("DELETE", "/v1/tables/kept?keep=1h", b"");
+    assert!(status == 200 && dropped["until"].is_i64(), "{dropped}");
+    assert_eq!(cluster.rest("GET", "/v1/tables/kept", b"").0, 404);
+    assert_eq!(cluster.rest("GET", "/v1/tables?hidden=true", b"").1["tables"][0]["name"], json!("kept"));
+    let (status, back) = cluster.rest("POST", "/v1/tables/kept/restore", b"");
+    assert_eq!((status, &back["granularity"]), (200, &json!("millis")), "{back}");
+    assert_eq!(cluster.rest("POST", "/v1/tables/kept/restore", b"").0, 409, "it is there");
+    let dropped = cluster.run(&["table", "drop", "kept", "--keep", "1h"]);
+    assert!(dropped.out.contains("restore kept"), "{dropped:?}");
+    assert!(cluster.run(&["table", "list", "--hidden"]).out.contains("kept"));
+    assert_eq!(cluster.run(&["table", "restore", "kept"]).code, 0);
+    assert_eq!(cluster.rest("DELETE", "/v1/tables/kept", b"").0, 200);
+    assert_eq!(cluster.rest("POST", "/v1/tables/kept/restore", b"").0, 404, "at once means at once");
 }
 
 fn cells(cluster: &Cluster) {

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use model::{Compaction, LocalityChange, NodeId, Retention, StorageChange, TabletId};
 
 use super::parse::{self, Assignment, Column, Process};
+use super::settings::SettingsArgs;
 use crate::bench::Work;
 
 /// Diptych: a replicated wide-column store.
@@ -322,7 +323,11 @@ pub enum TableCommand {
     /// Create a table
     Create(TableCreate),
     /// List the tables
-    List,
+    List {
+        /// Those that were dropped and can be brought back
+        #[arg(long)]
+        hidden: bool,
+    },
     /// Show a table's families and tablets
     Show {
         /// The table
@@ -333,6 +338,15 @@ pub enum TableCommand {
     Alter(TableAlter),
     /// Drop a table with its data
     Drop {
+        /// The table
+        #[arg(value_parser = parse::table)]
+        table: String,
+        /// Keep its data so long, so that it can be brought back: 7d, 1h
+        #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+        keep: Option<Duration>,
+    },
+    /// Bring back the table of that name that was dropped last with --keep
+    Restore {
         /// The table
         #[arg(value_parser = parse::table)]
         table: String,
@@ -361,6 +375,8 @@ pub struct TableCreate {
     pub min_replicas: Option<u8>,
     #[command(flatten)]
     pub storage: StorageArgs,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 /// How a table's rows lie on disks.
@@ -387,7 +403,8 @@ impl StorageArgs {
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
-    .args(["family", "drop_family", "compaction", "locality", "family_locality", "drop_locality"])))]
+    .args(["family", "drop_family", "compaction", "locality", "family_locality", "drop_locality", "granularity", "protect",
+           "unprotect", "aggregate"])))]
 pub struct TableAlter {
     /// The table
     #[arg(value_parser = parse::table)]
@@ -403,6 +420,8 @@ pub struct TableAlter {
     /// A locality group to drop, in which no family is any more
     #[arg(long, value_parser = parse::family, value_name = "NAME")]
     pub drop_locality: Vec<String>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 #[derive(Debug, Subcommand)]

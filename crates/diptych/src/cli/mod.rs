@@ -21,6 +21,7 @@ mod import;
 mod operate;
 pub mod parse;
 mod rows;
+pub mod settings;
 pub mod show;
 pub mod table;
 

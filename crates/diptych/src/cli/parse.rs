@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{
-    Compaction, Compression, Filter, LocalityChange, LocalityGroup, NodeId, Partition, Retention, TabletId, limits,
+    Aggregate, Compaction, Compression, Filter, Granularity, LocalityChange, LocalityGroup, NodeId, Partition,
+    Retention, TabletId, limits,
 };
 
 /// A family, or one column of it.
@@ -208,6 +209,18 @@ pub fn locality(text: &str) -> Result<LocalityChange, String> {
 /// `tiered` or `leveled`.
 pub fn compaction(text: &str) -> Result<Compaction, String> {
     choice(text, "compaction", &Compaction::NAMES)
+}
+
+/// `millis` or `micros`.
+pub fn granularity(text: &str) -> Result<Granularity, String> {
+    choice(text, "granularity", &Granularity::NAMES)
+}
+
+/// `hits=sum`.
+pub fn aggregate(text: &str) -> Result<(String, Aggregate), String> {
+    let (family, how) = text.split_once('=').ok_or_else(|| format!("{text:?} is no FAMILY=sum|min|max"))?;
+    limits::check_family_name(family)?;
+    Ok((family.to_string(), choice(how, "aggregate", &Aggregate::NAMES)?))
 }
 
 /// `mail=cold`.

@@ -1,4 +1,4 @@
-//! `table create | list | show | alter | drop`.
+//! `table create | list | show | alter | drop | restore`.
 
 use client::Client;
 use model::request::{ClusterMap, NewTable};
@@ -10,31 +10,26 @@ use serde_json::{Value, json};
 
 use super::args::{TableAlter, TableCommand, TableCreate};
 use super::show::{self, bytes_to_json, printable};
-use super::{Failure, Output, parse};
+use super::{Failure, Output, parse, settings};
 
 pub async fn run(client: &Client, command: TableCommand, out: &mut Output) -> Result<(), Failure> {
     match command {
         TableCommand::Create(args) => create(client, args, out).await,
-        TableCommand::List => list(client, out).await,
+        TableCommand::List { hidden: true } => settings::list_hidden(client, out).await,
+        TableCommand::List { hidden: false } => list(client, out).await,
         TableCommand::Show { table } => show(client, &table, out).await,
-        TableCommand::Alter(TableAlter { table, family: set, drop_family: drop, storage, drop_locality }) => {
-            let storage = storage.into_change(drop_locality);
-            let schema = change(
-                client,
-                AdminRequest::AlterTable { table, set, drop, storage, settings: model::SettingsChange::default() },
-            )
-            .await?;
+        TableCommand::Alter(TableAlter { table, family: set, drop_family: drop, storage, drop_locality, settings }) => {
+            let (storage, settings) = (storage.into_change(drop_locality), settings.into_change());
+            let schema = change(client, AdminRequest::AlterTable { table, set, drop, storage, settings }).await?;
             let text = format!("altered table {}: {}{}", schema.name, families(&schema), storage_text(&schema));
             Ok(out.say(schema_to_json(&schema), text)?)
         }
-        TableCommand::Drop { table } => {
-            let schema = change(client, AdminRequest::DropTable(table)).await?;
-            Ok(out.say(json!({"dropped": schema.name}), format!("dropped table {}", schema.name))?)
-        }
+        TableCommand::Drop { table, keep } => settings::drop(client, table, keep, out).await,
+        TableCommand::Restore { table } => settings::restore(client, table, out).await,
     }
 }
 
-async fn change(client: &Client, request: AdminRequest) -> Result<Schema, Failure> {
+pub async fn change(client: &Client, request: AdminRequest) -> Result<Schema, Failure> {
     match client.admin(request).await? {
         AdminReply::Table(schema) => Ok(schema),
         other => Err(client::Error::Protocol(format!("asked for a table, got {other:?}")).into()),
@@ -60,7 +55,7 @@ async fn create(client: &Client, args: TableCreate, out: &mut Output) -> Result<
         replicas: args.replicas,
         min_replicas: args.min_replicas,
         storage: args.storage.into_change(Vec::new()),
-        settings: model::SettingsChange::default(),
+        settings: args.settings.into_change(),
     };
     let schema = change(client, AdminRequest::CreateTable(table)).await?;
     let text = format!(
@@ -106,19 +101,21 @@ async fn show(client: &Client, table: &str, out: &mut Output) -> Result<(), Fail
         return Ok(out.line(value)?);
     }
     out.line(format!(
-        "{}: {}; {} replicas, writes need {}; {} compaction",
+        "{}: {}; {} replicas, writes need {}; {} compaction{}",
         schema.name,
         partition_text(&schema.partition),
         schema.replicas,
         schema.min_replicas,
-        compaction_text(schema)
+        compaction_text(schema),
+        settings::text(schema)
     ))?;
     out.line("")?;
     let family = |family: &model::Family| {
         let keeps = parse::show_retention(&family.retention);
-        vec![family.name.clone(), keeps, schema.locality(family.locality).name]
+        let adds = settings::aggregate_text(family).unwrap_or_default();
+        vec![family.name.clone(), keeps, schema.locality(family.locality).name, String::from(adds)]
     };
-    out.table(&["family", "keeps", "locality"], schema.families.iter().map(family).collect())?;
+    out.table(&["family", "keeps", "locality", "adds"], schema.families.iter().map(family).collect())?;
     out.line("")?;
     let locality = |locality: &LocalityGroup| vec![locality.name.clone(), parse::show_locality(locality)];
     out.table(&["locality", "settings"], schema.storage.localities.iter().map(locality).collect())?;
@@ -154,6 +151,7 @@ pub fn families(schema: &Schema) -> String {
             Retention::Keep => family.name.clone(),
             rule => format!("{}:{}", family.name, parse::show_retention(rule)),
         };
+        let rule = settings::aggregate_text(family).map_or(rule.clone(), |aggregate| format!("{rule}={aggregate}"));
         match schema.locality(family.locality) {
             locality if locality.id == LocalityId::default() => rule,
             locality => format!("{rule} ({})", locality.name),
@@ -176,7 +174,7 @@ fn storage_text(schema: &Schema) -> String {
     let standard = LocalityGroup::default();
     let groups = schema.storage.localities.iter().filter(|locality| **locality != standard);
     let text = |locality: &LocalityGroup| format!("; {}: {}", locality.name, parse::show_locality(locality));
-    compaction + &groups.map(text).collect::<String>()
+    compaction + &groups.map(text).collect::<String>() + &settings::text(schema)
 }
 
 fn locality_to_json(locality: &LocalityGroup) -> Value {
@@ -204,11 +202,15 @@ fn splits_text(count: usize) -> String {
 
 pub fn schema_to_json(schema: &Schema) -> Value {
     let family = |family: &model::Family| {
-        json!({
+        let mut family_json = json!({
             "name": family.name,
             "keeps": parse::show_retention(&family.retention),
             "locality": schema.locality(family.locality).name,
-        })
+        });
+        if let Some(aggregate) = settings::aggregate_text(family) {
+            family_json["aggregate"] = json!(aggregate);
+        }
+        family_json
     };
     let partition = match &schema.partition {
         Partition::Hash { tablets } => json!({"hash": tablets}),
@@ -216,7 +218,7 @@ pub fn schema_to_json(schema: &Schema) -> Value {
             json!({"range": splits.iter().map(|key| bytes_to_json(key)).collect::<Vec<_>>()})
         }
     };
-    json!({
+    let mut table = json!({
         "name": schema.name,
         "version": schema.version,
         "families": schema.families.iter().map(family).collect::<Vec<_>>(),
@@ -225,7 +227,9 @@ pub fn schema_to_json(schema: &Schema) -> Value {
         "min_replicas": schema.min_replicas,
         "compaction": compaction_text(schema),
         "localities": schema.storage.localities.iter().map(locality_to_json).collect::<Vec<_>>(),
-    })
+    });
+    settings::add_to_json(schema, &mut table);
+    table
 }
 
 /// A tablet as the map has it.

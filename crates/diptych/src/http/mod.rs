@@ -94,7 +94,7 @@ impl Resource {
             Resource::Live | Resource::Ready => "health",
             Resource::Metrics => "metrics",
             Resource::OpenApi => "openapi",
-            Resource::Tables | Resource::Table(_) => "tables",
+            Resource::Tables | Resource::Table(_) | Resource::Restore(_) => "tables",
             Resource::Rows(_) => "rows",
             Resource::Row(..) => "row",
             Resource::Cell(..) => "cell",
@@ -122,7 +122,11 @@ impl Resource {
             Resource::Table(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Resource::Row(..) => &[Method::GET, Method::DELETE],
             Resource::Cell(..) => &[Method::GET, Method::PUT, Method::DELETE],
-            Resource::Cput(..) | Resource::Process(..) | Resource::Drain(..) | Resource::Tablet(..) => &[Method::POST],
+            Resource::Cput(..)
+            | Resource::Process(..)
+            | Resource::Drain(..)
+            | Resource::Tablet(..)
+            | Resource::Restore(_) => &[Method::POST],
         }
     }
 
@@ -130,6 +134,8 @@ impl Resource {
     fn parameters(&self, method: &Method) -> &'static [&'static str] {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
+            (Resource::Tables, &Method::GET) => &["hidden"],
+            (Resource::Table(_), &Method::DELETE) => &["keep"],
             (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
             (Resource::Rows(_), &Method::GET) => &[
                 "row",
@@ -186,12 +192,13 @@ impl Site {
                 let (body, _room) = self.read(body, 1 << 20).await?;
                 tables::create(self.client()?, &body).await
             }
-            (Resource::Tables, _) => tables::list(self.client()?).await,
+            (Resource::Tables, _) => tables::list(self.client()?, &query).await,
             (Resource::Table(table), &Method::PATCH) => {
                 let (body, _room) = self.read(body, 1 << 20).await?;
                 tables::alter(self.client()?, &table, &body).await
             }
-            (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table).await,
+            (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table, &query).await,
+            (Resource::Restore(table), _) => tables::restore(self.client()?, table).await,
             (Resource::Table(table), _) => tables::show(self.client()?, &table).await,
             (Resource::Rows(table), &Method::POST) => {
                 let (body, _room) = self.read(body, ROWS).await?;
@@ -384,6 +391,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 20, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 21, "a resource without a description, or the other way round");
     }
 }

@@ -24,6 +24,8 @@ pub enum Resource {
     Tables,
     /// One table.
     Table(String),
+    /// A table that was dropped, which shall be brought back.
+    Restore(String),
     /// The rows of a table.
     Rows(String),
     /// One row.
@@ -84,6 +86,7 @@ impl Resource {
             ["v1", "events"] => Resource::Events,
             ["v1", "tables"] => Resource::Tables,
             ["v1", "tables", table] => Resource::Table(table_name(table)?),
+            ["v1", "tables", table, "restore"] => Resource::Restore(table_name(table)?),
             ["v1", "tables", table, "rows"] => Resource::Rows(table_name(table)?),
             ["v1", "tables", table, "rows", row] => match row.strip_suffix(":cput") {
                 Some(row) => Resource::Cput(table_name(table)?, row_key(row)?),

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use client::{Client, Error, NodeAction};
 use model::request::{ClusterStatus, NewTable};
 use model::{
-    AdminReply, AdminRequest, Event, EventQuery, LocalityChange, NodeId, Refusal, Retention, Schema, StorageChange,
+    AdminReply, AdminRequest, Aggregate, Event, EventQuery, LocalityChange, NodeId, Refusal, Retention, Schema,
+    SettingsChange, StorageChange,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,18 +18,20 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::read_json;
+use super::resource::Query;
 use crate::cli::cluster::{master_to_json, node_to_json, tablet_to_json};
-use crate::cli::parse;
 use crate::cli::show::bytes_from_json;
 use crate::cli::table::{assignment_to_json, schema_to_json, tablets_of};
+use crate::cli::{parse, settings};
 use crate::gateway::Gateway;
 
 /// How long the master may take to tell the cluster's state.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All tables.
-pub async fn list(client: &Client) -> Result<Response, Problem> {
-    let tables: Vec<Value> = client.tables().await?.iter().map(schema_to_json).collect();
+pub async fn list(client: &Client, query: &Query) -> Result<Response, Problem> {
+    let tables = if query.flag("hidden") { settings::hidden(client).await? } else { client.tables().await? };
+    let tables: Vec<Value> = tables.iter().map(schema_to_json).collect();
     Ok(Json(json!({"tables": tables})).into_response())
 }
 
@@ -58,6 +61,10 @@ struct Wish {
     compaction: Option<String>,
     #[serde(default)]
     localities: Vec<LocalityWish>,
+    #[serde(default)]
+    granularity: Option<String>,
+    #[serde(default)]
+    protected: Option<bool>,
 }
 
 /// The body that alters a table.
@@ -74,6 +81,10 @@ struct Alteration {
     localities: Vec<LocalityWish>,
     #[serde(default)]
     drop_localities: Vec<String>,
+    #[serde(default)]
+    granularity: Option<String>,
+    #[serde(default)]
+    protected: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +102,8 @@ struct LongFamily {
     keeps: Option<String>,
     #[serde(default)]
     locality: Option<String>,
+    #[serde(default)]
+    aggregate: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,22 +154,29 @@ struct Said {
     name: String,
     retention: Option<Retention>,
     locality: Option<String>,
+    aggregate: Option<Aggregate>,
+}
+
+fn read_settings(granularity: Option<String>, protected: Option<bool>) -> Result<SettingsChange, Problem> {
+    let granularity = granularity.as_deref().map(parse::granularity).transpose().map_err(Problem::invalid)?;
+    Ok(SettingsChange { granularity, protected, ..SettingsChange::default() })
 }
 
 fn read_family(wish: FamilyWish) -> Result<Said, String> {
     Ok(match wish {
         FamilyWish::Short(rule) => {
             let (name, retention) = parse::family_rule(&rule)?;
-            Said { name, retention: Some(retention), locality: None }
+            Said { name, retention: Some(retention), locality: None, aggregate: None }
         }
-        FamilyWish::Long(LongFamily { name, keeps, locality }) => {
+        FamilyWish::Long(LongFamily { name, keeps, locality, aggregate }) => {
             let name = parse::family(&name)?;
             let retention = match keeps.as_deref() {
                 None => None,
                 Some("keep all") => Some(Retention::Keep),
                 Some(keeps) => Some(parse::family_rule(&format!("{name}:{keeps}"))?.1),
             };
-            Said { name, retention, locality }
+            let aggregate = aggregate.map(|how| parse::aggregate(&format!("{name}={how}"))).transpose()?;
+            Said { name, retention, locality, aggregate: aggregate.map(|(_, aggregate)| aggregate) }
         }
     })
 }
@@ -171,10 +191,12 @@ enum PartitionWish {
 fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
     let wish: Wish = read_json(body)?;
     let mut storage = read_storage(wish.compaction, wish.localities)?;
+    let mut settings = read_settings(wish.granularity, wish.protected)?;
     let mut families = Vec::new();
     for family in wish.families {
-        let Said { name, retention, locality } = read_family(family).map_err(Problem::invalid)?;
+        let Said { name, retention, locality, aggregate } = read_family(family).map_err(Problem::invalid)?;
         storage.place.extend(locality.map(|locality| (name.clone(), locality)));
+        settings.aggregates.extend(aggregate.map(|aggregate| (name.clone(), aggregate)));
         families.push((name, retention.unwrap_or_default()));
     }
     if families.is_empty() {
@@ -195,7 +217,7 @@ fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
         replicas: wish.replicas,
         min_replicas: wish.min_replicas,
         storage,
-        settings: model::SettingsChange::default(),
+        settings,
     })
 }
 
@@ -204,25 +226,21 @@ fn read_alteration(table: &str, body: &[u8]) -> Result<AdminRequest, Problem> {
     let wish: Alteration = read_json(body)?;
     let mut storage = read_storage(wish.compaction, wish.localities)?;
     storage.drop = wish.drop_localities;
+    let mut settings = read_settings(wish.granularity, wish.protected)?;
     let mut set = Vec::new();
     for family in wish.families {
-        let Said { name, retention, locality } = read_family(family).map_err(Problem::invalid)?;
+        let Said { name, retention, locality, aggregate } = read_family(family).map_err(Problem::invalid)?;
         match (retention, locality.is_some()) {
             (None, true) => {}
             (retention, _) => set.push((name.clone(), retention.unwrap_or_default())),
         }
+        settings.aggregates.extend(aggregate.map(|aggregate| (name.clone(), aggregate)));
         storage.place.extend(locality.map(|locality| (name, locality)));
     }
-    if set.is_empty() && wish.drop_families.is_empty() && storage.is_empty() {
-        return Err(Problem::invalid("nothing to alter: name a family or a locality group to set or to drop"));
+    if set.is_empty() && wish.drop_families.is_empty() && storage.is_empty() && settings.is_empty() {
+        return Err(Problem::invalid("nothing to alter: name a family, a locality group or a setting"));
     }
-    Ok(AdminRequest::AlterTable {
-        table: String::from(table),
-        set,
-        drop: wish.drop_families,
-        storage,
-        settings: model::SettingsChange::default(),
-    })
+    Ok(AdminRequest::AlterTable { table: String::from(table), set, drop: wish.drop_families, storage, settings })
 }
 
 /// Alters a table.
@@ -237,10 +255,18 @@ pub async fn create(client: &Client, body: &[u8]) -> Result<Response, Problem> {
     Ok((StatusCode::CREATED, Json(schema_to_json(&schema))).into_response())
 }
 
-/// Drops a table with its data.
-pub async fn drop_table(client: &Client, table: &str) -> Result<Response, Problem> {
-    let schema = change(client, AdminRequest::DropTable(String::from(table))).await?;
-    Ok(Json(json!({"dropped": schema.name})).into_response())
+/// Drops a table with its data, at once or after a while in which it can be brought back.
+pub async fn drop_table(client: &Client, table: &str, query: &Query) -> Result<Response, Problem> {
+    let keep = query.bytes("keep").map(|text| parse::duration(&String::from_utf8_lossy(&text)));
+    let keep = keep.transpose().map_err(|why| Problem::invalid(format!("keep: {why}")))?;
+    let schema = change(client, settings::drop_request(String::from(table), keep)).await?;
+    Ok(Json(settings::dropped_to_json(&schema)).into_response())
+}
+
+/// Brings back the table of that name that was dropped last.
+pub async fn restore(client: &Client, table: String) -> Result<Response, Problem> {
+    let schema = change(client, AdminRequest::RestoreTable(table)).await?;
+    Ok(Json(schema_to_json(&schema)).into_response())
 }
 
 async fn change(client: &Client, request: AdminRequest) -> Result<Schema, Problem> {
@@ -346,6 +372,27 @@ mod tests {
             filter: Some(Filter::Columns),
         };
         assert_eq!((storage.set[0].in_memory, &storage.set[1]), (Some(true), &cold));
+    }
+
+    /// What a table shows of its settings makes the same ones again.
+    #[test]
+    fn settings_are_made_from_json() {
+        let body =
+            br#"{"name": "users", "families": ["name", {"name": "hits", "aggregate": "sum"}], "granularity": "millis",
+                        "protected": true}"#;
+        let settings = read_wish(body).unwrap().settings;
+        assert_eq!(settings.aggregates, [(String::from("hits"), Aggregate::Sum)]);
+        assert_eq!((settings.granularity, settings.protected), (Some(model::Granularity::Millis), Some(true)));
+        let alter = |body: &str| match read_alteration("users", body.as_bytes()) {
+            Ok(AdminRequest::AlterTable { settings, .. }) => settings,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(alter(r#"{"protected": false}"#).protected, Some(false));
+        assert!(alter(r#"{"families": ["f"]}"#).is_empty());
+        for body in [r#"{"granularity": "nanos"}"#, r#"{"families": [{"name": "f", "aggregate": "mean"}]}"#] {
+            let problem = read_alteration("users", body.as_bytes()).expect_err(body);
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST);
+        }
     }
 
     #[test]
