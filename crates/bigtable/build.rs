@@ -5,6 +5,7 @@ use tonic_build::manual::{Builder, Method, Service};
 const DATA: &str = "crate::data::";
 const ADMIN: &str = "crate::admin::";
 const OPERATION: &str = "crate::longrunning::Operation";
+const EMPTY: &str = "crate::Empty";
 
 fn main() {
     let data = Service::builder().name("Bigtable").package("google.bigtable.v2").comment("Rows.");
@@ -37,29 +38,16 @@ fn main() {
 
     let tables = Service::builder().name("BigtableTableAdmin").package("google.bigtable.admin.v2").comment("Tables.");
     let tables = [
-        unary("create_table", "CreateTable", &of(ADMIN, "CreateTableRequest"), &of(ADMIN, "Table")),
-        unary("list_tables", "ListTables", &of(ADMIN, "ListTablesRequest"), &of(ADMIN, "ListTablesResponse")),
-        unary("get_table", "GetTable", &of(ADMIN, "GetTableRequest"), &of(ADMIN, "Table")),
-        unary("delete_table", "DeleteTable", &of(ADMIN, "DeleteTableRequest"), "crate::Empty"),
-        unary(
-            "modify_column_families",
-            "ModifyColumnFamilies",
-            &of(ADMIN, "ModifyColumnFamiliesRequest"),
-            &of(ADMIN, "Table"),
-        ),
-        unary("drop_row_range", "DropRowRange", &of(ADMIN, "DropRowRangeRequest"), "crate::Empty"),
-        unary(
-            "generate_consistency_token",
-            "GenerateConsistencyToken",
-            &of(ADMIN, "GenerateConsistencyTokenRequest"),
-            &of(ADMIN, "GenerateConsistencyTokenResponse"),
-        ),
-        unary(
-            "check_consistency",
-            "CheckConsistency",
-            &of(ADMIN, "CheckConsistencyRequest"),
-            &of(ADMIN, "CheckConsistencyResponse"),
-        ),
+        admin("CreateTable", &of(ADMIN, "Table")),
+        admin("ListTables", &of(ADMIN, "ListTablesResponse")),
+        admin("GetTable", &of(ADMIN, "Table")),
+        admin("UpdateTable", OPERATION),
+        admin("DeleteTable", EMPTY),
+        admin("UndeleteTable", OPERATION),
+        admin("ModifyColumnFamilies", &of(ADMIN, "Table")),
+        admin("DropRowRange", EMPTY),
+        admin("GenerateConsistencyToken", &of(ADMIN, "GenerateConsistencyTokenResponse")),
+        admin("CheckConsistency", &of(ADMIN, "CheckConsistencyResponse")),
     ]
     .into_iter()
     .fold(tables, |service, method| service.method(method));
@@ -67,27 +55,48 @@ fn main() {
     let instances =
         Service::builder().name("BigtableInstanceAdmin").package("google.bigtable.admin.v2").comment("Instances.");
     let instances = [
-        unary("create_instance", "CreateInstance", &of(ADMIN, "CreateInstanceRequest"), OPERATION),
-        unary("get_instance", "GetInstance", &of(ADMIN, "GetInstanceRequest"), &of(ADMIN, "Instance")),
-        unary(
-            "list_instances",
-            "ListInstances",
-            &of(ADMIN, "ListInstancesRequest"),
-            &of(ADMIN, "ListInstancesResponse"),
-        ),
-        unary("get_cluster", "GetCluster", &of(ADMIN, "GetClusterRequest"), &of(ADMIN, "Cluster")),
-        unary("list_clusters", "ListClusters", &of(ADMIN, "ListClustersRequest"), &of(ADMIN, "ListClustersResponse")),
-        unary("get_app_profile", "GetAppProfile", &of(ADMIN, "GetAppProfileRequest"), &of(ADMIN, "AppProfile")),
-        unary(
-            "list_app_profiles",
-            "ListAppProfiles",
-            &of(ADMIN, "ListAppProfilesRequest"),
-            &of(ADMIN, "ListAppProfilesResponse"),
-        ),
+        admin("CreateInstance", OPERATION),
+        admin("GetInstance", &of(ADMIN, "Instance")),
+        admin("ListInstances", &of(ADMIN, "ListInstancesResponse")),
+        admin("GetCluster", &of(ADMIN, "Cluster")),
+        admin("ListClusters", &of(ADMIN, "ListClustersResponse")),
+        admin("GetAppProfile", &of(ADMIN, "AppProfile")),
+        admin("ListAppProfiles", &of(ADMIN, "ListAppProfilesResponse")),
     ]
     .into_iter()
     .fold(instances, |service, method| service.method(method));
-    Builder::new().build_client(false).compile(&[data.build(), tables.build(), instances.build()]);
+
+    let operations = Service::builder().name("Operations").package("google.longrunning").comment("What was done.");
+    let operation =
+        |route: &str, output: &str| unary(&snake(route), route, &format!("crate::longrunning::{route}Request"), output);
+    let operations = [
+        operation("ListOperations", "crate::longrunning::ListOperationsResponse"),
+        operation("GetOperation", OPERATION),
+        operation("DeleteOperation", EMPTY),
+        operation("CancelOperation", EMPTY),
+        operation("WaitOperation", OPERATION),
+    ]
+    .into_iter()
+    .fold(operations, |service, method| service.method(method));
+    let services = [data.build(), tables.build(), instances.build(), operations.build()];
+    Builder::new().build_client(false).compile(&services);
+}
+
+/// A method whose request is named after it.
+fn admin(route: &str, output: &str) -> Method {
+    unary(&snake(route), route, &format!("{ADMIN}{route}Request"), output)
+}
+
+/// `CreateTable` as `create_table`.
+fn snake(route: &str) -> String {
+    let mut name = String::new();
+    for letter in route.chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
 }
 
 fn of(package: &str, message: &str) -> String {

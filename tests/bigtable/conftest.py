@@ -19,6 +19,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT, INSTANCE = "conformance", "suite"
+PARENT = f"projects/{PROJECT}/instances/{INSTANCE}"
 
 
 class Cluster:
@@ -119,6 +120,27 @@ def raw(cluster):
             return list(found) if stream else found
 
         yield call
+
+
+@pytest.fixture(scope="session")
+def tables(cluster):
+    """The client of the table admin API as it is generated."""
+    import grpc
+    from google.cloud.bigtable_admin_v2 import BigtableTableAdminClient
+    from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
+
+    channel = grpc.insecure_channel(cluster.endpoint)
+    return BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=channel))
+
+
+def code(call, *args, **kwargs):
+    """The name of the code with which a call fails."""
+    import grpc
+
+    with pytest.raises(grpc.RpcError) as raised:
+        call(*args, **kwargs)
+    assert raised.value.details(), "an error says what is wrong"
+    return raised.value.code().name
 
 
 numbers = itertools.count()

@@ -12,14 +12,7 @@ from google.cloud.bigtable_admin_v2 import BigtableTableAdminClient, types as ad
 from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
 from google.cloud.bigtable_v2 import types as v2
 
-PARENT = "projects/conformance/instances/suite"
-
-
-@pytest.fixture(scope="module")
-def tables(cluster):
-    channel = grpc.insecure_channel(cluster.endpoint)
-    return BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=channel))
-
+from conftest import PARENT, code
 
 def create(tables, table_id, **families):
     families = {name: admin.ColumnFamily(gc_rule=rule) for name, rule in families.items()}
@@ -208,13 +201,6 @@ def test_an_instance_is_there_as_soon_as_it_is_named(classic):
 DATA = "/google.bigtable.v2.Bigtable/"
 
 
-def code(call, *args, **kwargs):
-    with pytest.raises(grpc.RpcError) as raised:
-        call(*args, **kwargs)
-    assert raised.value.details(), "an error says what is wrong"
-    return raised.value.code().name
-
-
 def test_what_is_wrong_with_a_request_has_the_right_code(raw, table):
     name = table.name
     set_cell = {"set_cell": {"family_name": "f", "column_qualifier": b"q", "timestamp_micros": 0, "value": b"x"}}
@@ -307,7 +293,7 @@ NOT_SERVED = [
     "bigtable.v2.Bigtable/OpenTable", "bigtable.v2.Bigtable/OpenAuthorizedView", "bigtable.v2.Bigtable/OpenMaterializedView",
     "bigtable.v2.Bigtable/GenerateInitialChangeStreamPartitions", "bigtable.v2.Bigtable/ReadChangeStream",
     *("bigtable.admin.v2.BigtableTableAdmin/" + method for method in (
-        "CreateTableFromSnapshot", "UpdateTable", "UndeleteTable", "CreateAuthorizedView", "ListAuthorizedViews", "GetAuthorizedView",
+        "CreateTableFromSnapshot", "CreateAuthorizedView", "ListAuthorizedViews", "GetAuthorizedView",
         "UpdateAuthorizedView", "DeleteAuthorizedView", "SnapshotTable", "GetSnapshot", "ListSnapshots", "DeleteSnapshot",
         "CreateBackup", "GetBackup", "UpdateBackup", "DeleteBackup", "ListBackups", "RestoreTable", "CopyBackup", "GetIamPolicy",
         "SetIamPolicy", "TestIamPermissions", "CreateSchemaBundle", "UpdateSchemaBundle", "GetSchemaBundle", "ListSchemaBundles",

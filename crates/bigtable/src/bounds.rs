@@ -13,7 +13,7 @@ use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic_prost::ProstCodec;
 
-use crate::{admin, data, newer};
+use crate::{admin, data, longrunning, newer};
 
 /// Elements of a list, where the limit of the service is 100,000; and of lists that have no limit of their own.
 const CHANGES: usize = 100_000;
@@ -199,6 +199,7 @@ unbounded!(
     admin::ListTablesRequest,
     admin::GetTableRequest,
     admin::DeleteTableRequest,
+    admin::UndeleteTableRequest,
     admin::DropRowRangeRequest,
     admin::GenerateConsistencyTokenRequest,
     admin::CheckConsistencyRequest,
@@ -208,7 +209,20 @@ unbounded!(
     admin::ListClustersRequest,
     admin::GetAppProfileRequest,
     admin::ListAppProfilesRequest,
+    longrunning::ListOperationsRequest,
+    longrunning::GetOperationRequest,
+    longrunning::DeleteOperationRequest,
+    longrunning::CancelOperationRequest,
+    longrunning::WaitOperationRequest,
 );
+
+impl Bounded for admin::UpdateTableRequest {
+    const RULES: &'static [Rule] = &[
+        Rule::Count("table.column_families", &[1, 3], FEW),
+        Rule::Count("table.cluster_states", &[1, 2], FEW),
+        Rule::Count("update_mask.paths", &[2, 1], FEW),
+    ];
+}
 
 impl Bounded for admin::CreateInstanceRequest {
     const RULES: &'static [Rule] = &[Rule::Count("clusters", &[4], FEW), Rule::Count("instance.labels", &[3, 5], FEW)];

@@ -18,6 +18,7 @@ pub mod newer;
 mod problem;
 pub mod rows;
 pub mod tables;
+pub mod types;
 pub mod writes;
 
 pub use googleapis_tonic_google_bigtable_admin_v2::google::bigtable::admin::v2 as admin;
@@ -37,4 +38,5 @@ pub mod services {
     include!(concat!(env!("OUT_DIR"), "/google.bigtable.v2.Bigtable.rs"));
     include!(concat!(env!("OUT_DIR"), "/google.bigtable.admin.v2.BigtableTableAdmin.rs"));
     include!(concat!(env!("OUT_DIR"), "/google.bigtable.admin.v2.BigtableInstanceAdmin.rs"));
+    include!(concat!(env!("OUT_DIR"), "/google.longrunning.Operations.rs"));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Bytes, Change, Timestamp, limits};
+use model::{Bytes, Change, Granularity, Schema, Timestamp, limits};
 
 use crate::chunks::Cell;
 use crate::data::ReadModifyWriteRule;
@@ -32,13 +32,26 @@ pub fn columns(rules: &[ReadModifyWriteRule]) -> Result<Vec<(String, Bytes)>, Pr
     Ok(columns)
 }
 
+/// Says what is wrong with columns of families that are there: cells that add up are changed by mutations only.
+pub fn check_types(columns: &[(String, Bytes)], schema: &Schema) -> Result<(), Problem> {
+    let aggregates = |family: &str| schema.family(family).is_some_and(|family| family.aggregate.is_some());
+    match columns.iter().find(|(family, _)| aggregates(family)) {
+        None => Ok(()),
+        Some((family, _)) => {
+            let what = format!("the family {family:?} has an aggregate type; send add_to_cell in a mutation");
+            Err(Problem::invalid(format!("Error in field 'rules' : {what}")))
+        }
+    }
+}
+
 /// What the rules make of the newest cells of those columns, in order: the changes, and the cells that are the newest then.
 pub fn apply(
     rules: &[ReadModifyWriteRule],
     newest: Vec<Cell>,
+    granularity: Granularity,
     now: Timestamp,
 ) -> Result<(Vec<Change<String>>, Vec<Cell>), Problem> {
-    let now = writes::server_time(now).0;
+    let now = writes::cut(now, granularity).0;
     let mut cells: BTreeMap<(String, Bytes), Cell> =
         newest.into_iter().map(|cell| ((cell.family.clone(), cell.qualifier.clone()), cell)).collect();
     for rule in rules {
@@ -112,7 +125,7 @@ mod tests {
     fn rules_see_those_before_them() {
         let rules =
             [rule(b"q", append(b"b")), rule(b"n", Some(Rule::IncrementAmount(i64::MAX))), rule(b"q", append(b"c"))];
-        let (changes, cells) = apply(&rules, vec![cell(1_000, b"a")], NOW).unwrap();
+        let (changes, cells) = apply(&rules, vec![cell(1_000, b"a")], Granularity::Millis, NOW).unwrap();
         assert_eq!(changes.len(), 2);
         let seen: Vec<_> = cells.iter().map(|cell| (&cell.qualifier[..], cell.timestamp, &cell.value[..])).collect();
         assert_eq!(seen, [(&b"n"[..], 2_000_000, &i64::MAX.to_be_bytes()[..]), (&b"q"[..], 2_000_000, &b"abc"[..])]);
@@ -121,16 +134,18 @@ mod tests {
     #[test]
     fn a_sum_wraps_and_a_time_to_come_stays() {
         let future = cell(9_000_000, &i64::MAX.to_be_bytes());
-        let (_, cells) = apply(&[rule(b"q", Some(Rule::IncrementAmount(1)))], vec![future], NOW).unwrap();
+        let (_, cells) =
+            apply(&[rule(b"q", Some(Rule::IncrementAmount(1)))], vec![future], Granularity::Millis, NOW).unwrap();
         assert_eq!((cells[0].timestamp, &cells[0].value[..]), (9_000_000, &i64::MIN.to_be_bytes()[..]));
-        let (_, cells) = apply(&[rule(b"q", None)], vec![], NOW).unwrap();
+        let (_, cells) = apply(&[rule(b"q", None)], vec![], Granularity::Millis, NOW).unwrap();
         assert_eq!(cells[0].value, [0; 8][..]);
     }
 
     #[test]
     fn only_numbers_are_incremented() {
         for value in [&b""[..], b"1234567", b"123456789"] {
-            let problem = apply(&[rule(b"q", Some(Rule::IncrementAmount(1)))], vec![cell(0, value)], NOW).unwrap_err();
+            let rules = [rule(b"q", Some(Rule::IncrementAmount(1)))];
+            let problem = apply(&rules, vec![cell(0, value)], Granularity::Millis, NOW).unwrap_err();
             assert_eq!(problem.code, Code::FailedPrecondition);
             assert!(problem.message.contains("64-bit"));
         }

@@ -16,6 +16,10 @@ pub enum Code {
     FailedPrecondition,
     /// This server does not do it.
     Unimplemented,
+    /// Not through this view.
+    PermissionDenied,
+    /// Somebody else was faster.
+    Aborted,
 }
 
 /// What is wrong, in words for whoever wrote the request.
@@ -36,6 +40,11 @@ impl Problem {
     /// Something is not there.
     pub fn not_found(message: impl Into<String>) -> Problem {
         Problem { code: Code::NotFound, message: message.into() }
+    }
+
+    /// It is not in the state for it.
+    pub fn precondition(message: impl Into<String>) -> Problem {
+        Problem { code: Code::FailedPrecondition, message: message.into() }
     }
 
     /// This server does not do it.

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{Retention, Schema, limits};
+use model::{Aggregate, Granularity, Retention, Schema, limits};
 use prost::Message;
 
 use crate::admin::gc_rule::{Intersection, Rule, Union};
 use crate::admin::{ColumnFamily, GcRule};
-use crate::{Problem, admin};
+use crate::{Problem, admin, types};
 
 /// Bytes of a rule, at most.
 const RULE: usize = 500;
+/// `Table.TimestampGranularity`; the second one is newer than the crate with the messages.
+const MILLIS: i32 = 1;
+const MICROS: i32 = 2;
 /// Rules that lie in each other, at most.
 const DEPTH: usize = 20;
 
@@ -68,28 +71,37 @@ pub fn families(schema: &Schema) -> BTreeMap<String, ColumnFamily> {
     let family = |family: &model::Family| {
         // Also one that says nothing: without it the family would be an empty message, which prost leaves out of a map's entry,
         // and Node's client then finds no family there.
-        (family.name.clone(), ColumnFamily { gc_rule: Some(gc_rule(&family.retention)), ..ColumnFamily::default() })
+        let value_type = family.aggregate.map(types::value_type);
+        (family.name.clone(), ColumnFamily { gc_rule: Some(gc_rule(&family.retention)), value_type })
     };
     schema.families.iter().map(family).collect()
 }
 
-/// Checks a family that is to be made: its name, its rule, and that its values have no type.
-pub fn new_family(name: &str, family: &ColumnFamily) -> Result<Retention, Problem> {
+/// Checks a family that is to be made: its name, its rule, and what it adds up.
+pub fn new_family(name: &str, family: &ColumnFamily) -> Result<(Retention, Option<Aggregate>), Problem> {
     limits::check_family_name(name).map_err(Problem::invalid)?;
-    if family.value_type.is_some() {
-        return Err(Problem::unimplemented(format!("family {name:?}: types of values are not supported yet")));
-    }
-    retention(name, family.gc_rule.as_ref())
+    let aggregate = types::aggregate(name, family.value_type.as_ref())?;
+    Ok((retention(name, family.gc_rule.as_ref())?, aggregate))
 }
 
-/// A table with its families, in milliseconds.
-pub fn table(path: String, schema: &Schema) -> admin::Table {
-    admin::Table {
-        name: path,
-        column_families: families(schema),
-        granularity: admin::table::TimestampGranularity::Millis.into(),
-        ..admin::Table::default()
+/// How fine the timestamps of a new table are: whole milliseconds unless it says otherwise.
+pub fn granularity(wish: i32) -> Result<Granularity, Problem> {
+    match wish {
+        0 | MILLIS => Ok(Granularity::Millis),
+        MICROS => Ok(Granularity::Micros),
+        _ => Err(Problem::invalid(format!("Error in field 'granularity' : there is none with the number {wish}"))),
     }
+}
+
+/// A table with its families and settings.
+pub fn table(path: String, schema: &Schema) -> admin::Table {
+    let granularity = match schema.settings.granularity {
+        Granularity::Millis => MILLIS,
+        Granularity::Micros => MICROS,
+    };
+    let deletion_protection = schema.settings.protected;
+    let column_families = families(schema);
+    admin::Table { name: path, column_families, granularity, deletion_protection, ..admin::Table::default() }
 }
 
 #[cfg(test)]

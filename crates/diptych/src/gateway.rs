@@ -46,6 +46,7 @@ pub struct Gateway {
     rows: Pipeline,
     desk: Arc<Desk>,
     control: Option<NodeControl>,
+    bigtable: rpc::bigtable::Options,
 }
 
 impl Gateway {
@@ -54,7 +55,18 @@ impl Gateway {
         let desk = Arc::new(Desk { masters, channels: Mutex::default(), map: Mutex::default() });
         tokio::spawn(keep_map(Arc::downgrade(&desk)));
         let client = Client::with_master(Arc::clone(&desk) as Arc<dyn Master>, client::Options::default());
-        Gateway { rows: client.pipeline(MANY), client, desk, control: None }
+        let bigtable = rpc::bigtable::Options::default();
+        Gateway { rows: client.pipeline(MANY), client, desk, control: None, bigtable }
+    }
+
+    /// The same with what the operator has chosen for the Bigtable API.
+    pub fn with_bigtable(self, bigtable: rpc::bigtable::Options) -> Gateway {
+        Gateway { bigtable, ..self }
+    }
+
+    /// What the operator has chosen for the Bigtable API.
+    pub fn bigtable(&self) -> &rpc::bigtable::Options {
+        &self.bigtable
     }
 
     /// The same in the process that started the nodes.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use model::{Compaction, LocalityChange, NodeId, Retention, StorageChange, TabletId};
 
+use super::bigtable::BigtableArgs;
 use super::parse::{self, Assignment, Column, Process};
 use super::settings::SettingsArgs;
 use crate::bench::Work;
@@ -141,6 +142,8 @@ pub struct Up {
     #[arg(long, default_value = "127.0.0.1:8086", value_name = "IP:PORT")]
     pub grpc: SocketAddr,
     #[command(flatten)]
+    pub bigtable: BigtableArgs,
+    #[command(flatten)]
     pub log: Log,
 }
 
@@ -235,7 +238,7 @@ pub struct MasterRun {
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Run a storage node until SIGTERM
-    Run(NodeRun),
+    Run(Box<NodeRun>),
     /// List the nodes
     List,
     /// Stop a node's process where it stands (only under `diptych up`)
@@ -311,6 +314,8 @@ pub struct NodeRun {
     /// Merges read past the kernel's memory (O_DIRECT), so that they do not drive out what is read often
     #[arg(long)]
     pub direct_io: bool,
+    #[command(flatten)]
+    pub bigtable: BigtableArgs,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends

@@ -9,6 +9,7 @@
 //! What a command answers goes to stdout, all else to stderr. A failure is one line and a hint ([`Failure`]).
 
 mod args;
+pub mod bigtable;
 pub mod checkpoint;
 pub mod cluster;
 mod csv;
@@ -72,7 +73,7 @@ fn run(common: &Common, command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(&args, common.json),
         Command::Master { command: MasterCommand::Run(args) } => run_master(args),
-        Command::Node { command: NodeCommand::Run(args) } => run_node(args),
+        Command::Node { command: NodeCommand::Run(args) } => run_node(*args),
         Command::Limits => limits(common),
         Command::Fsck { folder } => {
             let mut out = Output::new(common.json);
@@ -199,6 +200,7 @@ fn run_node(args: NodeRun) -> Result<(), Failure> {
         digest_every,
         trash_keep,
         direct_io,
+        bigtable,
         ..
     } = args;
     let timing = Timing::default();
@@ -214,6 +216,7 @@ fn run_node(args: NodeRun) -> Result<(), Failure> {
         scrub_every,
         digest_every,
         direct_io,
+        bigtable: bigtable.options(),
     };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_node(args));

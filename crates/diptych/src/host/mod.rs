@@ -57,6 +57,8 @@ pub struct NodeArgs {
     pub digest_every: Duration,
     /// Merges read past the kernel's memory.
     pub direct_io: bool,
+    /// What the operator has chosen for the Bigtable API.
+    pub bigtable: crate::rpc::bigtable::Options,
 }
 
 /// What the process of a master needs to know.

@@ -80,7 +80,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     };
     let machine = Machine { node, hands, clock, pacer, peers: peers.clone(), reports, health: health.clone() };
     let pulses = machine.start(inbox);
-    let gateway = Gateway::new(masters);
+    let gateway = Gateway::new(masters).with_bigtable(args.bigtable);
     tokio::spawn(session.keep());
     tokio::spawn(watch(pulses, health.clone()));
 

@@ -8,7 +8,7 @@
 //! ```
 
 pub mod admin;
-mod bigtable;
+pub mod bigtable;
 mod checkpoints;
 pub mod kv;
 pub mod meter;

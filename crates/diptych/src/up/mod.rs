@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 pub use self::folder::ClusterFile;
 use self::folder::Folder;
 use self::process::{News, Process};
+use crate::cli::bigtable::BigtableArgs;
 use crate::cli::failure::reason;
 use crate::cli::parse::Process as ProcessId;
 use crate::cli::{Failure, LogFormat, Up};
@@ -134,6 +135,7 @@ struct Supervisor {
     split_bytes: u64,
     split_load: u64,
     merge_after: Duration,
+    bigtable: BigtableArgs,
     log_format: LogFormat,
     /// The masters first.
     processes: Vec<Process>,
@@ -166,6 +168,7 @@ impl Supervisor {
             split_bytes: args.split_bytes,
             split_load: args.split_load,
             merge_after: args.merge_after,
+            bigtable: args.bigtable.clone(),
             log_format: args.log.log_format,
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
             grpc: String::new(),
@@ -202,7 +205,7 @@ impl Supervisor {
             }
             self.until_ready(0..self.masters).await?;
             let masters = Masters::new(self.addresses().into_iter().map(|(_, address)| address).collect());
-            let gateway = Gateway::new(masters).with_control(control(wish));
+            let gateway = Gateway::new(masters).with_bigtable(self.bigtable.options()).with_control(control(wish));
             serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
             for at in self.masters..self.processes.len() {
                 self.start(at)?;
@@ -320,6 +323,7 @@ impl Supervisor {
             }
             None => {
                 flag("--id", process.id.to_string());
+                self.bigtable.flags().into_iter().for_each(|(name, value)| flag(name, value));
                 let all: Vec<String> = masters.into_iter().map(|(_, address)| address).collect();
                 flag("--master", all.join(","));
             }

@@ -23,7 +23,7 @@ use bigtable::writes::Step;
 use bigtable::{Problem, filters, modify, rows, rpc, writes};
 use bytes::Bytes;
 use client::{NamedCell, Written};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use model::{
     Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, Schema, Slice, limits,
 };
@@ -45,6 +45,9 @@ const STATS_FULL: i32 = 2;
 const AHEAD: usize = 2;
 /// How often a row may change between a look at it and the write, before its writer gives up.
 const ATTEMPTS: usize = 100;
+
+/// Entries of a request that need a look at their rows, and are written beside each other.
+const ALONE: usize = 64;
 
 type Results<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -134,11 +137,12 @@ impl Data {
     }
 
     /// Writes the steps of a mutation.
-    async fn mutate(&self, table: &Table, row: Bytes, steps: Vec<Step>) -> Result<(), Status> {
+    async fn mutate(&self, table: &Table, schema: &Schema, row: Bytes, steps: Vec<Step>) -> Result<(), Status> {
         if let Some(changes) = writes::plain(&steps) {
             return self.write(table, row, None, changes).await.map(|_| ());
         }
-        self.decide(table, &row, Vec::new(), u32::MAX, |cells| Ok((writes::resolve(&steps, &cells), ()))).await
+        let decision = |cells: Vec<Cell>| Ok((writes::resolve(&steps, &cells, schema).map_err(status_of)?, ()));
+        self.decide(table, &row, writes::columns(&steps), u32::MAX, decision).await
     }
 
     async fn read_rows(&self, request: Request<ReadRowsRequest>) -> Result<Results<ReadRowsResponse>, Status> {
@@ -237,20 +241,18 @@ impl Data {
     async fn mutate_row(&self, request: MutateRowRequest) -> Result<MutateRowResponse, Status> {
         no_view(&request.authorized_view_name)?;
         let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
-        self.tables.schema(&table).await?;
+        let schema = self.tables.schema(&table).await?;
         writes::check_row_key(&request.row_key).map_err(status_of)?;
-        let steps = writes::steps(&request.mutations, now()).map_err(status_of)?;
-        if writes::check_types(&steps).is_err() {
-            let schema = self.tables.with_families(&table, writes::families(&steps)).await?;
-            check_families(&table, &schema, &request.row_key, &steps)?;
-        }
-        self.mutate(&table, request.row_key, steps).await.map(|()| MutateRowResponse::default())
+        let steps = writes::steps(&request.mutations, schema.settings.granularity, now()).map_err(status_of)?;
+        let schema = self.tables.with_families(&table, writes::families(&steps)).await?;
+        check_families(&table, &schema, &request.row_key, &steps)?;
+        self.mutate(&table, &schema, request.row_key, steps).await.map(|()| MutateRowResponse::default())
     }
 
     async fn mutate_rows(&self, request: MutateRowsRequest) -> Result<Results<MutateRowsResponse>, Status> {
         no_view(&request.authorized_view_name)?;
         let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
-        self.tables.schema(&table).await?;
+        let granularity = self.tables.schema(&table).await?.settings.granularity;
         let mutations: usize = request.entries.iter().map(|entry| entry.mutations.len()).sum();
         if request.entries.is_empty() || mutations > limits::CHANGES {
             let what = format!("{} entries with {mutations} mutations", request.entries.len());
@@ -266,7 +268,7 @@ impl Data {
                 status_of(Problem { message, ..problem })
             };
             writes::check_row_key(&entry.row_key).map_err(within)?;
-            entries.push((entry.row_key, writes::steps(&entry.mutations, now).map_err(within)?));
+            entries.push((entry.row_key, writes::steps(&entry.mutations, granularity, now).map_err(within)?));
         }
         let families = entries.iter().flat_map(|(_, steps)| writes::families(steps));
         let schema = self.tables.with_families(&table, families).await?;
@@ -291,9 +293,15 @@ impl Data {
                 answers[at] = result.err().map(|error| self.tables.status(&table, &error));
             }
         }
-        for (at, row, steps) in alone {
-            answers[at] = self.mutate(&table, row, steps).await.err();
+        let alone = alone.into_iter().map(|(at, row, steps)| {
+            let written = self.mutate(&table, &schema, row, steps);
+            async move { (at, written.await.err()) }
+        });
+        let mut alone = stream::iter(alone).buffer_unordered(ALONE);
+        while let Some((at, answer)) = alone.next().await {
+            answers[at] = answer;
         }
+        drop(alone);
         let entry = |(index, status): (usize, Option<Status>)| {
             let (code, message) = status.map_or((0, String::new()), |it| (it.code() as i32, it.message().to_owned()));
             let status = Some(rpc::Status { code, message, ..Default::default() });
@@ -306,7 +314,7 @@ impl Data {
     async fn check_and_mutate(&self, request: CheckAndMutateRowRequest) -> Result<CheckAndMutateRowResponse, Status> {
         no_view(&request.authorized_view_name)?;
         let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
-        self.tables.schema(&table).await?;
+        let granularity = self.tables.schema(&table).await?.settings.granularity;
         let row = request.row_key;
         writes::check_row_key(&row).map_err(status_of)?;
         if request.true_mutations.is_empty() && request.false_mutations.is_empty() {
@@ -315,7 +323,7 @@ impl Data {
         let now = now();
         let steps = |mutations: &[_]| match mutations {
             [] => Ok(Vec::new()),
-            mutations => writes::steps(mutations, now).map_err(status_of),
+            mutations => writes::steps(mutations, granularity, now).map_err(status_of),
         };
         let (then, otherwise) = (steps(&request.true_mutations)?, steps(&request.false_mutations)?);
         let filter = filters::compile(request.predicate_filter.as_ref()).map_err(status_of)?;
@@ -326,7 +334,8 @@ impl Data {
         let predicate_matched = self
             .decide(&table, &row, Vec::new(), u32::MAX, |cells| {
                 let matched = !filters::through(&filter, &row, &cells, &draw).is_empty();
-                Ok((writes::resolve(if matched { &then } else { &otherwise }, &cells), matched))
+                let steps = if matched { &then } else { &otherwise };
+                Ok((writes::resolve(steps, &cells, &schema).map_err(status_of)?, matched))
             })
             .await?;
         Ok(CheckAndMutateRowResponse { predicate_matched })
@@ -347,11 +356,13 @@ impl Data {
         if families.clone().any(|family| schema.family(family).is_none()) {
             return Err(no_family(&table, &row));
         }
+        modify::check_types(&columns, &schema).map_err(status_of)?;
+        let granularity = schema.settings.granularity;
         let wanted =
             columns.iter().cloned().map(|(family, qualifier)| ColumnFilter { family, qualifier: Some(qualifier) });
         let cells = self
             .decide(&table, &row, wanted.collect(), 1, |cells| {
-                modify::apply(&request.rules, cells, now()).map_err(status_of)
+                modify::apply(&request.rules, cells, granularity, now()).map_err(status_of)
             })
             .await?;
         let mut families: Vec<bigtable::data::Family> = Vec::new();
@@ -422,7 +433,7 @@ impl Bigtable for Data {
 /// All families of the steps are there, and what is added to is of the type for it.
 fn check_families(table: &Table, schema: &Schema, row: &[u8], steps: &[Step]) -> Result<(), Status> {
     match writes::families(steps).all(|family| schema.family(family).is_some()) {
-        true => writes::check_types(steps).map_err(status_of),
+        true => writes::check_types(steps, schema).map_err(status_of),
         false => Err(no_family(table, row)),
     }
 }

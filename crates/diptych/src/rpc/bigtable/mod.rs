@@ -11,6 +11,7 @@
 mod data;
 mod instances;
 mod locks;
+mod operations;
 mod reading;
 mod tables;
 
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ::bigtable::names::Table;
 use ::bigtable::services::{
     bigtable_instance_admin_server::BigtableInstanceAdminServer, bigtable_server::BigtableServer,
-    bigtable_table_admin_server::BigtableTableAdminServer,
+    bigtable_table_admin_server::BigtableTableAdminServer, operations_server::OperationsServer,
 };
 use ::bigtable::{Code, Problem};
 use client::{Client, Error};
@@ -44,11 +45,30 @@ const MESSAGE: usize = 300 << 20;
 /// What was known of a table so long ago is asked for again.
 const KNOWN_FOR: Duration = Duration::from_millis(500);
 
+/// What an operator may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a table that was deleted through this API can be brought back; zero is not at all.
+    pub undelete_for: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { undelete_for: Duration::from_secs(3_600) }
+    }
+}
+
 /// Adds the services.
 pub fn add(routes: Routes, gateway: &Gateway) -> Routes {
     let tables = Tables { client: gateway.client().clone(), known: Arc::default() };
     let data = BigtableServer::new(data::Data::new(tables.clone()));
-    let admin = BigtableTableAdminServer::new(tables::TableAdmin { tables: tables.clone() });
+    let done = operations::Done::default();
+    let admin = tables::TableAdmin {
+        tables: tables.clone(),
+        done: done.clone(),
+        undelete_for: gateway.bigtable().undelete_for,
+    };
+    let admin = BigtableTableAdminServer::new(admin);
     let instances = BigtableInstanceAdminServer::new(instances::InstanceAdmin { tables });
     routes
         .add_service(Served {
@@ -57,6 +77,7 @@ pub fn add(routes: Routes, gateway: &Gateway) -> Routes {
         })
         .add_service(Served { inner: admin.max_decoding_message_size(MESSAGE), methods: tables::METHODS })
         .add_service(Served { inner: instances, methods: instances::METHODS })
+        .add_service(Served { inner: OperationsServer::new(done), methods: operations::METHODS })
 }
 
 /// What was heard of a table, and when.
@@ -122,6 +143,8 @@ impl Tables {
             }
             Some(Refusal::Invalid(what)) => Status::invalid_argument(what.clone()),
             Some(Refusal::Exists(_)) => Status::already_exists(format!("Table already exists: {}", table.path())),
+            Some(refusal @ Refusal::Protected(_)) => Status::failed_precondition(refusal.to_string()),
+            Some(refusal @ Refusal::Forbidden(_)) => Status::permission_denied(refusal.to_string()),
             // A request that may succeed later: clients repeat it.
             Some(refusal) => Status::unavailable(refusal.to_string()),
             None => Status::unavailable(error.to_string()),
@@ -136,6 +159,8 @@ fn status_of(problem: Problem) -> Status {
         Code::AlreadyExists => tonic::Code::AlreadyExists,
         Code::FailedPrecondition => tonic::Code::FailedPrecondition,
         Code::Unimplemented => tonic::Code::Unimplemented,
+        Code::PermissionDenied => tonic::Code::PermissionDenied,
+        Code::Aborted => tonic::Code::Aborted,
     };
     Status::new(code, problem.message)
 }
@@ -146,6 +171,11 @@ fn no_family(table: &Table, row: &[u8]) -> Status {
         row.escape_ascii(),
         table.path()
     ))
+}
+
+fn time(at: Timestamp) -> prost_types::Timestamp {
+    let nanos = (at.0.rem_euclid(1_000_000) * 1_000) as i32;
+    prost_types::Timestamp { seconds: at.0.div_euclid(1_000_000), nanos }
 }
 
 fn now() -> Timestamp {
@@ -190,27 +220,29 @@ where
 mod tests {
     use super::*;
 
-    /// docs/bigtable.md says what is served.
+    /// docs/bigtable.md says what is served: between two marks it is written by this test, if it runs with UPDATE=1.
     #[test]
     fn the_document_lists_what_is_served() {
-        let page = include_str!("../../../../../docs/bigtable.md");
-        let listed = |service: &str| -> Vec<&str> {
-            let line =
-                page.lines().find_map(|line| line.strip_prefix(&format!("| `{service}` | "))).unwrap_or_default();
-            line.trim_end_matches(" |").split(", ").collect()
-        };
         let services = [
             ("Bigtable", data::METHODS),
             ("BigtableTableAdmin", tables::METHODS),
             ("BigtableInstanceAdmin", instances::METHODS),
+            ("Operations", operations::METHODS),
         ];
-        for (service, methods) in services {
-            let (mut listed, mut served) = (listed(service), methods.to_vec());
-            listed.sort_unstable();
-            served.sort_unstable();
-            assert_eq!(listed, served, "{service}");
-        }
         let count: usize = services.iter().map(|(_, methods)| methods.len()).sum();
-        assert!(page.contains(&format!("These {count} methods are served")), "{count}");
+        let mut table = format!("These {count} methods are served:\n\n| service | served |\n|---|---|\n");
+        for (service, methods) in services {
+            table += &format!("| `{service}` | {} |\n", methods.join(", "));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/bigtable.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once("<!-- methods -->\n").unwrap();
+        let (_, tail) = rest.split_once("<!-- end of methods -->\n").unwrap();
+        let right = format!("{head}<!-- methods -->\n{table}<!-- end of methods -->\n{tail}");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &right).unwrap();
+        } else {
+            assert!(page == right, "docs/bigtable.md is out of date: run this test with UPDATE=1");
+        }
     }
 }

@@ -1,34 +1,40 @@
 //! `google.bigtable.admin.v2.BigtableTableAdmin`: tables and their families.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bigtable::admin::modify_column_families_request::modification::Mod;
 use bigtable::admin::table::{ClusterState, View, cluster_state::ReplicationState};
 use bigtable::admin::{
     self, CheckConsistencyRequest, CheckConsistencyResponse, CreateTableRequest, DeleteTableRequest,
     DropRowRangeRequest, GenerateConsistencyTokenRequest, GenerateConsistencyTokenResponse, GetTableRequest,
-    ListTablesRequest, ListTablesResponse, ModifyColumnFamiliesRequest, drop_row_range_request::Target,
+    ListTablesRequest, ListTablesResponse, ModifyColumnFamiliesRequest, UndeleteTableMetadata, UndeleteTableRequest,
+    UpdateTableMetadata, UpdateTableRequest, drop_row_range_request::Target,
 };
+use bigtable::longrunning::Operation;
 use bigtable::names::{Instance, Table};
 use bigtable::services::bigtable_table_admin_server::BigtableTableAdmin;
-use bigtable::tables;
+use bigtable::{tables, types};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use model::request::NewTable;
 use model::{
-    AdminReply, AdminRequest, Change, Partition, ReadOptions, Retention, RowChanges, RowRange, Schema, StorageChange,
-    limits,
+    AdminReply, AdminRequest, Aggregate, Change, Partition, ReadOptions, Retention, RowChanges, RowRange, Schema,
+    SettingsChange, StorageChange, limits,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Tables, status_of};
+use super::operations::{Done, any};
+use super::{Tables, now, status_of, time};
 
 /// What is served.
 pub const METHODS: &[&str] = &[
     "CreateTable",
     "ListTables",
     "GetTable",
+    "UpdateTable",
     "DeleteTable",
+    "UndeleteTable",
     "ModifyColumnFamilies",
     "DropRowRange",
     "GenerateConsistencyToken",
@@ -46,6 +52,10 @@ const TOKEN: &str = "diptych-";
 /// The service.
 pub struct TableAdmin {
     pub tables: Tables,
+    /// What was done.
+    pub done: Done,
+    /// How long a table that was deleted can be brought back.
+    pub undelete_for: Duration,
 }
 
 impl TableAdmin {
@@ -63,15 +73,20 @@ impl TableAdmin {
         let instance = Instance::parse("parent", &request.parent).map_err(status_of)?;
         let table = instance.table("table_id", &request.table_id).map_err(status_of)?;
         let wish = request.table.unwrap_or_default();
-        if wish.granularity != 0 && wish.granularity != i32::from(admin::table::TimestampGranularity::Millis) {
-            return Err(Status::unimplemented("tables have a granularity of milliseconds"));
+        let mut settings = SettingsChange {
+            granularity: Some(tables::granularity(wish.granularity).map_err(status_of)?),
+            protected: Some(wish.deletion_protection),
+            ..SettingsChange::default()
+        };
+        if wish.change_stream_config.is_some() {
+            return Err(no_change_streams());
         }
-        if wish.deletion_protection || wish.change_stream_config.is_some() {
-            return Err(Status::unimplemented("deletion protection and change streams are not served yet"));
+        let mut families: Vec<(String, Retention)> = Vec::new();
+        for (name, family) in wish.column_families {
+            let (retention, aggregate) = tables::new_family(&name, &family).map_err(status_of)?;
+            settings.aggregates.extend(aggregate.map(|aggregate| (name.clone(), aggregate)));
+            families.push((name, retention));
         }
-        let families = wish.column_families.iter();
-        let families = families.map(|(name, family)| Ok((name.clone(), tables::new_family(name, family)?)));
-        let families: Vec<(String, Retention)> = families.collect::<Result<_, _>>().map_err(status_of)?;
         let mut splits: BTreeSet<Bytes> = request.initial_splits.into_iter().map(|split| split.key).collect();
         splits.remove(&Bytes::new());
         if let Some(long) = splits.iter().find(|split| split.len() > limits::ROW_KEY) {
@@ -85,7 +100,7 @@ impl TableAdmin {
             replicas: None,
             min_replicas: None,
             storage: StorageChange::default(),
-            settings: model::SettingsChange::default(),
+            settings,
         };
         let schema = self.change(&table, AdminRequest::CreateTable(new)).await?;
         Ok(tables::table(table.path(), &schema))
@@ -123,6 +138,7 @@ impl TableAdmin {
         // What it will be, so that all is checked before anything happens, and happens at once.
         let mut there: Vec<String> = schema.families.iter().map(|family| family.name.clone()).collect();
         let (mut set, mut drop): (Vec<(String, Retention)>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut aggregates: BTreeMap<String, Aggregate> = BTreeMap::new();
         for modification in request.modifications {
             let id = modification.id;
             let known = there.contains(&id);
@@ -133,22 +149,24 @@ impl TableAdmin {
                     let what = format!("Error in field 'modifications' : family {id:?} is there already");
                     return Err(Status::already_exists(what));
                 }
+                // One that is dropped in the same request is made anew, without what was in it.
                 Some(Mod::Create(family)) => {
-                    let retention = tables::new_family(&id, &family).map_err(status_of)?;
-                    if drop.contains(&id) {
-                        return Err(Status::unimplemented("a family is not dropped and made again in one request"));
-                    }
+                    let (retention, aggregate) = tables::new_family(&id, &family).map_err(status_of)?;
+                    aggregates.extend(aggregate.map(|aggregate| (id.clone(), aggregate)));
                     there.push(id.clone());
                     set.push((id, retention));
                 }
                 Some(Mod::Update(_)) if !known => return Err(missing()),
-                Some(Mod::Update(admin::ColumnFamily { value_type: Some(_), .. })) => {
-                    let what = format!(
-                        "Error in field 'modifications' : the type of values of family {id:?} cannot be changed"
-                    );
-                    return Err(Status::invalid_argument(what));
-                }
                 Some(Mod::Update(family)) => {
+                    check_update(&id, modification.update_mask.as_ref())?;
+                    let new = schema.family(&id).is_none_or(|_| drop.contains(&id));
+                    let adds =
+                        if new { aggregates.get(&id).copied() } else { schema.family(&id).and_then(|it| it.aggregate) };
+                    let wish = types::aggregate(&id, family.value_type.as_ref()).map_err(status_of)?;
+                    if wish.is_some() && wish != adds {
+                        let what = format!("the type of values of family {id:?} cannot be changed");
+                        return Err(Status::invalid_argument(format!("Error in field 'modifications' : {what}")));
+                    }
                     let retention = tables::retention(&id, family.gc_rule.as_ref()).map_err(status_of)?;
                     set.retain(|(name, _)| *name != id);
                     set.push((id, retention));
@@ -157,7 +175,8 @@ impl TableAdmin {
                 Some(Mod::Drop(true)) => {
                     there.retain(|name| *name != id);
                     set.retain(|(name, _)| *name != id);
-                    if schema.family(&id).is_some() {
+                    aggregates.remove(&id);
+                    if schema.family(&id).is_some() && !drop.contains(&id) {
                         drop.push(id);
                     }
                 }
@@ -175,10 +194,65 @@ impl TableAdmin {
             set,
             drop,
             storage: StorageChange::default(),
-            settings: model::SettingsChange::default(),
+            settings: SettingsChange { aggregates: aggregates.into_iter().collect(), ..SettingsChange::default() },
         };
         let schema = self.change(&table, request).await?;
         Ok(tables::table(table.path(), &schema))
+    }
+
+    async fn update(&self, request: UpdateTableRequest) -> Result<Operation, Status> {
+        let began = time(now());
+        let wish = request.table.unwrap_or_default();
+        let table = Table::parse("table.name", &wish.name).map_err(status_of)?;
+        let paths = request.update_mask.unwrap_or_default().paths;
+        if paths.is_empty() {
+            return Err(Status::invalid_argument("Error in field 'update_mask' : it is empty; name what changes"));
+        }
+        let mut settings = SettingsChange::default();
+        for path in &paths {
+            match path.as_str() {
+                "deletion_protection" => settings.protected = Some(wish.deletion_protection),
+                "change_stream_config" | "change_stream_config.retention_period" => return Err(no_change_streams()),
+                "column_families" => {
+                    return Err(Status::unimplemented("families are changed by ModifyColumnFamilies"));
+                }
+                "automated_backup_policy" | "row_key_schema" | "tiered_storage_config" => {
+                    return Err(Status::unimplemented(format!("{path} of a table is not served by Diptych")));
+                }
+                _ => {
+                    let what = format!("{path:?} cannot be changed; deletion_protection can");
+                    return Err(Status::invalid_argument(format!("Error in field 'update_mask' : {what}")));
+                }
+            }
+        }
+        let request = AdminRequest::AlterTable {
+            table: table.native(),
+            set: Vec::new(),
+            drop: Vec::new(),
+            storage: StorageChange::default(),
+            settings,
+        };
+        let schema = self.change(&table, request).await?;
+        let metadata = UpdateTableMetadata { name: table.path(), start_time: Some(began), end_time: Some(time(now())) };
+        let updated = tables::table(table.path(), &schema);
+        Ok(self.done.add(&table.path(), any("UpdateTableMetadata", &metadata), any("Table", &updated)))
+    }
+
+    /// Nobody sees it any more, and its data goes after a while.
+    async fn delete(&self, request: DeleteTableRequest) -> Result<(), Status> {
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        let request = crate::cli::settings::drop_request(table.native(), Some(self.undelete_for));
+        self.change(&table, request).await.map(|_| ())
+    }
+
+    async fn undelete(&self, request: UndeleteTableRequest) -> Result<Operation, Status> {
+        let began = time(now());
+        let table = Table::parse("name", &request.name).map_err(status_of)?;
+        let schema = self.change(&table, AdminRequest::RestoreTable(table.native())).await?;
+        let metadata =
+            UndeleteTableMetadata { name: table.path(), start_time: Some(began), end_time: Some(time(now())) };
+        let back = tables::table(table.path(), &schema);
+        Ok(self.done.add(&table.path(), any("UndeleteTableMetadata", &metadata), any("Table", &back)))
     }
 
     async fn drop_rows(&self, request: DropRowRangeRequest) -> Result<(), Status> {
@@ -233,6 +307,22 @@ fn seen(table: &Table, schema: &Schema, view: View) -> admin::Table {
     }
 }
 
+/// Of a family its rule can be changed.
+fn check_update(id: &str, mask: Option<&prost_types::FieldMask>) -> Result<(), Status> {
+    let unknown = |path: &&String| !matches!(path.as_str(), "gc_rule" | "value_type");
+    match mask.and_then(|mask| mask.paths.iter().find(unknown)) {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!("{path:?} of family {id:?} cannot be changed; gc_rule can");
+            Err(Status::invalid_argument(format!("Error in field 'modifications' : {what}")))
+        }
+    }
+}
+
+fn no_change_streams() -> Status {
+    Status::unimplemented("change streams are not served yet")
+}
+
 #[tonic::async_trait]
 impl BigtableTableAdmin for TableAdmin {
     async fn create_table(&self, request: Request<CreateTableRequest>) -> Result<Response<admin::Table>, Status> {
@@ -252,8 +342,15 @@ impl BigtableTableAdmin for TableAdmin {
     }
 
     async fn delete_table(&self, request: Request<DeleteTableRequest>) -> Result<Response<()>, Status> {
-        let table = Table::parse("name", &request.into_inner().name).map_err(status_of)?;
-        self.change(&table, AdminRequest::DropTable(table.native())).await.map(|_| Response::new(()))
+        self.delete(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_table(&self, request: Request<UpdateTableRequest>) -> Result<Response<Operation>, Status> {
+        self.update(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn undelete_table(&self, request: Request<UndeleteTableRequest>) -> Result<Response<Operation>, Status> {
+        self.undelete(request.into_inner()).await.map(Response::new)
     }
 
     async fn modify_column_families(
