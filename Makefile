@@ -1,6 +1,8 @@
 # Everything a person does here. Each target sets up what it needs.
 #   make run          a local cluster: one master, four storage nodes (Ctrl-C stops it; the data stays in diptych-data/)
 #   make test         all checks and tests, as CI runs them
+#   make console      the page for people, which `cargo build` then embeds (needs node and npm; left out without them)
+#   make console-test drives it with Chromium against a real cluster (SHOTS=folder keeps pictures)
 #   make sim          the simulator over many seeds (SEEDS=0..4000); fails also if a fault never met a state
 #   make sim-night    the same with fresh seeds for ten hours (HOURS=10)
 #   make mutants      deliberate faults of the protocol, each of which the simulator must catch (NAMES="AckBeforeSync …")
@@ -30,18 +32,27 @@ HANGS ?= 3
 SECONDS ?= 60
 TARGETS ?= table manifest log key engine
 
-.PHONY: run build test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-bigtable bench-engines tools doc
+.PHONY: run build console console-test test lint fmt sim sim-night mutants model chaos fuzz bench bench-peers bench-bigtable bench-engines tools doc
 
 run: build
 	exec target/release/diptych up $(ARGS)
 
-build:
+build: console
 	cargo build --release --locked --package diptych
 
-test: tools lint
+# Before anything is compiled: it becomes a part of the binary.
+console:
+	console/build
+
+console-test: console
+	cargo build --locked --package diptych
+	console/run-tests $(ARGS)
+
+test: tools console lint
 	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
 	cargo nextest run --locked --package store --lib --features shuttle schedules
 	tests/bigtable/run
+	console/run-tests
 
 lint: tools
 	cargo fmt --all -- --check

@@ -8,6 +8,7 @@
 //! The map is remembered: while no master answers, clients get the last one, and nodes correct what is old in it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Gateway {
     desk: Arc<Desk>,
     control: Option<NodeControl>,
     bigtable: rpc::bigtable::Options,
+    /// Of a local cluster, with its `cluster.json`.
+    folder: Option<PathBuf>,
 }
 
 impl Gateway {
@@ -56,7 +59,7 @@ impl Gateway {
         tokio::spawn(keep_map(Arc::downgrade(&desk)));
         let client = Client::with_master(Arc::clone(&desk) as Arc<dyn Master>, client::Options::default());
         let bigtable = rpc::bigtable::Options::default();
-        Gateway { rows: client.pipeline(MANY), client, desk, control: None, bigtable }
+        Gateway { rows: client.pipeline(MANY), client, desk, control: None, bigtable, folder: None }
     }
 
     /// The same with what the operator has chosen for the Bigtable API.
@@ -69,9 +72,14 @@ impl Gateway {
         &self.bigtable
     }
 
-    /// The same in the process that started the nodes.
-    pub fn with_control(self, control: NodeControl) -> Gateway {
-        Gateway { control: Some(control), ..self }
+    /// The same in the process that started the nodes, and keeps their list in this folder.
+    pub fn with_control(self, control: NodeControl, folder: PathBuf) -> Gateway {
+        Gateway { control: Some(control), folder: Some(folder), ..self }
+    }
+
+    /// Where the list of the processes is that this one started.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// For rows, and for whatever shall be repeated until it succeeds or its time is up.

@@ -1,4 +1,4 @@
-//! HTTP: REST under `/v1`, health, metrics, and a page for people. Its own port, beside gRPC.
+//! HTTP: REST under `/v1`, health, metrics, and the console for people. Its own port, beside gRPC.
 //!
 //! ```text
 //!   request ─▶ Resource (path, decoded once) ─▶ method ─▶ rows, tables ─▶ client::Client ─▶ the cluster
@@ -9,9 +9,11 @@
 //! not good is a [`Problem`].
 
 mod checkpoints;
+mod console;
 mod events;
 mod page;
 mod problem;
+mod processes;
 mod resource;
 mod rows;
 mod tables;
@@ -90,7 +92,7 @@ impl Resource {
     /// A label for metrics.
     fn name(&self) -> &'static str {
         match self {
-            Resource::Page => "page",
+            Resource::Page | Resource::Asset(_) => "page",
             Resource::Live | Resource::Ready => "health",
             Resource::Metrics => "metrics",
             Resource::OpenApi => "openapi",
@@ -101,7 +103,7 @@ impl Resource {
             Resource::Cput(..) => "cput",
             Resource::Cluster => "cluster",
             Resource::Events => "events",
-            Resource::Process(..) | Resource::Drain(..) => "nodes",
+            Resource::Process(..) | Resource::Drain(..) | Resource::Remove(_) | Resource::Processes => "nodes",
             Resource::Tablet(..) => "tablets",
             Resource::Checkpoints | Resource::Checkpoint(_) => "checkpoints",
         }
@@ -111,6 +113,8 @@ impl Resource {
     fn methods(&self) -> &'static [Method] {
         match self {
             Resource::Page
+            | Resource::Asset(_)
+            | Resource::Processes
             | Resource::Live
             | Resource::Ready
             | Resource::Metrics
@@ -125,6 +129,7 @@ impl Resource {
             Resource::Cput(..)
             | Resource::Process(..)
             | Resource::Drain(..)
+            | Resource::Remove(_)
             | Resource::Tablet(..)
             | Resource::Restore(_) => &[Method::POST],
         }
@@ -176,13 +181,19 @@ impl Site {
         }
         let query = Query::parse(request.uri().query(), resource.parameters(&method))?;
         let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-        let body = request.into_body();
+        let (parts, body) = request.into_parts();
+        let headers = parts.headers;
         match (resource, &method) {
             (Resource::Live, _) => Ok("ok\n".into_response()),
             (Resource::Ready, _) => Ok(self.ready(&query)),
             (Resource::Metrics, _) => Ok(typed("text/plain; version=0.0.4; charset=utf-8", telemetry::metrics())),
             (Resource::OpenApi, _) => Ok(typed("application/json", include_str!("openapi.json"))),
-            (Resource::Page, _) => page::show(self.client()?).await,
+            (Resource::Page, _) => Ok(match self.client() {
+                Ok(client) => page::show(client),
+                Err(problem) => page::show_without_data(&problem),
+            }),
+            (Resource::Asset(name), _) => console::file(&name, &headers),
+            (Resource::Processes, _) => processes::list(self.gateway()?).await,
             (Resource::Cluster, _) => tables::cluster(self.client()?).await,
             (Resource::Events, _) if query.flag("follow") => {
                 events::follow(self.client()?, &query, last, self.shutdown.clone())
@@ -231,6 +242,7 @@ impl Site {
             (Resource::Checkpoints, _) => checkpoints::list(self.client()?).await,
             (Resource::Checkpoint(name), &Method::DELETE) => checkpoints::remove(self.client()?, &name).await,
             (Resource::Checkpoint(name), _) => checkpoints::show(self.client()?, &name).await,
+            (Resource::Remove(node), _) => tables::remove(self.client()?, node).await,
             (Resource::Drain(node, drain), _) => tables::drain(self.client()?, node, drain).await,
             (Resource::Tablet(tablet, action), _) => {
                 let (body, _room) = self.read(body, 64 << 10).await?;
@@ -373,6 +385,7 @@ mod tests {
                 ("{action}", "kill"),
                 ("{tablet}", "t1"),
                 ("{checkpoint}", "monday"),
+                ("{asset}", "console.js"),
             ]
             .iter()
             .fold(path.clone(), |path, (name, value)| path.replace(name, value));
@@ -391,6 +404,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 21, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 23, "a resource without a description, or the other way round");
     }
 }

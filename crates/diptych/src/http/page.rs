@@ -1,41 +1,61 @@
-//! The cluster's state as a page: made here, complete without a script, and everything in it escaped.
+//! The cluster's state as a page: made here, complete without a script, and everything in it escaped. Where scripts run,
+//! the console (`console/`) takes its place.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::{self, Write};
+use std::future::ready;
 
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::body::Body;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY};
 use axum::response::{IntoResponse, Response};
 use client::Client;
+use futures_util::{FutureExt, StreamExt, stream};
 use model::request::{ClusterStatus, MasterStatus, NodeStatus, ReplicaReport, Role, TabletStatus};
 use model::{Event, Schema, TableId};
 
 use super::problem::Problem;
-use super::tables;
+use super::{console, tables};
 use crate::cli::cluster::{load, stalls};
 use crate::cli::{events, parse, show, table};
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; }
-@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #f85149; } }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } .good { color: var(--good); } .bad { color: var(--bad); }
-code { font-family: ui-monospace, monospace; } div { overflow-x: auto; }";
+/// The page may load what is ours, and speak to us; nothing else, and it stands in no other page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page. Without a master it says so, and stays a page.
-pub async fn show(client: &Client) -> Result<Response, Problem> {
-    let body = match tables::status(client).await {
-        Ok(status) => page(&status, &tables::last_events(client).await),
-        Err(problem) => {
-            let error = &problem.to_json()["error"];
-            let text = |name| Text(error[name].as_str().unwrap_or_default()).to_string();
-            frame(&format!("<p class=bad>{}</p><p>{}</p>", text("message"), text("hint")))
+/// The page. Its head goes at once, so that the console begins to load while the masters are asked. Without a master it
+/// says so, and stays a page.
+pub fn show(client: &Client) -> Response {
+    let client = client.clone();
+    let body = async move {
+        match tables::status(&client).await {
+            Ok(status) => page(&status, &tables::last_events(&client).await),
+            Err(problem) => told(&problem),
         }
     };
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    Ok(([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], body).into_response())
+    let head = stream::once(ready(head(console::entry("js").zip(console::entry("css")))));
+    html(Body::from_stream(head.chain(stream::once(body.map(|body| body + FOOT))).map(Ok::<_, Infallible>)))
+}
+
+/// The page of a process that has no data to show.
+pub fn show_without_data(problem: &Problem) -> Response {
+    html(Body::from(head(None) + &told(problem) + FOOT))
+}
+
+fn html(body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    (headers, body).into_response()
+}
+
+fn told(problem: &Problem) -> String {
+    let error = &problem.to_json()["error"];
+    let text = |name| Text(error[name].as_str().unwrap_or_default()).to_string();
+    format!("<p class=bad>{}</p><p>{}</p>", text("message"), text("hint"))
 }
 
 /// Text within HTML.
@@ -57,15 +77,36 @@ impl<T: fmt::Display> fmt::Display for Text<T> {
     }
 }
 
-fn frame(body: &str) -> String {
+/// Up to where the state begins. With the console's script and style, if there are such.
+fn head(console: Option<(&str, &str)>) -> String {
+    let style = console::STATUS_STYLE;
+    let (class, refresh, loads) = match console {
+        Some((script, sheet)) => (
+            " class=console",
+            "<noscript><meta http-equiv=refresh content=5></noscript>",
+            format!(
+                "<link rel=stylesheet href=\"/console/{sheet}\"><script type=module async src=\"/console/{script}\"></script>"
+            ),
+        ),
+        None => ("", "<meta http-equiv=refresh content=5>", String::new()),
+    };
+    let note = match console {
+        Some(_) => "",
+        None => {
+            "<p>The console, on which one operates the cluster, is not in this binary: it was built by <code>cargo build</code> \
+             alone. <code>make run</code> builds both.</p>"
+        }
+    };
     format!(
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <meta http-equiv=refresh content=5><title>Diptych</title><style>{STYLE}</style></head>\
-         <body><h1>Diptych</h1>{body}\
-         <p><a href=/v1/cluster>as JSON</a> · <a href=/readyz?verbose>health</a> · <a href=/metrics>metrics</a> · \
-         <a href=/openapi.json>interface</a></p></body></html>\n"
+        "<!doctype html><html lang=en{class}><head><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\"><title>Diptych</title>{refresh}\
+         <link rel=stylesheet href=\"/console/{style}\">{loads}</head>\
+         <body><div id=console></div><main id=status><h1>Diptych</h1>{note}"
     )
 }
+
+const FOOT: &str = "<p><a href=/v1/cluster>as JSON</a> · <a href=/readyz?verbose>health</a> · \
+     <a href=/metrics>metrics</a> · <a href=/openapi.json>interface</a></p></main></body></html>\n";
 
 fn page(status: &ClusterStatus, events: &[Event]) -> String {
     let alive = status.nodes.iter().filter(|node| node.alive).count();
@@ -100,7 +141,7 @@ fn page(status: &ClusterStatus, events: &[Event]) -> String {
         events.iter().rev().for_each(|event| body += &event_line(event));
         body += "</table></div>";
     }
-    frame(&body)
+    body
 }
 
 fn master_line(master: &MasterStatus) -> String {
@@ -262,5 +303,14 @@ mod tests {
         let table = "<td>users<td><td>range, 1 split<td class=n>2<td>tiered<td>default: compression=lz4,block=16KiB";
         assert!(page.contains(table), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("1 of 1 tablets lack replicas"), "{page}");
+    }
+    /// The script is only named if there is one; without it the page reloads itself, and says how to get it.
+    #[test]
+    fn the_page_names_the_console_that_there_is() {
+        let with = head(Some(("console-1.js", "console-2.css")));
+        assert!(with.contains("src=\"/console/console-1.js\"") && with.contains("href=\"/console/console-2.css\""));
+        assert!(with.contains("<noscript><meta http-equiv=refresh") && !with.contains("make run"), "{with}");
+        let without = head(None);
+        assert!(!without.contains("<script") && without.contains("make run"), "{without}");
     }
 }

@@ -12,6 +12,8 @@ use crate::cli::parse;
 pub enum Resource {
     /// The page for people.
     Page,
+    /// A file of the console.
+    Asset(String),
     /// Is the process alive?
     Live,
     /// Can it serve?
@@ -42,6 +44,10 @@ pub enum Resource {
     Process(NodeId, NodeAction),
     /// Empty a node, or let it be filled again.
     Drain(NodeId, bool),
+    /// Strike a node off the list.
+    Remove(NodeId),
+    /// The processes that `up` started.
+    Processes,
     /// All checkpoints.
     Checkpoints,
     /// One checkpoint.
@@ -78,11 +84,13 @@ impl Resource {
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         Ok(match parts[..] {
             [""] => Resource::Page,
+            ["console", name] => Resource::Asset(text(name)?),
             ["livez"] => Resource::Live,
             ["readyz"] => Resource::Ready,
             ["metrics"] => Resource::Metrics,
             ["openapi.json"] => Resource::OpenApi,
             ["v1", "cluster"] => Resource::Cluster,
+            ["v1", "processes"] => Resource::Processes,
             ["v1", "events"] => Resource::Events,
             ["v1", "tables"] => Resource::Tables,
             ["v1", "tables", table] => Resource::Table(table_name(table)?),
@@ -103,6 +111,7 @@ impl Resource {
                 let node = parse::node(&text(node)?).map_err(Problem::invalid)?;
                 Resource::Drain(node, action == "drain")
             }
+            ["v1", "nodes", node, "remove"] => Resource::Remove(parse::node(&text(node)?).map_err(Problem::invalid)?),
             ["v1", "tablets", tablet, action] => {
                 let tablet = parse::tablet(&text(tablet)?).map_err(Problem::invalid)?;
                 Resource::Tablet(tablet, tablet_action(action)?)
@@ -129,7 +138,7 @@ fn node_action(name: &str) -> Result<NodeAction, Problem> {
         "restart" => Ok(NodeAction::Restart),
         _ => Err(Problem::not_found(
             format!("{name:?} cannot be done to a node"),
-            "There are suspend, resume, kill, restart, drain and undrain.",
+            "There are suspend, resume, kill, restart, drain, undrain and remove.",
         )),
     }
 }
@@ -319,6 +328,9 @@ mod tests {
         assert_eq!(parsed("/v1/tables/users/rows/alice/name:first"), cell(b"alice", "name", b"first"));
         assert_eq!(parsed("/v1/nodes/n2/suspend"), Resource::Process(NodeId(2), NodeAction::Suspend));
         assert_eq!(parsed("/v1/nodes/n2/drain"), Resource::Drain(NodeId(2), true));
+        assert_eq!(parsed("/v1/nodes/n2/remove"), Resource::Remove(NodeId(2)));
+        assert_eq!(parsed("/v1/processes"), Resource::Processes);
+        assert_eq!(parsed("/console/console-1.js"), Resource::Asset("console-1.js".into()));
         assert_eq!(parsed("/v1/tablets/t7/split"), Resource::Tablet(TabletId(7), TabletAction::Split));
         assert_eq!(parsed("/v1/checkpoints/monday"), Resource::Checkpoint("monday".into()));
         assert_eq!(parsed("/v1/nodes/2/restart"), Resource::Process(NodeId(2), NodeAction::Restart));

@@ -313,6 +313,14 @@ pub async fn drain(client: &Client, node: NodeId, drain: bool) -> Result<Respons
     }
 }
 
+/// Strikes a node off the list that keeps nothing.
+pub async fn remove(client: &Client, node: NodeId) -> Result<Response, Problem> {
+    match client.admin(AdminRequest::RemoveNode(node)).await? {
+        AdminReply::Done(_) => Ok(Json(json!({"node": node.to_string(), "done": "removed"})).into_response()),
+        other => Err(Error::Protocol(format!("asked to remove a node, got {other:?}")).into()),
+    }
+}
+
 /// Does something to a node's process.
 pub async fn control(gateway: &Gateway, node: NodeId, action: NodeAction) -> Result<Response, Problem> {
     if !gateway.has_control() {

@@ -28,8 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 
-pub use self::folder::ClusterFile;
 use self::folder::Folder;
+pub use self::folder::{ClusterFile, Entry};
 use self::process::{News, Process};
 use crate::cli::bigtable::BigtableArgs;
 use crate::cli::failure::reason;
@@ -205,7 +205,8 @@ impl Supervisor {
             }
             self.until_ready(0..self.masters).await?;
             let masters = Masters::new(self.addresses().into_iter().map(|(_, address)| address).collect());
-            let gateway = Gateway::new(masters).with_bigtable(self.bigtable.options()).with_control(control(wish));
+            let gateway = Gateway::new(masters).with_bigtable(self.bigtable.options());
+            let gateway = gateway.with_control(control(wish), self.folder.path().to_path_buf());
             serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
             for at in self.masters..self.processes.len() {
                 self.start(at)?;

@@ -1,0 +1,11 @@
+// The console takes the place of the page that is complete without a script (crates/diptych/src/http/page.rs).
+import { render } from 'preact'
+import { App } from './app'
+import './console.css'
+import { begin } from './live'
+import { wear } from './parts/theme'
+
+wear()
+document.documentElement.classList.add('runs')
+render(<App />, document.getElementById('console')!)
+begin()
