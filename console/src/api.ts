@@ -77,6 +77,7 @@ export interface Family {
   name: string
   keeps: string
   locality: string
+  aggregate?: string | null
 }
 
 export interface Locality {
@@ -96,6 +97,8 @@ export interface Table {
   min_replicas: number
   compaction: string
   localities: Locality[]
+  granularity?: string
+  protected?: boolean
 }
 
 export interface Happening {

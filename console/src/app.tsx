@@ -4,7 +4,9 @@ import { Dialogs, Said } from './parts/action'
 import { ThemeSwitch } from './parts/theme'
 import { useLive, useNow } from './live'
 import { ClusterPage } from './pages/cluster'
+import { DataPage } from './pages/data'
 import { NodesPage } from './pages/nodes'
+import { TabletsPage } from './pages/tablets'
 import { usePlace, type Place } from './route'
 import { age } from './show'
 import { useEffect } from 'preact/hooks'
@@ -12,6 +14,8 @@ import { useEffect } from 'preact/hooks'
 const PAGES: { id: string; name: string; page: ComponentType<{ place: Place }> }[] = [
   { id: '', name: 'Cluster', page: ClusterPage },
   { id: 'nodes', name: 'Nodes', page: NodesPage },
+  { id: 'data', name: 'Data', page: DataPage },
+  { id: 'tablets', name: 'Tablets', page: TabletsPage },
 ]
 
 export function App() {

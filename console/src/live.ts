@@ -7,6 +7,7 @@
 
 import { useEffect, useReducer, useState } from 'preact/hooks'
 import { get, problem, type Cluster, type Happening, type Problem, type Processes, type Table } from './api'
+import { sample } from './heat'
 import { setEndpoint } from './show'
 
 export interface Live {
@@ -61,8 +62,11 @@ export async function refresh(): Promise<void> {
     get<{ tables: Table[] }>('/v1/tables', 4000),
   ])
   const news: Partial<Live> = {}
-  if (cluster.status === 'fulfilled') Object.assign(news, { cluster: cluster.value, at: Date.now(), problem: null })
-  else news.problem = problem(cluster.reason)
+  if (cluster.status === 'fulfilled') {
+    Object.assign(news, { cluster: cluster.value, at: Date.now(), problem: null })
+    sample(cluster.value, Date.now())
+  }
+  if (cluster.status === 'rejected') news.problem = problem(cluster.reason)
   if (processes.status === 'fulfilled') {
     news.processes = processes.value
     setEndpoint(processes.value.endpoint)

@@ -1,9 +1,10 @@
 // The console in a real browser against a real cluster: every page, every action, also while nodes are hurt.
 //
 //   console/run-tests                 all
+//   SITE=dist/site console/run-tests  the console as it is there, not as the binary has it
 //   SHOTS=folder console/run-tests    and keeps pictures of every page there, dark and light, wide and narrow
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { startBrowser, startCluster, until } from './cluster.mjs'
@@ -20,6 +21,7 @@ before(async () => {
   context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'light' })
   page = await context.newPage()
   page.setDefaultTimeout(15_000)
+  if (process.env.SITE) await takeFrom(process.env.SITE)
   page.on('pageerror', (error) => complaints.push(String(error)))
   page.on('console', (message) => {
     const excused = hurt && message.text().startsWith('Failed to load resource')
@@ -32,16 +34,29 @@ after(async () => {
   await cluster?.stop()
 })
 
+/// While one works on the console: its files are taken from this folder, not from the binary.
+async function takeFrom(folder) {
+  await page.route('**/console/console-*', (route) => {
+    const kind = route.request().url().endsWith('.js') ? '.js' : '.css'
+    const name = readdirSync(folder).find((name) => name.endsWith(kind))
+    return route.fulfill({ path: `${folder}/${name}` })
+  })
+}
+
 /// Goes to a place of the console.
 async function visit(place) {
+  // Not only another place after #: nothing of the page before is left.
+  await page.goto('about:blank')
   await page.goto(`${cluster.url}/#/${place}`)
   await page.getByRole('heading', { level: 1 }).waitFor()
 }
 
 /// No violation by axe, and nothing wider than the window: dark and light, wide and narrow. Takes the pictures.
-async function looksWell(name) {
+/// What is like another place is looked at twice instead of four times.
+async function looksWell(name, times = 2) {
   for (const colorScheme of ['light', 'dark']) {
     for (const width of [1280, 420]) {
+      if (times === 2 && !process.env.SHOTS && (colorScheme === 'light') !== (width === 1280)) continue
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
       await page.setViewportSize({ width, height: 800 })
       if (process.env.SHOTS) {
@@ -117,7 +132,7 @@ test('the cluster page shows who keeps what, and events as they come', async () 
   await page.locator('.map .square').first().focus()
   await page.keyboard.press('ArrowRight')
   assert.match(await page.locator('.told').innerText(), /Epoch/)
-  await looksWell('cluster')
+  await looksWell('cluster', 4)
 })
 
 test('nothing jumps while numbers change', async () => {
@@ -142,7 +157,6 @@ test('nothing jumps while numbers change', async () => {
 
 test('the keyboard reaches everything', async () => {
   await visit('')
-  await page.reload()
   await page.locator('.map .square').first().waitFor()
   await page.keyboard.press('Tab')
   assert.equal(await page.evaluate(() => document.activeElement.className), 'skip')
@@ -173,7 +187,7 @@ test('colours can be chosen, and stay', async () => {
 test('a node is suspended, resumed, killed and started again from the page', async () => {
   await visit('nodes')
   await card('n2').getByText('running').waitFor()
-  await looksWell('nodes')
+  await looksWell('nodes', 4)
   await card('n2').getByRole('button', { name: 'Suspend' }).click()
   await looksWell('nodes-suspend')
   await page.keyboard.press('Escape')
@@ -223,6 +237,218 @@ test('without its only master the page says so, keeps what it knew, and can resu
   await looksWell('nodes-no-master')
   await perform(card('m1').getByRole('button', { name: 'Resume' }), 'Resume m1')
   await page.getByRole('alert').waitFor({ state: 'detached' })
+  hurt = false
+})
+
+/// Values that a browser could take for something else than text.
+const HOSTILE = {
+  html: '<img src=x onerror="document.title=1"><script>document.title=2</script>',
+  control: 'bell \u0007, escape \u001b[31m, null \u0000, return \r',
+  'right-to-left': 'שלום \u202eevil\u202c عالم',
+  'zero-width': 'a\u200bb\ufeffc',
+  line: 'one\ntwo\u2028three',
+}
+
+const cell = (row, column) => `/v1/tables/users/rows/${encodeURIComponent(row)}/${column}`
+const row = (key) => page.locator('.data tbody tr', { has: page.getByRole('rowheader', { name: key, exact: true }) })
+
+test('a table is created, altered and dropped from the page', async () => {
+  await visit('data')
+  await looksWell('data')
+  const { command } = await perform(page.getByRole('button', { name: 'Create a table' }), 'Create', async (dialog) => {
+    await dialog.getByLabel('Name').fill('made here')
+    await dialog.getByLabel('Families').fill('a\nb:versions=3')
+    await dialog.getByLabel('Cut into tablets by').selectOption('range')
+    await dialog.getByLabel('First keys').fill('m')
+    await looksWell('data-create')
+    await dialog.getByLabel('Name').fill('made')
+  })
+  assert.match(command, /table create made --family a --family b:versions=3 --partition range --split m$/)
+  await page.getByRole('link', { name: 'made', exact: true }).click()
+  await page.getByText('The table has no rows').waitFor()
+  await page.getByRole('link', { name: 'Schema', exact: true }).click()
+  await perform(page.getByRole('button', { name: 'Add a family' }), 'Add', async (dialog) => {
+    await dialog.getByLabel('Name').fill('c')
+    await dialog.getByLabel('Keeps').fill('age=30d')
+  })
+  await page.getByRole('cell', { name: 'age=30d' }).waitFor()
+  await perform(page.getByRole('button', { name: 'Change what b keeps' }), 'Change', (dialog) => dialog.getByLabel('Keeps').fill('versions=7'))
+  await page.getByRole('cell', { name: 'versions=7' }).waitFor()
+  await perform(page.getByRole('button', { name: 'Compact leveled' }), 'Make it leveled')
+  await perform(page.getByRole('button', { name: 'Drop a', exact: true }), 'Drop the family with its data', (dialog) =>
+    dialog.getByLabel('to confirm').fill('a'),
+  )
+  await page.getByRole('rowheader', { name: 'a', exact: true }).waitFor({ state: 'detached' })
+  await looksWell('data-schema')
+  await perform(page.getByRole('button', { name: 'Protect' }), 'Protect it')
+  await page.getByRole('button', { name: 'Lift the protection' }).waitFor()
+  assert.ok(await page.getByRole('button', { name: 'Drop the table' }).isDisabled())
+  await perform(page.getByRole('button', { name: 'Lift the protection' }), 'Lift the protection')
+  await perform(page.getByRole('button', { name: 'Drop the table' }), 'Drop made', (dialog) => dialog.getByLabel('to confirm').fill('made'))
+  await page.getByRole('link', { name: 'made', exact: true }).waitFor({ state: 'detached' })
+  await perform(page.getByRole('button', { name: 'Restore' }), 'Restore made')
+  await page.getByRole('link', { name: 'made', exact: true }).waitFor()
+  await visit('data/made/schema')
+  await perform(page.getByRole('button', { name: 'Drop the table' }), 'Drop made', async (dialog) => {
+    await dialog.getByLabel('And then').selectOption('')
+    await dialog.getByLabel('to confirm').fill('made')
+  })
+  assert.equal((await cluster.get('/v1/tables')).tables.some(({ name }) => name === 'made'), false)
+})
+
+test('rows are browsed both ways, and found by their prefix', async () => {
+  await visit('data/users?rows=25')
+  const keys = async () => page.locator('.data').getByRole('rowheader').allInnerTexts()
+  await page.getByText('25 rows').last().waitFor()
+  const first = await keys()
+  await page.getByRole('button', { name: 'Next page' }).click()
+  await page.waitForURL(/start=/)
+  await until('there are other rows', async () => (await keys())[0] !== first[0])
+  const second = await keys()
+  assert.deepEqual([...first, ...second], [...first, ...second].sort(), 'in order')
+  assert.ok(await page.getByRole('button', { name: 'Next page' }).isDisabled(), 'there are 50 rows')
+  await page.getByRole('button', { name: 'Previous page' }).click()
+  await until('the first rows are back', async () => (await keys())[0] === first[0])
+  assert.deepEqual(await keys(), first)
+  assert.ok(await page.getByRole('button', { name: 'Previous page' }).isDisabled())
+  await page.getByLabel('Row keys that begin with').fill('row-4')
+  await page.getByRole('button', { name: 'Search' }).click()
+  await page.getByText('11 rows').waitFor()
+  await page.getByLabel('Versions').selectOption('3')
+  await until('each has several versions', async () => (await page.locator('.data tbody tr').count()) === 33)
+  await looksWell('data-rows', 4)
+  await page.getByLabel('Row keys that begin with').fill('nothing')
+  await page.getByRole('button', { name: 'Search' }).click()
+  await page.getByText('No row key begins with nothing').waitFor()
+})
+
+test('a cell is written, edited under a condition, and deleted', async () => {
+  await visit('data/users?prefix=ada')
+  await page.getByText('No row key begins with ada').waitFor()
+  const write = page.getByRole('button', { name: 'Write a cell' })
+  const fill = (value) => async (dialog) => {
+    await dialog.getByLabel('Row').fill('ada')
+    await dialog.getByLabel('Family').selectOption('name')
+    await dialog.getByLabel('Qualifier').fill('first')
+    await dialog.getByLabel('Value', { exact: true }).fill(value)
+  }
+  await perform(write, 'Write', fill('Ada'))
+  await row('ada').getByText('Ada', { exact: true }).waitFor()
+  // The column has a value by now.
+  await write.click()
+  await fill('Eve')(dialog())
+  await dialog().getByRole('button', { name: 'Write', exact: true }).click()
+  await dialog().getByRole('alert').getByText('has a value already: Ada').waitFor()
+  await page.keyboard.press('Escape')
+
+  // Somebody else writes between reading and writing.
+  await row('ada').getByRole('button', { name: 'Edit' }).click()
+  await dialog().getByLabel('Value', { exact: true }).fill('Augusta')
+  await cluster.put(cell('ada', 'name:first'), 'somebody else was here')
+  await dialog().getByRole('button', { name: 'Write', exact: true }).click()
+  await dialog().getByText('somebody else was here').waitFor()
+  await looksWell('data-cput')
+  assert.equal(await (await fetch(cluster.url + cell('ada', 'name:first'))).text(), 'somebody else was here')
+  await dialog().getByRole('button', { name: 'I have seen that' }).click()
+  const command = await dialog().locator('.command code').innerText()
+  assert.match(command, /cput users ada name:first --expect 'somebody else was here' --put Augusta$/)
+  await dialog().getByRole('button', { name: 'Write', exact: true }).click()
+  await row('ada').getByText('Augusta', { exact: true }).waitFor()
+
+  await row('ada').getByRole('button', { name: 'Edit' }).click()
+  await dialog().getByRole('button', { name: 'Delete this version' }).click()
+  await dialog().getByRole('button', { name: 'Delete this version' }).click()
+  await row('ada').getByText('somebody else was here').waitFor()
+  await perform(row('ada').getByRole('button', { name: 'Delete row' }), 'Delete the row')
+  await page.getByText('No row key begins with ada').waitFor()
+})
+
+test('binary values are read and edited as bytes', async () => {
+  await cluster.put(cell('bin', 'name:raw'), Uint8Array.from([0, 255, 16, 0x41]))
+  await visit('data/users?prefix=bin')
+  await row('bin').getByText('\\x00\\xff\\x10A', { exact: true }).waitFor()
+  await row('bin').getByRole('button', { name: 'Edit' }).click()
+  await dialog().getByText('00 ff 10 41 ').waitFor()
+  await looksWell('data-bytes')
+  await dialog().getByLabel('Value', { exact: true }).fill('00 ff 2')
+  assert.ok(await dialog().getByRole('button', { name: 'Write', exact: true }).isDisabled(), 'half a byte')
+  await dialog().getByLabel('Value', { exact: true }).fill('fe 00')
+  await dialog().getByRole('button', { name: 'Write', exact: true }).click()
+  await row('bin').getByText('\\xfe\\x00', { exact: true }).waitFor()
+  const bytes = new Uint8Array(await (await fetch(cluster.url + cell('bin', 'name:raw'))).arrayBuffer())
+  assert.deepEqual([...bytes], [0xfe, 0])
+})
+
+test('hostile values and keys are text', async () => {
+  for (const [name, value] of Object.entries(HOSTILE)) {
+    await cluster.put(cell('evil', `name:${name}`), value)
+    await cluster.put(cell(`evil ${value}`, `name:${encodeURIComponent(value)}`), 'x')
+  }
+  await cluster.put(cell('evil large', 'name:large'), 'ab'.repeat(1 << 20))
+  await visit('data/users?prefix=evil')
+  await page.getByText(HOSTILE.html, { exact: true }).first().waitFor()
+  await page.getByText('bell \\x07, escape \\x1b[31m, null \\x00, return \\x0d', { exact: true }).first().waitFor()
+  await row('evil large').getByText('… 2.0 MiB').waitFor()
+  const text = await page.locator('#main').innerText()
+  assert.doesNotMatch(text, /[\u202e\u200b\ufeff\u2028\u0007]/, 'nothing turns or hides text')
+  assert.equal(await page.locator('#main img, #main script').count(), 0)
+  await looksWell('data-hostile')
+  await row('evil large').getByRole('button', { name: 'Edit' }).click()
+  await dialog().getByText('its first 64.0 KiB are shown').waitFor()
+  await looksWell('data-large')
+  await page.keyboard.press('Escape')
+  await page.getByRole('button', { name: 'Edit name:html of evil', exact: true }).click()
+  await dialog().getByLabel('Value', { exact: true }).waitFor()
+  assert.equal(await dialog().getByLabel('Value', { exact: true }).inputValue(), HOSTILE.html)
+  await page.keyboard.press('Escape')
+  assert.match(await page.title(), /Diptych/)
+  for (const [key, value] of Object.entries(HOSTILE)) {
+    await fetch(cluster.url + cell(`evil ${value}`, '').slice(0, -1), { method: 'DELETE' })
+    await cluster.put(cell('evil', `name:${key}`), 'tame')
+  }
+})
+
+test('tablets are split, merged, moved and handed over from the page', async () => {
+  await visit('tablets?table=logs')
+  const line = (id) => page.locator('.tablets tbody tr', { has: page.getByRole('rowheader', { name: id, exact: true }) })
+  const logs = async () => (await cluster.get('/v1/cluster')).tablets.filter(({ table }) => table === 'logs')
+  const [first] = (await logs()).sort((a, b) => (a.rows.start < b.rows.start ? -1 : 1))
+  await line(first.tablet).getByText('served').waitFor()
+  await looksWell('tablets', 4)
+  const handed = await perform(page.getByRole('button', { name: `Hand over ${first.tablet}` }), `Hand over ${first.tablet}`)
+  assert.match(handed.command, new RegExp(`tablet transfer ${first.tablet} --to ${first.secondaries[0]}$`))
+  await until('it is handed over', async () => (await logs()).find(({ tablet }) => tablet === first.tablet)?.primary === first.secondaries[0])
+  const moved = await perform(page.getByRole('button', { name: `Move ${first.tablet}` }), `Move ${first.tablet}`)
+  const [, from, to] = moved.command.match(/--from (n\d) --to (n\d)$/)
+  await until('it has moved', async () => {
+    const { primary, secondaries } = (await logs()).find(({ tablet }) => tablet === first.tablet)
+    return [primary, ...secondaries].includes(to) && ![primary, ...secondaries].includes(from)
+  })
+  const parted = await perform(page.getByRole('button', { name: `Split ${first.tablet}` }), `Split ${first.tablet}`, async (dialog) => {
+    await dialog.getByLabel('First row').fill('c')
+    await looksWell('tablets-split')
+  })
+  assert.match(parted.command, /--at c$/)
+  await until('there are four', async () => (await logs()).length === 4)
+  const left = (await logs()).find(({ rows }) => rows.end === 'c')
+  await perform(page.getByRole('button', { name: `Merge ${left.tablet}` }), 'Bring them together')
+  await until('there are three', async () => (await logs()).length === 3)
+  await page.getByText('3 tablets').waitFor()
+  await page.getByLabel('With these words').fill('no such thing')
+  await page.getByText('No tablet is like that').waitFor()
+})
+
+test('data is written while its primary is killed', async () => {
+  await visit('data/users?prefix=row-1')
+  hurt = true
+  const victim = (await cluster.get('/v1/cluster')).tablets.find(({ table }) => table === 'users').primary
+  await fetch(`${cluster.url}/v1/nodes/${victim}/kill`, { method: 'POST' })
+  await row('row-1').getByRole('button', { name: 'Edit' }).click()
+  await dialog().getByLabel('Value', { exact: true }).fill('written during a failover')
+  await dialog().getByRole('button', { name: 'Write', exact: true }).click()
+  await row('row-1').getByText('written during a failover').waitFor()
+  await fetch(`${cluster.url}/v1/nodes/${victim}/restart`, { method: 'POST' })
+  await until('it is back', async () => (await node(victim)).alive)
   hurt = false
 })
 

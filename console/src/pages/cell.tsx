@@ -33,7 +33,7 @@ export function CellDialog(props: Props) {
   return (
     <dialog ref={element} class="wide" aria-labelledby="cell-title">
       <h2 id="cell-title">
-        <bdi class="mono">{escaped(row).slice(0, 120)}</bdi> <span class="aside">/</span> <bdi class="mono">{columnName(column)}</bdi>
+        <bdi class="mono" dir="ltr">{escaped(row).slice(0, 120)}</bdi> <span class="aside">/</span> <bdi class="mono" dir="ltr">{columnName(column)}</bdi>
       </h2>
       {failed !== null && <Failed problem={failed} />}
       {found === null ? (
@@ -172,10 +172,14 @@ function Cell({ table, row, column, close, changed, versions }: Props & { versio
             </label>
             {value !== null && !isText(value) && <span class="age">not plain text, so it is shown as bytes only</span>}
           </fieldset>
-          <label class="field">
-            <span class="unseen">Value</span>
-            <textarea rows={form === 'hex' ? 5 : 7} spellcheck={false} value={draft} dir="auto" onInput={(event) => setDraft(event.currentTarget.value)} />
-          </label>
+          <textarea
+            rows={form === 'hex' ? 5 : 7}
+            aria-label="Value"
+            spellcheck={false}
+            value={draft}
+            dir="auto"
+            onInput={(event) => setDraft(event.currentTarget.value)}
+          />
           {form === 'hex' && (
             <pre class="bytes" tabIndex={0} aria-label="Bytes and their letters">{value === null ? 'not hexadecimal digits, two for each byte' : hexdump(value) || 'no bytes'}</pre>
           )}

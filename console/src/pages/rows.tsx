@@ -43,7 +43,7 @@ export function Value({ value }: { value: Json }) {
   const length = typeof value === 'string' ? (value.length <= 160 ? head.length : new Blob([value]).size) : Math.floor((value.base64.replace(/=+$/, '').length * 3) / 4)
   return (
     <>
-      <bdi class="mono">{length === 0 ? '' : escaped(head)}</bdi>
+      <bdi class="mono" dir="ltr">{length === 0 ? '' : escaped(head)}</bdi>
       {length === 0 && <span class="age">empty</span>}
       {length > head.length && <span class="age"> … {size(length)}</span>}
     </>
@@ -154,6 +154,8 @@ function Cells({ line, now, edit, drop }: { line: Line; now: number; edit: () =>
   const key = escaped(line.row)
   const short = key.length > 60 ? `${key.slice(0, 60)} …` : key
   const { version } = line
+  // As we show it: a name that comes may hold what turns or hides text.
+  const shown = version === null ? '' : columnName(column(line.name))
   if (version === null) {
     return (
       <>
@@ -168,15 +170,15 @@ function Cells({ line, now, edit, drop }: { line: Line; now: number; edit: () =>
     <>
       {line.first ? (
         <th scope="row" title={key}>
-          <bdi class="mono">{short}</bdi>
+          <bdi class="mono" dir="ltr">{short}</bdi>
         </th>
       ) : (
         <td class="repeated" aria-label={short}>
-          <bdi class="mono">{short}</bdi>
+          <bdi class="mono" dir="ltr">{short}</bdi>
         </td>
       )}
-      <td title={line.name}>
-        <bdi class="mono">{line.name}</bdi>
+      <td title={shown}>
+        <bdi class="mono" dir="ltr">{shown}</bdi>
       </td>
       <td>
         <Value value={version.value} />
@@ -185,7 +187,7 @@ function Cells({ line, now, edit, drop }: { line: Line; now: number; edit: () =>
         <When at={version.timestamp / 1000} now={now} />
       </td>
       <td>
-        <button type="button" class="small" aria-label={`Edit ${line.name} of ${short}`} onClick={edit}>Edit</button>{' '}
+        <button type="button" class="small" aria-label={`Edit ${shown} of ${short}`} onClick={edit}>Edit</button>{' '}
         {line.first && (
           <button type="button" class="small danger" aria-label={`Delete row ${short}`} onClick={drop}>Delete row</button>
         )}

@@ -33,7 +33,8 @@ export interface Action {
   title: string
   button: string
   danger?: boolean
-  fields?: (live: Live) => Field[]
+  /// What is asked for; it may depend on what was answered.
+  fields?: (live: Live, typed: Values) => Field[]
   preview: (live: Live, values: Values) => Line[]
   command: (values: Values) => string
   /// What has to be typed before it can be done.
@@ -99,8 +100,8 @@ export function useModal(close: () => void) {
 function Dialog({ action, close }: { action: Action; close: () => void }) {
   const live = useLive()
   const element = useModal(close)
-  const fields = action.fields?.(live) ?? []
   const [typed, type] = useState<Values>({})
+  const fields = action.fields?.(live, typed) ?? []
   const [word, setWord] = useState('')
   const [busy, setBusy] = useState(false)
   const [failed, setFailed] = useState<Problem | null>(null)
@@ -140,12 +141,14 @@ function Dialog({ action, close }: { action: Action; close: () => void }) {
         <Preview lines={action.preview(live, values)} />
         <Command text={action.command(values)} />
         {action.confirm !== undefined && (
-          <label class="field">
-            <span>
-              Type <b>{action.confirm}</b> to confirm
-            </span>
-            <input value={word} autocomplete="off" spellcheck={false} onInput={(event) => setWord(event.currentTarget.value)} />
-          </label>
+          <div class="field">
+            <label>
+              <span>
+                Type <b>{action.confirm}</b> to confirm
+              </span>
+              <input value={word} autocomplete="off" spellcheck={false} onInput={(event) => setWord(event.currentTarget.value)} />
+            </label>
+          </div>
         )}
         {refused !== null && <p class="refused">{refused}</p>}
         {failed !== null && <Failed problem={failed} />}
@@ -163,24 +166,28 @@ function Dialog({ action, close }: { action: Action; close: () => void }) {
 }
 
 export function FieldInput({ field, value, change }: { field: Field; value: string; change: (value: string) => void }) {
+  const hint = field.hint === undefined ? undefined : `hint-${field.name}`
+  const plain = { value, spellcheck: false, 'aria-describedby': hint }
   return (
-    <label class="field">
-      <span>{field.label}</span>
-      {field.choices !== undefined ? (
-        <select value={value} onChange={(event) => change(event.currentTarget.value)}>
-          {field.choices.map(({ value, label }) => (
-            <option key={value} value={value}>
-              {label}
-            </option>
-          ))}
-        </select>
-      ) : field.rows !== undefined ? (
-        <textarea rows={field.rows} value={value} spellcheck={false} onInput={(event) => change(event.currentTarget.value)} />
-      ) : (
-        <input value={value} autocomplete="off" spellcheck={false} onInput={(event) => change(event.currentTarget.value)} />
-      )}
-      {field.hint !== undefined && <small>{field.hint}</small>}
-    </label>
+    <div class="field">
+      <label>
+        <span>{field.label}</span>
+        {field.choices !== undefined ? (
+          <select value={value} onChange={(event) => change(event.currentTarget.value)}>
+            {field.choices.map(({ value, label }) => (
+              <option key={value} value={value}>
+                {label}
+              </option>
+            ))}
+          </select>
+        ) : field.rows !== undefined ? (
+          <textarea rows={field.rows} {...plain} onInput={(event) => change(event.currentTarget.value)} />
+        ) : (
+          <input autocomplete="off" {...plain} onInput={(event) => change(event.currentTarget.value)} />
+        )}
+      </label>
+      {hint !== undefined && <small id={hint}>{field.hint}</small>}
+    </div>
   )
 }
 

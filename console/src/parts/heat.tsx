@@ -11,10 +11,11 @@ export function HeatMap({ tablets }: { tablets: { id: string; text: string }[] }
   const [at, setAt] = useState<{ x: number; y: number } | null>(null)
   useNow()
   const samples = sampled()
-  const most = Math.max(1, ...tablets.map(({ id }) => samples.reduce((most, sample) => Math.max(most, sample.get(id) ?? 0), 0)))
+  const most = Math.max(0, ...tablets.map(({ id }) => samples.reduce((most, sample) => Math.max(most, sample.get(id) ?? 0), 0)))
 
   useEffect(() => {
-    const element = canvas.current!
+    const element = canvas.current
+    if (element === null) return
     const width = element.clientWidth
     element.width = width
     element.height = HEIGHT
