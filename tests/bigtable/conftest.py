@@ -43,11 +43,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def started():
+def started(*more):
     binary = os.environ.get("DIPTYCH", str(ROOT / "target/debug/diptych"))
     with tempfile.TemporaryDirectory(prefix="bigtable-") as name:
         folder = pathlib.Path(name) / "data"
-        words = [binary, "up", "--data", str(folder), "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        words = [binary, "up", "--data", str(folder), "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *more]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             for line in process.stdout:

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use model::{Consistency, Freshness, Mutation, ReadOptions, Refusal, RequestId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
-use tonic::transport::Channel;
 use wire::v1::kv_client::KvClient;
 use wire::{NamedRow, Route, Written, convert};
 
+use crate::channels::Line;
 use crate::routing::{Course, Next, Place, Seek, doubts_map};
 use crate::{Client, Error, Options};
 
@@ -84,7 +84,7 @@ impl Client {
         table: &str,
         seek: Seek<'_>,
         course: Course,
-        ask: impl Fn(KvClient<Channel>, &Place) -> F,
+        ask: impl Fn(KvClient<Line>, &Place) -> F,
     ) -> Result<(T, Place), Error>
     where
         F: Future<Output = Result<T, Status>>,
@@ -94,7 +94,7 @@ impl Client {
             let (asked, error) =
                 match timeout_at(journey.deadline, self.place(table, seek, journey.course.detour)).await {
                     Ok(Ok(place)) => {
-                        let kv = self.inner.channels.kv(&place.address)?;
+                        let kv = self.inner.channels.kv(&place.address, &self.identity)?;
                         match timeout_at(journey.attempt_ends(Instant::now()), ask(kv, &place)).await {
                             Ok(Ok(answer)) => return Ok((answer, place)),
                             Ok(Err(status)) => (Some(place.route), Error::from_status(&place.address, &status)),
@@ -125,7 +125,7 @@ impl Client {
         let own = (request.sequence == 0).then(|| self.inner.sequences.open());
         let request = own.as_ref().map_or(request, |own| own.id);
         let row = mutation.row.clone();
-        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+        let ask = |mut kv: KvClient<Line>, place: &Place| {
             let message = convert::mutate_request(table, Some(place.route), request, mutation.clone());
             async move { kv.mutate(message).await }
         };
@@ -140,7 +140,7 @@ impl Client {
         options: ReadOptions<String>,
     ) -> Result<(Option<NamedRow>, Option<Freshness>), Error> {
         let course = self.course(&options);
-        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+        let ask = |mut kv: KvClient<Line>, place: &Place| {
             let message = convert::get_request(table, Some(place.route), row.clone(), options.clone());
             async move { kv.get(message).await }
         };

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use wire::MAX_MESSAGE;
 use wire::frame::MAX_FRAME;
 use wire::peer::v1::peer_client::PeerClient;
 use wire::v1::{admin_client::AdminClient, kv_client::KvClient};
 
-use crate::Error;
+use crate::{Error, Identity};
+
+/// A connection on which every request says whose it is.
+pub(crate) type Line = InterceptedService<Channel, Identity>;
 
 /// The connections of one client.
 #[derive(Debug, Default)]
@@ -19,19 +23,20 @@ pub(crate) struct Channels(Mutex<BTreeMap<Arc<str>, Channel>>);
 
 impl Channels {
     /// The Kv service at `address`.
-    pub(crate) fn kv(&self, address: &Arc<str>) -> Result<KvClient<Channel>, Error> {
-        let client = KvClient::new(self.channel(address)?);
+    pub(crate) fn kv(&self, address: &Arc<str>, identity: &Identity) -> Result<KvClient<Line>, Error> {
+        let client = KvClient::with_interceptor(self.channel(address)?, identity.clone());
         Ok(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
     /// The Admin service at `address`.
-    pub(crate) fn admin(&self, address: &Arc<str>) -> Result<AdminClient<Channel>, Error> {
-        Ok(AdminClient::new(self.channel(address)?).max_decoding_message_size(MAX_MESSAGE))
+    pub(crate) fn admin(&self, address: &Arc<str>, identity: &Identity) -> Result<AdminClient<Line>, Error> {
+        Ok(AdminClient::with_interceptor(self.channel(address)?, identity.clone())
+            .max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// The Peer service at `address`.
-    pub(crate) fn peer(&self, address: &Arc<str>) -> Result<PeerClient<Channel>, Error> {
-        let client = PeerClient::new(self.channel(address)?);
+    pub(crate) fn peer(&self, address: &Arc<str>, identity: &Identity) -> Result<PeerClient<Line>, Error> {
+        let client = PeerClient::with_interceptor(self.channel(address)?, identity.clone());
         Ok(client.max_decoding_message_size(MAX_FRAME).max_encoding_message_size(MAX_FRAME))
     }
 

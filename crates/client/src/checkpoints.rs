@@ -238,7 +238,7 @@ impl Client {
         order: CheckpointOrder,
         within: Duration,
     ) -> Result<CheckpointAnswer, Error> {
-        let mut peer = self.inner.channels.peer(address)?;
+        let mut peer = self.inner.channels.peer(address, &self.identity)?;
         match timeout(within, peer.checkpoint(frame::encode(&order))).await {
             Ok(Ok(response)) => match frame::decode::<Result<CheckpointAnswer, Refusal>>(response.into_inner()) {
                 Ok(answer) => answer.map_err(Error::Refused),

@@ -27,6 +27,7 @@ mod call;
 mod channels;
 mod checkpoints;
 mod error;
+mod identity;
 mod many;
 mod master;
 mod pipeline;
@@ -58,6 +59,7 @@ use crate::sequence::Sequences;
 pub use crate::batches::{Batches, BlockId, PendingRow};
 pub use crate::checkpoints::{CheckpointState, CheckpointStatus, Checkpoints, Removal};
 pub use crate::error::Error;
+pub use crate::identity::{ACTING, Identity};
 pub use crate::many::Found;
 pub use crate::master::Master;
 pub use crate::pipeline::{Pending, PendingMany, Pipeline, WrittenMany};
@@ -91,6 +93,9 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    identity: Identity,
+    /// The way to the master of whoever this is, if that is another one than the process's own.
+    master: Option<Arc<dyn Master>>,
 }
 
 struct Inner {
@@ -121,16 +126,27 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(5);
 impl Client {
     /// A client of the cluster to which the node at `endpoint` (`host:port`) belongs. Connects when it is first used.
     pub fn connect(endpoint: &str, options: Options) -> Result<Client, Error> {
+        Client::connect_as(endpoint, options, Identity::default())
+    }
+
+    /// The same as somebody.
+    pub fn connect_as(endpoint: &str, options: Options, identity: Identity) -> Result<Client, Error> {
         let endpoint = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
         channels::endpoint(endpoint)?;
         let (endpoint, channels) = (Arc::<str>::from(endpoint), Arc::new(Channels::default()));
-        let master = Arc::new(master::Gateway::new(Arc::clone(&endpoint), Arc::clone(&channels)));
-        Ok(Client::new(Some(endpoint), master, channels, options))
+        let master = Arc::new(master::Gateway::new(Arc::clone(&endpoint), Arc::clone(&channels), identity.clone()));
+        Ok(Client { identity, ..Client::new(Some(endpoint), master, channels, options) })
     }
 
     /// A client inside a process of the cluster, which has its own way to the master.
     pub fn with_master(master: Arc<dyn Master>, options: Options) -> Client {
         Client::new(None, master, Arc::new(Channels::default()), options)
+    }
+
+    /// The same client as somebody else, who may have a way of their own to the master. The map, which nobody outside sees,
+    /// it goes on to get by the first one.
+    pub fn acting(&self, identity: Identity, master: Option<Arc<dyn Master>>) -> Client {
+        Client { inner: Arc::clone(&self.inner), identity, master }
     }
 
     fn new(endpoint: Option<Arc<str>>, master: Arc<dyn Master>, channels: Arc<Channels>, options: Options) -> Client {
@@ -147,7 +163,7 @@ impl Client {
             turns: AtomicUsize::new(sequence::chance() as u16 as usize),
             redirects: AtomicU64::new(0),
         };
-        Client { inner: Arc::new(inner) }
+        Client { inner: Arc::new(inner), identity: Identity::default(), master: None }
     }
 
     /// Changes a row, atomically. Applied once, however often it had to be sent.
@@ -193,7 +209,7 @@ impl Client {
         let (begun, mut course) = (Instant::now(), routing::Course::default());
         let deadline = begun + self.inner.options.deadline;
         loop {
-            let attempt = self.inner.master.ask(request.clone());
+            let attempt = self.master.as_ref().unwrap_or(&self.inner.master).ask(request.clone());
             let error = match timeout_at(deadline, attempt).await {
                 Ok(Ok(reply)) => return Ok(reply),
                 Ok(Err(error)) => error,
@@ -259,7 +275,7 @@ impl Client {
             return Err(Refusal::Invalid(String::from("processes are controlled through `diptych up` only")).into());
         };
         let request = wire::v1::ControlNodeRequest { node: node.0, action: action.into() };
-        let mut admin = self.inner.channels.admin(endpoint)?;
+        let mut admin = self.inner.channels.admin(endpoint, &self.identity)?;
         match timeout(self.inner.options.deadline, admin.control_node(request)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {

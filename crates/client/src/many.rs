@@ -20,10 +20,10 @@ use model::{Freshness, ReadOptions, Refusal, limits};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tonic::Status;
-use tonic::transport::Channel;
 use wire::v1::kv_client::KvClient;
 use wire::{NamedRow, convert};
 
+use crate::channels::Line;
 use crate::routing::{Course, Place, Seek};
 use crate::scan::FETCHES;
 use crate::{Client, Error};
@@ -151,7 +151,7 @@ impl Walk {
     async fn step(&mut self) -> Page {
         let Walk { client, table, keys, options, course } = self;
         let first = keys.front().cloned().unwrap_or_default();
-        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+        let ask = |mut kv: KvClient<Line>, place: &Place| {
             let rows: Vec<Bytes> = keys.iter().take_while(|key| place.slice.covers(key)).cloned().collect();
             let asked = rows.len();
             let message = convert::get_many_request(table, Some(place.route), rows, options.clone());

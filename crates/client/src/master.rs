@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use tonic::Status;
 use wire::{admin, settings, v1};
 
-use crate::Error;
 use crate::channels::Channels;
+use crate::{Error, Identity};
 
 /// Asks the master. A client library does it through the nodes; a gateway inside the cluster has its own call.
 pub trait Master: Send + Sync + 'static {
@@ -29,13 +29,14 @@ const OTHERS: usize = 3;
 pub(crate) struct Gateway {
     endpoint: Arc<str>,
     channels: Arc<Channels>,
+    identity: Identity,
     /// Addresses of the last map.
     nodes: Mutex<Vec<Arc<str>>>,
 }
 
 impl Gateway {
-    pub(crate) fn new(endpoint: Arc<str>, channels: Arc<Channels>) -> Gateway {
-        Gateway { endpoint, channels, nodes: Mutex::default() }
+    pub(crate) fn new(endpoint: Arc<str>, channels: Arc<Channels>, identity: Identity) -> Gateway {
+        Gateway { endpoint, channels, identity, nodes: Mutex::default() }
     }
 
     async fn ask_someone(&self, request: AdminRequest) -> Result<AdminReply, Error> {
@@ -63,7 +64,7 @@ impl Gateway {
     }
 
     async fn ask_at(&self, address: &Arc<str>, request: AdminRequest) -> Result<AdminReply, Error> {
-        let mut admin = self.channels.admin(address)?;
+        let mut admin = self.channels.admin(address, &self.identity)?;
         let failed = |status: Status| Error::from_status(address, &status);
         Ok(match request {
             AdminRequest::CreateTable(table) => {

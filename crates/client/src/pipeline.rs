@@ -25,13 +25,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use wire::v1::kv_client::KvClient;
 use wire::v1::pipeline_item::Operation as Message;
 use wire::v1::{PipelineItem, PipelineRequest, PipelineResponse};
 use wire::{Answer, Route, convert};
 
 use crate::call::Journey;
+use crate::channels::Line;
 use crate::routing::{Course, Place, Seek};
 use crate::sequence::Open;
 use crate::{Client, Error};
@@ -263,7 +263,7 @@ impl Core {
                 Err(mpsc::error::SendError(back)) => sent = back,
             }
         }
-        let kv = match self.client.inner.channels.kv(address) {
+        let kv = match self.client.inner.channels.kv(address, &self.client.identity) {
             Ok(kv) => kv,
             Err(error) => return sent.job.finish(Err(error)),
         };
@@ -303,7 +303,7 @@ impl Core {
 struct Lane {
     core: Weak<Core>,
     address: Arc<str>,
-    kv: KvClient<Channel>,
+    kv: KvClient<Line>,
     queue: mpsc::UnboundedReceiver<Sent>,
     /// Taken from the queue, not sent. At most a batch, and a message's worth.
     backlog: VecDeque<Sent>,

@@ -26,11 +26,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
-use tonic::transport::Channel;
 use wire::v1::kv_client::KvClient;
 use wire::{Answer, NamedRow, Scan};
 
 use crate::call::Journey;
+use crate::channels::Line;
 use crate::routing::{Course, Place, Seek};
 use crate::{Client, Error};
 
@@ -191,7 +191,7 @@ impl Walk {
             None => Seek::Row(&wanted.start),
         };
         let rows = u64::from(self.rows).min(self.left);
-        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+        let ask = |mut kv: KvClient<Line>, place: &Place| {
             let scan = Scan {
                 table: String::from(&**table),
                 route: Some(place.route),

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use client::{Client, Error, Master, NodeAction, Pipeline};
+use client::{Client, Error, Identity, Master, NodeAction, Pipeline};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
+use model::access::{DOCUMENTS, Right, forbidden};
 use model::request::ClusterMap;
-use model::{AdminReply, AdminRequest, NodeId, Refusal};
+use model::{AdminReply, AdminRequest, NodeId, Refusal, Rights};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use wire::frame;
 use wire::peer::v1::peer_client::PeerClient;
 
+use crate::access::Access;
 use crate::control::NodeControl;
 use crate::host::{Health, Shutdown};
 use crate::masters::{self, Masters};
@@ -50,16 +52,23 @@ pub struct Gateway {
     bigtable: rpc::bigtable::Options,
     /// Of a local cluster, with its `cluster.json`.
     folder: Option<PathBuf>,
+    access: Access,
 }
 
 impl Gateway {
     /// Of the cluster with these masters. Needs a runtime.
-    pub fn new(masters: Masters) -> Gateway {
-        let desk = Arc::new(Desk { masters, channels: Mutex::default(), map: Mutex::default() });
+    pub fn new(masters: Masters, access: Access) -> Gateway {
+        let identity = access.identity();
+        let desk =
+            Arc::new(Desk { masters, identity: identity.clone(), channels: Mutex::default(), map: Mutex::default() });
         tokio::spawn(keep_map(Arc::downgrade(&desk)));
+        if access.is_on() {
+            tokio::spawn(keep_policy(Arc::downgrade(&desk), access.clone()));
+        }
         let client = Client::with_master(Arc::clone(&desk) as Arc<dyn Master>, client::Options::default());
         let bigtable = rpc::bigtable::Options::default();
-        Gateway { rows: client.pipeline(MANY), client, desk, control: None, bigtable, folder: None }
+        let client = client.acting(identity, None);
+        Gateway { rows: client.pipeline(MANY), client, desk, control: None, access, bigtable, folder: None }
     }
 
     /// The same with what the operator has chosen for the Bigtable API.
@@ -82,14 +91,30 @@ impl Gateway {
         self.folder.as_deref()
     }
 
-    /// For rows, and for whatever shall be repeated until it succeeds or its time is up.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// For rows, and for whatever shall be repeated until it succeeds or its time is up; in the name of whoever made the
+    /// request in whose task we are.
+    pub fn client(&self) -> Client {
+        let caller = self.access.present();
+        match (caller.rights(), caller.identity()) {
+            (None, _) => self.client.clone(),
+            (Some(rights), identity) => {
+                let desk = Confined { desk: Arc::clone(&self.desk), rights: Arc::clone(&rights) };
+                self.client.acting(identity.unwrap_or_default(), Some(Arc::new(desk)))
+            }
+        }
     }
 
-    /// For many rows at once.
-    pub fn pipeline(&self) -> &Pipeline {
-        &self.rows
+    /// For many rows at once; likewise.
+    pub fn pipeline(&self) -> Pipeline {
+        match self.access.present().rights() {
+            None => self.rows.clone(),
+            Some(_) => self.client().pipeline(MANY),
+        }
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Can this process do something to those of the nodes?
@@ -97,8 +122,16 @@ impl Gateway {
         self.control.is_some()
     }
 
-    /// Asks the master, once.
+    /// Asks the master, once; likewise.
     pub async fn ask(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        match self.access.present().rights() {
+            None => self.desk.ask_or_remember(request).await,
+            Some(rights) => Confined { desk: Arc::clone(&self.desk), rights }.ask(request).await,
+        }
+    }
+
+    /// The same for the process itself.
+    pub async fn ask_of_itself(&self, request: AdminRequest) -> Result<AdminReply, Error> {
         self.desk.ask_or_remember(request).await
     }
 
@@ -107,6 +140,9 @@ impl Gateway {
         let Some(control) = self.control.clone() else {
             return Err(Refusal::Invalid(String::from("processes are controlled through `diptych up` only")));
         };
+        if self.access.present().rights().is_some_and(|rights| !rights.may_cluster(Right::Admin)) {
+            return Err(forbidden(Right::Admin, "cluster"));
+        }
         let done = tokio::task::spawn_blocking(move || control(node, action));
         done.await.unwrap_or_else(|error| Err(Refusal::Invalid(format!("could not {action:?} {node}: {error}"))))
     }
@@ -115,13 +151,15 @@ impl Gateway {
 /// Serves Kv, Admin and HTTP in a process without a node of its own, until it shall stop.
 pub async fn run(grpc: TcpListener, web: TcpListener, gateway: Gateway, shutdown: Shutdown) -> anyhow::Result<()> {
     let health = Health::default();
+    let access = gateway.access().clone();
     let services = rpc::serve_gateway(grpc, gateway.clone(), health.clone(), shutdown.clone());
-    tokio::try_join!(services, http::serve(web, gateway, health, shutdown)).map(|_| ())
+    tokio::try_join!(services, http::serve(web, gateway, access, health, shutdown)).map(|_| ())
 }
 
 /// Where the masters are asked, from inside the cluster.
 struct Desk {
     masters: Masters,
+    identity: Identity,
     channels: Mutex<BTreeMap<String, Channel>>,
     /// The newest that any has given.
     map: Mutex<Option<ClusterMap>>,
@@ -188,7 +226,8 @@ impl Desk {
         let Some(channel) = self.channel(address) else {
             return Err(Error::Unreachable { endpoint: address.into(), why: String::from("this is no host:port") });
         };
-        let mut peer = PeerClient::new(channel).max_decoding_message_size(frame::MAX_FRAME);
+        let mut peer =
+            PeerClient::with_interceptor(channel, self.identity.clone()).max_decoding_message_size(frame::MAX_FRAME);
         let patience = if request.only_asks() { PATIENCE.0 + request.waits() } else { PATIENCE.1 };
         match timeout(patience, peer.admin(frame::encode(&request))).await {
             Ok(Ok(response)) => {
@@ -217,6 +256,44 @@ impl Desk {
 impl Master for Desk {
     fn ask(&self, request: AdminRequest) -> BoxFuture<'_, Result<AdminReply, Error>> {
         self.ask_or_remember(request).boxed()
+    }
+}
+
+/// The way to the masters of somebody who may not do everything.
+struct Confined {
+    desk: Arc<Desk>,
+    rights: Arc<Rights>,
+}
+
+impl Master for Confined {
+    fn ask(&self, request: AdminRequest) -> BoxFuture<'_, Result<AdminReply, Error>> {
+        if let Err(refusal) = self.rights.check_admin(&request) {
+            return ready(Err(refusal.into())).boxed();
+        }
+        async {
+            let mut reply = self.desk.ask_or_remember(request).await?;
+            match &mut reply {
+                AdminReply::Map(map) => map.tablets.retain(|tablet| self.rights.concerns(&tablet.schema.name)),
+                AdminReply::Hidden(tables) => tables.retain(|schema| self.rights.concerns(&schema.name)),
+                _ => {}
+            }
+            Ok(reply)
+        }
+        .boxed()
+    }
+}
+
+/// Sees to it that the process knows who may do what.
+async fn keep_policy(desk: Weak<Desk>, access: Access) {
+    while let Some(desk) = desk.upgrade() {
+        if let Ok(AdminReply::Documents(documents)) = desk.ask_in_turn(AdminRequest::Documents(DOCUMENTS.into())).await
+        {
+            for wrong in access.learn(&documents) {
+                tracing::warn!(event = "principal_refused", "{wrong}");
+            }
+        }
+        drop(desk);
+        sleep(access.refresh()).await;
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "the roof is where the real world is: clocks, threads, files"
 )]
 
+mod access;
 mod bench;
 mod cli;
 mod control;

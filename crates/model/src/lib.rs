@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod access;
 pub mod checkpoint;
 pub mod document;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod storage;
 pub mod text;
 pub mod time;
 
+pub use access::Rights;
 pub use bytes::Bytes;
 pub use checkpoint::{Checkpoint, CheckpointAnswer, CheckpointId, CheckpointOrder};
 pub use document::{Document, DocumentChange, Documents};

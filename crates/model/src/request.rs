@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Assignment, Change, ClusterId, Configuration, DocumentChange, Documents, Epoch, EventPage, EventQuery, Freshness,
-    Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Row,
+    Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Rights, Row,
     RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId, Timestamp,
 };
 
@@ -26,6 +26,8 @@ pub struct Request {
     pub epoch: Epoch,
     /// What to do.
     pub operation: Operation,
+    /// What whoever asks may do; `None` if everything.
+    pub by: Option<Arc<Rights>>,
 }
 
 /// What a client can do with the rows of a tablet. Families go by name until the node has looked them up.

@@ -21,6 +21,7 @@ mod assign;
 mod beacons;
 mod catch_up;
 mod checkpoints;
+mod confine;
 mod deadlines;
 mod digest;
 mod events;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::api::Effect;
 use crate::completions::{Completion, Seen};
+use crate::confine::confine;
 use crate::eventual::Eventual;
 use crate::hosted::{Hosted, stale};
 use crate::lanes::{MOST_BATCHES, Turn, Write};
@@ -47,6 +48,16 @@ impl Node {
         if let Some(refusal) = self.moved(tablet) {
             out.push(Effect::Refuse(ticket, refusal));
             return;
+        }
+        let mut request = request;
+        if let Some(rights) = &request.by {
+            match confine(&hosted.schema, rights, request.operation) {
+                Ok(operation) => request.operation = operation,
+                Err(refusal) => {
+                    out.push(Effect::Refuse(ticket, refusal));
+                    return;
+                }
+            }
         }
         if let Some(read) = Eventual::of(&request.operation) {
             self.ask_master |= epoch > hosted.replica.epoch();

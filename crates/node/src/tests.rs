@@ -186,9 +186,9 @@ fn bad_requests_are_refused_with_the_reason() {
     assert!(matches!(world.put(&long, "info", "note", "1"), Err(Refusal::Invalid(_))));
     let nothing = Mutation { row: "LAX".into(), condition: None, changes: vec![] };
     assert!(matches!(world.write(request(5, 1), nothing), Err(Refusal::Invalid(_))));
-    let elsewhere = Request { tablet: TabletId(8), epoch: Epoch(1), operation: get("LAX") };
+    let elsewhere = Request { tablet: TabletId(8), epoch: Epoch(1), operation: get("LAX"), by: None };
     assert_eq!(world.ask(elsewhere), Err(Refusal::NoSuchTablet(TabletId(8))));
-    let old = Request { tablet: TABLET, epoch: Epoch(0), operation: get("LAX") };
+    let old = Request { tablet: TABLET, epoch: Epoch(0), operation: get("LAX"), by: None };
     assert!(matches!(world.ask(old), Err(Refusal::WrongEpoch { .. })));
 }
 
@@ -833,7 +833,7 @@ impl World {
     fn operate_on(&mut self, tablet: TabletId, operation: Operation) -> Result<Reply, Refusal> {
         let replica = self.node.replicas().find(|replica| replica.tablet() == tablet);
         let epoch = replica.map_or(Epoch(1), protocol::Replica::epoch);
-        self.ask(Request { tablet, epoch, operation })
+        self.ask(Request { tablet, epoch, operation, by: None })
     }
 
     fn write(&mut self, request: RequestId, mutation: Mutation<String>) -> Result<Reply, Refusal> {

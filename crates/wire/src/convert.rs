@@ -3,13 +3,14 @@
 //! A request becomes a [`Call`] or a [`Scan`], checked against every limit; an answer is an [`Answer`], the model's
 //! `Reply` with families by name. Both sides use both directions, so reading and writing of a message stand together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::{
     Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Fingerprint, Freshness, Lsn, Mutation, NodeId,
-    Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Row, RowChanges, RowRange, Schema, TabletId,
-    Timestamp, limits,
+    Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Rights, Row, RowChanges, RowRange, Schema,
+    TabletId, Timestamp, limits,
 };
 
 use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};
@@ -45,9 +46,9 @@ pub struct Route {
 }
 
 impl Route {
-    /// The operation for the node that is asked.
-    pub fn request(self, operation: Operation) -> Request {
-        Request { tablet: self.tablet, epoch: self.epoch, operation }
+    /// The operation for the node that is asked, of whoever may do so much; `None` is everything.
+    pub fn request(self, operation: Operation, by: Option<Arc<Rights>>) -> Request {
+        Request { tablet: self.tablet, epoch: self.epoch, operation, by }
     }
 }
 

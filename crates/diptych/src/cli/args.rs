@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use model::access::{Right, Scope};
 use model::{Compaction, LocalityChange, NodeId, Retention, StorageChange, TabletId};
 
 use super::bigtable::BigtableArgs;
@@ -42,6 +43,9 @@ pub struct Common {
     /// How long a request may take with all its repetitions
     #[arg(long, global = true, default_value = "10s", value_parser = parse::duration, value_name = "DURATION")]
     pub timeout: Duration,
+    /// The file with your token, where access is controlled
+    #[arg(long, global = true, env = "DIPTYCH_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +99,11 @@ pub enum Command {
         #[command(subcommand)]
         command: CheckpointCommand,
     },
+    /// Say who may do what, where access is controlled (`--access`)
+    Acl {
+        #[command(subcommand)]
+        command: AclCommand,
+    },
     /// Check the folder of a stopped node or master, and change nothing (exit code 1 if something is damaged)
     Fsck {
         /// Folder of its data
@@ -141,6 +150,9 @@ pub struct Up {
     /// Where to serve gRPC; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8086", value_name = "IP:PORT")]
     pub grpc: SocketAddr,
+    /// Let nobody in without a token; the file has that of the processes themselves, the same for all (`acl token` makes one)
+    #[arg(long, env = "DIPTYCH_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
     #[command(flatten)]
     pub bigtable: BigtableArgs,
     #[command(flatten)]
@@ -164,7 +176,7 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum MasterCommand {
     /// Run a master until SIGTERM
-    Run(MasterRun),
+    Run(Box<MasterRun>),
     /// List the masters: which of them leads, who lags
     List,
     /// Take a master that runs with --join into the group
@@ -228,6 +240,9 @@ pub struct MasterRun {
     /// Two tablets of a range table that have been small and cold for so long become one; 0s is never
     #[arg(long, default_value = "0s", value_parser = parse::duration, value_name = "DURATION")]
     pub merge_after: Duration,
+    /// Let nobody in without a token; the file has that of the processes themselves, the same for all (`acl token` makes one)
+    #[arg(long, env = "DIPTYCH_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
     #[command(flatten)]
     pub log: Log,
     /// The process that started it and without which it ends
@@ -314,6 +329,9 @@ pub struct NodeRun {
     /// Merges read past the kernel's memory (O_DIRECT), so that they do not drive out what is read often
     #[arg(long)]
     pub direct_io: bool,
+    /// Let nobody in without a token; the file has that of the processes themselves, the same for all (`acl token` makes one)
+    #[arg(long, env = "DIPTYCH_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
     #[command(flatten)]
     pub bigtable: BigtableArgs,
     #[command(flatten)]
@@ -321,6 +339,52 @@ pub struct NodeRun {
     /// The process that started it and without which it ends
     #[arg(long, hide = true, value_name = "PID")]
     pub parent: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AclCommand {
+    /// Draw a token, for --access
+    Token,
+    /// List who there is, and what they may do
+    List,
+    /// Add somebody who may do nothing yet, and show the token
+    Add {
+        /// The name: 1 to 64 of a-z A-Z 0-9 - _ . @
+        name: String,
+    },
+    /// Let somebody do something
+    Grant {
+        /// Whom
+        name: String,
+        /// read, write or admin
+        right: Right,
+        /// TABLE, TABLE:FAMILY or cluster; names may end with * for any end
+        #[arg(required = true, value_name = "ON")]
+        scopes: Vec<Scope>,
+    },
+    /// Take something back, as it was given
+    Revoke {
+        /// From whom
+        name: String,
+        /// read, write or admin
+        right: Right,
+        /// TABLE, TABLE:FAMILY or cluster, as it was given
+        #[arg(required = true, value_name = "ON")]
+        scopes: Vec<Scope>,
+    },
+    /// Give somebody another token in the place of the ones before
+    Renew {
+        /// Whom
+        name: String,
+        /// Those before are good, too, until the next `renew` without this
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Remove somebody, with all tokens
+    Remove {
+        /// Whom
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

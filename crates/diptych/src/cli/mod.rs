@@ -8,6 +8,7 @@
 //!
 //! What a command answers goes to stdout, all else to stderr. A failure is one line and a hint ([`Failure`]).
 
+mod acl;
 mod args;
 pub mod bigtable;
 pub mod checkpoint;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser};
-use client::{Client, Options};
+use client::{Client, Identity, Options};
 use model::limits;
 use protocol::Timing;
 use serde_json::json;
@@ -72,7 +73,7 @@ pub fn main() -> ExitCode {
 fn run(common: &Common, command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(&args, common.json),
-        Command::Master { command: MasterCommand::Run(args) } => run_master(args),
+        Command::Master { command: MasterCommand::Run(args) } => run_master(*args),
         Command::Node { command: NodeCommand::Run(args) } => run_node(*args),
         Command::Limits => limits(common),
         Command::Fsck { folder } => {
@@ -136,6 +137,7 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Events(args) => events::run(client, args, out).await,
         Command::Tablet { command } => cluster::tablet(client, command, out).await,
         Command::Checkpoint { command } => checkpoint::run(client, command, out).await,
+        Command::Acl { command } => acl::run(client, command, out).await,
         Command::Up(_) | Command::Bench(_) | Command::Limits | Command::Fsck { .. } | Command::Completion { .. } => {
             unreachable!("`run` carries them out")
         }
@@ -156,8 +158,20 @@ async fn with_output(
 
 fn connect(common: &Common) -> Result<Client, Failure> {
     // It connects later: what can be wrong now is the address itself.
-    Client::connect(&common.endpoint, Options { deadline: common.timeout, ..Options::default() })
+    Client::connect_as(&common.endpoint, Options { deadline: common.timeout, ..Options::default() }, identity(common)?)
         .map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Whoever the token says that we are.
+fn identity(common: &Common) -> Result<Identity, Failure> {
+    let Some(path) = &common.token_file else { return Ok(Identity::default()) };
+    let cannot =
+        |why: &dyn std::fmt::Display| Failure::usage(format!("cannot read --token-file {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| cannot(&failure::reason(&error)))?;
+    match text.trim() {
+        "" => Err(cannot(&"it is empty")),
+        token => Identity::with_token(token).map_err(|error| cannot(&error)),
+    }
 }
 
 /// The runtime of a process that serves: a worker for each core, or as many as TOKIO_WORKER_THREADS says.
@@ -201,6 +215,7 @@ fn run_node(args: NodeRun) -> Result<(), Failure> {
         trash_keep,
         direct_io,
         bigtable,
+        access,
         ..
     } = args;
     let timing = Timing::default();
@@ -217,6 +232,7 @@ fn run_node(args: NodeRun) -> Result<(), Failure> {
         digest_every,
         direct_io,
         bigtable: bigtable.options(),
+        access,
     };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_node(args));
@@ -245,6 +261,7 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         split_bytes,
         split_load,
         merge_after,
+        access,
         ..
     } = args;
     let founding = founding(id, initial, join)?;
@@ -264,6 +281,7 @@ fn run_master(args: MasterRun) -> Result<(), Failure> {
         split_load,
         merge_after,
         timing,
+        access,
     };
     let runtime = server_runtime()?;
     let result = runtime.block_on(host::run_master(args));

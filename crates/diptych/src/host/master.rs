@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use client::Identity;
 use disk::Disk;
 use master::{Effect, Input, Master, Options};
 use metrics::{Gauge, gauge};
@@ -31,6 +32,7 @@ use super::inbox::Inbox;
 use super::node::shard::Clock;
 use super::node::threads::{die, spawn};
 use super::{Founding, Health, MasterArgs, Shutdown, announce, bind, chance, open_disk};
+use crate::access::Access;
 use crate::{http, rpc};
 
 /// Orders from nodes and clients that the thread has not looked at.
@@ -62,11 +64,12 @@ pub async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
 
     let health = Health::default();
     let address = args.advertise.clone().unwrap_or_else(|| grpc_address.to_string());
-    let running = Running::start(&args, address, health.clone()).await?;
+    let access = Access::open(args.access.as_deref())?;
+    let running = Running::start(&args, address, access.identity(), health.clone()).await?;
     announce(grpc_address, web_address);
-    let services = rpc::serve_master(grpc, running.handle.clone(), health.clone(), shutdown.clone());
+    let services = rpc::serve_master(grpc, running.handle.clone(), access.clone(), health.clone(), shutdown.clone());
     let served = match web {
-        Some(web) => tokio::try_join!(services, http::serve(web, None, health, shutdown)).map(|_| ()),
+        Some(web) => tokio::try_join!(services, http::serve(web, None, access, health, shutdown)).map(|_| ()),
         None => services.await,
     };
     running.stop().await;
@@ -80,7 +83,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(args: &MasterArgs, address: String, health: Health) -> anyhow::Result<Running> {
+    async fn start(args: &MasterArgs, address: String, identity: Identity, health: Health) -> anyhow::Result<Running> {
         let data = args.data.clone();
         let opening = tokio::task::spawn_blocking(move || open_disk(&data));
         let disk = opening.await.context("opening the data met a bug in Diptych")??;
@@ -94,15 +97,15 @@ impl Running {
             split_load: args.split_load,
             merge_after: args.merge_after,
         };
-        Running::on(disk, u64::from(args.id), address, args.founding.clone(), options, health)
+        let founding = args.founding.clone();
+        Running::on(disk, (u64::from(args.id), address, identity), founding, options, health)
             .await
             .with_context(|| format!("cannot recover the data in {}", args.data.display()))
     }
 
     async fn on(
         disk: Arc<dyn Disk>,
-        id: u64,
-        address: String,
+        (id, address, identity): (u64, String, Identity),
         founding: Founding,
         options: Options,
         health: Health,
@@ -116,7 +119,7 @@ impl Running {
         let inbox = Arc::clone(&handle.shared.inbox);
         let apply = Arc::new(move |apply| inbox.push(Order::Apply(apply)));
         let cluster = Arc::clone(&handle.shared.cluster);
-        let post = Arc::new(Grpc::default());
+        let post = Arc::new(Grpc::new(identity));
         let beginning = Beginning { id, address, founding: founding.clone(), cluster, post };
         let (consensus, note) = Consensus::start(disk, beginning, apply).await?;
         handle.shared.consensus.get_or_init(|| consensus.clone());
@@ -521,7 +524,13 @@ mod tests {
             merge_after: None,
         };
         let (address, founding) = (String::from("127.0.0.1:1"), Founding::Alone);
-        let running = Running::on(Arc::new(disk.clone()), 1, address, founding, options, Health::default());
+        let running = Running::on(
+            Arc::new(disk.clone()),
+            (1, address, Identity::default()),
+            founding,
+            options,
+            Health::default(),
+        );
         let running = running.await.unwrap();
         running.handle.shared.standing.subscribe().wait_for(|led| led.leads.is_some()).await.unwrap();
         running

@@ -59,6 +59,8 @@ pub struct NodeArgs {
     pub direct_io: bool,
     /// What the operator has chosen for the Bigtable API.
     pub bigtable: crate::rpc::bigtable::Options,
+    /// The file with the processes' token, if access is controlled.
+    pub access: Option<PathBuf>,
 }
 
 /// What the process of a master needs to know.
@@ -90,6 +92,8 @@ pub struct MasterArgs {
     pub merge_after: Option<Duration>,
     /// Periods of the protocol, `replace_after` among them.
     pub timing: Timing,
+    /// The file with the processes' token, if access is controlled.
+    pub access: Option<PathBuf>,
 }
 
 /// Locks and opens a process's data folder.

@@ -33,6 +33,7 @@ use super::inbox::Inbox;
 use super::peers::Peers;
 use super::session::{Reports, Session};
 use super::{Health, NodeArgs, Shutdown, announce, bind, chance, open_disk, without_huge_pages};
+use crate::access::Access;
 use crate::gateway::Gateway;
 use crate::masters::Masters;
 use crate::{http, rpc};
@@ -64,7 +65,8 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     let pacer = Arc::<Pacer>::default();
     let (node, hands) = open(&args, address.clone(), clock, Arc::clone(&pacer)).await?;
     health.set("master", Err(String::from("no master has been heard yet")));
-    let peers = Peers::new(args.id, address, node.cluster());
+    let access = Access::open(args.access.as_deref())?;
+    let peers = Peers::new(args.id, address, access.identity(), node.cluster());
     let reports = Arc::<Reports>::default();
     let inbox = Arc::<Inbox<_>>::default();
     let local = Local::new(Arc::clone(&inbox));
@@ -72,6 +74,7 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     let session = Session {
         node: args.id,
         masters: masters.clone(),
+        identity: access.identity(),
         silence: (args.timing.heartbeat * 4).max(Duration::from_secs(2)),
         reports: Arc::clone(&reports),
         shard: Arc::clone(&inbox),
@@ -80,14 +83,14 @@ pub async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
     };
     let machine = Machine { node, hands, clock, pacer, peers: peers.clone(), reports, health: health.clone() };
     let pulses = machine.start(inbox);
-    let gateway = Gateway::new(masters).with_bigtable(args.bigtable);
+    let gateway = Gateway::new(masters, access.clone()).with_bigtable(args.bigtable);
     tokio::spawn(session.keep());
     tokio::spawn(watch(pulses, health.clone()));
 
     announce(grpc_address, web_address);
     let services = rpc::serve_node(grpc, gateway.clone(), local, peers, health.clone(), shutdown.clone());
     match web {
-        Some(web) => tokio::try_join!(services, http::serve(web, gateway, health, shutdown)).map(|_| ()),
+        Some(web) => tokio::try_join!(services, http::serve(web, gateway, access, health, shutdown)).map(|_| ()),
         None => services.await,
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use client::Identity;
 use futures_util::{Stream, StreamExt, stream};
 use model::{ClusterId, NodeId};
 use parking_lot::Mutex;
@@ -80,6 +81,7 @@ pub struct Peers(Arc<Shared>);
 struct Shared {
     me: NodeId,
     address: String,
+    identity: Identity,
     cluster: OnceLock<ClusterId>,
     runtime: Handle,
     links: Mutex<BTreeMap<NodeId, Link>>,
@@ -92,13 +94,13 @@ struct Link {
 
 impl Peers {
     /// Of the node `me` at `address`; streams live in the present runtime.
-    pub fn new(me: NodeId, address: String, cluster: Option<ClusterId>) -> Peers {
+    pub fn new(me: NodeId, address: String, identity: Identity, cluster: Option<ClusterId>) -> Peers {
         let known = OnceLock::new();
         if let Some(cluster) = cluster {
             known.get_or_init(|| cluster);
         }
         let (runtime, links) = (Handle::current(), Mutex::default());
-        Peers(Arc::new(Shared { me, address, cluster: known, runtime, links }))
+        Peers(Arc::new(Shared { me, address, identity, cluster: known, runtime, links }))
     }
 
     /// The master has said which cluster this is and where the nodes are.
@@ -202,7 +204,7 @@ async fn talk(peers: &Peers, to: NodeId, address: &str, outbox: &Arc<Outbox>) ->
     };
     let hello = frame::encode(&peers.hello(to));
     let outgoing = stream::iter([hello]).chain(Arc::clone(outbox).frames());
-    let mut answers = match PeerClient::new(channel).link(outgoing).await {
+    let mut answers = match PeerClient::with_interceptor(channel, peers.0.identity.clone()).link(outgoing).await {
         Ok(response) => response.into_inner(),
         Err(status) => return (false, String::from(status.message())),
     };
@@ -384,7 +386,7 @@ mod tests {
     /// Whoever took over an address, or comes from elsewhere, is told so.
     #[tokio::test]
     async fn strangers_are_turned_away() {
-        let peers = Peers::new(NodeId(1), String::from("h:1"), Some(ClusterId(7)));
+        let peers = Peers::new(NodeId(1), String::from("h:1"), Identity::default(), Some(ClusterId(7)));
         let good = Hello {
             version: VERSION,
             cluster: Some(ClusterId(7)),

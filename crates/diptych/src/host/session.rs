@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Identity;
 use futures_util::{Stream, StreamExt, stream};
 use model::NodeId;
 use parking_lot::Mutex;
@@ -129,6 +130,8 @@ pub struct Session {
     pub node: NodeId,
     /// Where the masters are.
     pub masters: Masters,
+    /// As whom it comes.
+    pub identity: Identity,
     /// A master that has not said a word for so long is not the one; it answers every heartbeat.
     pub silence: Duration,
     /// What it says.
@@ -169,7 +172,8 @@ impl Session {
             Ok(channel) => channel,
             Err(why) => return why,
         };
-        let mut client = PeerClient::new(channel).max_decoding_message_size(frame::MAX_FRAME);
+        let mut client =
+            PeerClient::with_interceptor(channel, self.identity.clone()).max_decoding_message_size(frame::MAX_FRAME);
         let hello = frame::encode(&Hello { version: VERSION, node: self.node });
         let outgoing = stream::iter([hello]).chain(Arc::clone(&self.reports).frames());
         let mut orders = match timeout(self.silence, client.session(outgoing)).await {

@@ -25,12 +25,15 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use client::Client;
 use metrics::{counter, histogram};
+use model::access::{Right, forbidden};
 use model::{Refusal, limits};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
@@ -38,6 +41,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::problem::Problem;
 use self::resource::{Query, Resource};
+use crate::access::{Access, Caller, Stranger, token_in};
 use crate::gateway::Gateway;
 use crate::host::{Health, Shutdown, until_stopped};
 use crate::telemetry;
@@ -53,10 +57,12 @@ const BODIES: usize = 512 << 20;
 pub async fn serve(
     listener: TcpListener,
     gateway: impl Into<Option<Gateway>>,
+    access: Access,
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let site = Site { gateway: gateway.into(), health, shutdown: shutdown.clone(), bodies: Semaphore::new(BODIES) };
+    let bodies = Semaphore::new(BODIES);
+    let site = Site { gateway: gateway.into(), access, health, shutdown: shutdown.clone(), bodies };
     let router = Router::new().fallback(answer).with_state(Arc::new(site));
     let due = shutdown.clone();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { due.wait().await });
@@ -65,6 +71,7 @@ pub async fn serve(
 
 struct Site {
     gateway: Option<Gateway>,
+    access: Access,
     health: Health,
     shutdown: Shutdown,
     /// Bytes that bodies may still take.
@@ -76,7 +83,10 @@ async fn answer(State(site): State<Arc<Site>>, request: Request) -> Response {
     let resource = Resource::parse(request.uri().path());
     let name = resource.as_ref().map_or("none", Resource::name);
     let answered = match resource {
-        Ok(resource) => site.carry_out(resource, request).await,
+        Ok(resource) => match site.let_in(&resource, request.headers()) {
+            Ok(caller) => caller.scope(site.carry_out(resource, request)).await,
+            Err(problem) => Ok(unauthorized(problem, &resource)),
+        },
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(Problem::into_response);
@@ -167,7 +177,40 @@ impl Resource {
     }
 }
 
+/// Asks for a token; a browser that shows a page, in its own way.
+fn unauthorized(problem: Problem, resource: &Resource) -> Response {
+    let scheme = if matches!(resource, Resource::Page) { "Basic realm=\"diptych\"" } else { "Bearer" };
+    let mut response = problem.into_response();
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+    response
+}
+
 impl Site {
+    /// Whoever asks, if they may come in. Whether the process is well, anybody may ask.
+    fn let_in(&self, resource: &Resource, headers: &HeaderMap) -> Result<Caller, Problem> {
+        if matches!(resource, Resource::Live | Resource::Ready | Resource::OpenApi) {
+            return Ok(Caller::Anybody);
+        }
+        let token = headers.get(AUTHORIZATION).and_then(|value| token_in(value.to_str().ok()?));
+        let hint = "Send `Authorization: Bearer TOKEN`; `diptych acl add NAME` gives somebody one.";
+        self.access.caller(token.as_deref(), None).map_err(|stranger| match stranger {
+            Stranger::TooEarly => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", String::from(stranger.message()), hint)
+            }
+            Stranger::NoToken | Stranger::Unknown => {
+                Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", String::from(stranger.message()), hint)
+            }
+        })
+    }
+
+    /// Refuses, unless whoever asks may see how the cluster is.
+    fn check_cluster(&self) -> Result<(), Problem> {
+        match self.access.present().rights().is_some_and(|rights| !rights.may_cluster(Right::Read)) {
+            true => Err(forbidden(Right::Read, "cluster").into()),
+            false => Ok(()),
+        }
+    }
+
     async fn carry_out(&self, resource: Resource, request: Request) -> Result<Response, Problem> {
         let method = match request.method() {
             &Method::HEAD => Method::GET,
@@ -186,67 +229,72 @@ impl Site {
         match (resource, &method) {
             (Resource::Live, _) => Ok("ok\n".into_response()),
             (Resource::Ready, _) => Ok(self.ready(&query)),
-            (Resource::Metrics, _) => Ok(typed("text/plain; version=0.0.4; charset=utf-8", telemetry::metrics())),
+            (Resource::Metrics, _) => {
+                self.check_cluster().map(|()| typed("text/plain; version=0.0.4; charset=utf-8", telemetry::metrics()))
+            }
             (Resource::OpenApi, _) => Ok(typed("application/json", include_str!("openapi.json"))),
             (Resource::Page, _) => Ok(match self.client() {
-                Ok(client) => page::show(client),
+                Ok(client) => page::show(&client),
                 Err(problem) => page::show_without_data(&problem),
             }),
             (Resource::Asset(name), _) => console::file(&name, &headers),
-            (Resource::Processes, _) => processes::list(self.gateway()?).await,
-            (Resource::Cluster, _) => tables::cluster(self.client()?).await,
-            (Resource::Events, _) if query.flag("follow") => {
-                events::follow(self.client()?, &query, last, self.shutdown.clone())
+            (Resource::Processes, _) => {
+                self.check_cluster()?;
+                processes::list(self.gateway()?).await
             }
-            (Resource::Events, _) => events::list(self.client()?, &query).await,
+            (Resource::Cluster, _) => tables::cluster(&self.client()?).await,
+            (Resource::Events, _) if query.flag("follow") => {
+                events::follow(&self.client()?, &query, last, self.shutdown.clone())
+            }
+            (Resource::Events, _) => events::list(&self.client()?, &query).await,
             (Resource::Tables, &Method::POST) => {
                 let (body, _room) = self.read(body, 1 << 20).await?;
-                tables::create(self.client()?, &body).await
+                tables::create(&self.client()?, &body).await
             }
-            (Resource::Tables, _) => tables::list(self.client()?, &query).await,
+            (Resource::Tables, _) => tables::list(&self.client()?, &query).await,
             (Resource::Table(table), &Method::PATCH) => {
                 let (body, _room) = self.read(body, 1 << 20).await?;
-                tables::alter(self.client()?, &table, &body).await
+                tables::alter(&self.client()?, &table, &body).await
             }
-            (Resource::Table(table), &Method::DELETE) => tables::drop_table(self.client()?, &table, &query).await,
-            (Resource::Restore(table), _) => tables::restore(self.client()?, table).await,
-            (Resource::Table(table), _) => tables::show(self.client()?, &table).await,
+            (Resource::Table(table), &Method::DELETE) => tables::drop_table(&self.client()?, &table, &query).await,
+            (Resource::Restore(table), _) => tables::restore(&self.client()?, table).await,
+            (Resource::Table(table), _) => tables::show(&self.client()?, &table).await,
             (Resource::Rows(table), &Method::POST) => {
                 let (body, _room) = self.read(body, ROWS).await?;
                 rows::put_many(self.gateway()?, &table, &body).await
             }
             (Resource::Rows(table), _) if query.bytes("row").is_some() => {
-                rows::get_many(self.client()?, &table, &query).await
+                rows::get_many(&self.client()?, &table, &query).await
             }
-            (Resource::Rows(table), _) => rows::scan(self.client()?, &table, &query).await,
-            (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(self.client()?, &table, row).await,
-            (Resource::Row(table, row), _) => rows::get_row(self.client()?, &table, row, &query).await,
+            (Resource::Rows(table), _) => rows::scan(&self.client()?, &table, &query).await,
+            (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(&self.client()?, &table, row).await,
+            (Resource::Row(table, row), _) => rows::get_row(&self.client()?, &table, row, &query).await,
             (Resource::Cput(table, row), _) => {
                 let (body, _room) = self.read(body, JSON).await?;
-                rows::cput(self.client()?, &table, row, &body).await
+                rows::cput(&self.client()?, &table, row, &body).await
             }
             (Resource::Cell(table, row, column), &Method::PUT) => {
                 let (value, _room) = self.read(body, limits::VALUE).await?;
-                rows::put_cell(self.client()?, &table, row, column, &query, value).await
+                rows::put_cell(&self.client()?, &table, row, column, &query, value).await
             }
             (Resource::Cell(table, row, column), &Method::DELETE) => {
-                rows::delete_cell(self.client()?, &table, row, column, &query).await
+                rows::delete_cell(&self.client()?, &table, row, column, &query).await
             }
             (Resource::Cell(table, row, column), _) => {
-                rows::get_cell(self.client()?, &table, row, column, &query).await
+                rows::get_cell(&self.client()?, &table, row, column, &query).await
             }
             (Resource::Checkpoints, &Method::POST) => {
                 let (body, _room) = self.read(body, 64 << 10).await?;
-                checkpoints::create(self.client()?, &body).await
+                checkpoints::create(&self.client()?, &body).await
             }
-            (Resource::Checkpoints, _) => checkpoints::list(self.client()?).await,
-            (Resource::Checkpoint(name), &Method::DELETE) => checkpoints::remove(self.client()?, &name).await,
-            (Resource::Checkpoint(name), _) => checkpoints::show(self.client()?, &name).await,
-            (Resource::Remove(node), _) => tables::remove(self.client()?, node).await,
-            (Resource::Drain(node, drain), _) => tables::drain(self.client()?, node, drain).await,
+            (Resource::Checkpoints, _) => checkpoints::list(&self.client()?).await,
+            (Resource::Checkpoint(name), &Method::DELETE) => checkpoints::remove(&self.client()?, &name).await,
+            (Resource::Checkpoint(name), _) => checkpoints::show(&self.client()?, &name).await,
+            (Resource::Remove(node), _) => tables::remove(&self.client()?, node).await,
+            (Resource::Drain(node, drain), _) => tables::drain(&self.client()?, node, drain).await,
             (Resource::Tablet(tablet, action), _) => {
                 let (body, _room) = self.read(body, 64 << 10).await?;
-                tablets::act(self.client()?, tablet, action, &body).await
+                tablets::act(&self.client()?, tablet, action, &body).await
             }
             (Resource::Process(node, action), _) => tables::control(self.gateway()?, node, action).await,
         }
@@ -257,7 +305,7 @@ impl Site {
         self.gateway.as_ref().ok_or_else(|| Problem::not_found("this process serves no data", hint))
     }
 
-    fn client(&self) -> Result<&Client, Problem> {
+    fn client(&self) -> Result<Client, Problem> {
         Ok(self.gateway()?.client())
     }
 

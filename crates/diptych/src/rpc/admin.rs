@@ -11,6 +11,7 @@ use wire::status::to_status;
 use wire::v1::{self, admin_server::Admin};
 
 use super::checkpoints;
+use crate::access::Access;
 use crate::gateway::Gateway;
 use crate::host::master::MasterHandle;
 use crate::host::node::shard::Clock;
@@ -25,7 +26,7 @@ pub enum AdminService {
     /// Over the network.
     Gateway(Gateway),
     /// In this very process.
-    Master(MasterHandle),
+    Master(MasterHandle, Access),
 }
 
 impl AdminService {
@@ -36,15 +37,25 @@ impl AdminService {
                 Error::Unreachable { .. } => to_status(&Refusal::NoMaster),
                 error => error.to_status(),
             }),
-            AdminService::Master(master) => master.admin(request).await.map_err(|refusal| to_status(&refusal)),
+            AdminService::Master(master, access) => {
+                let rights = access.present().rights();
+                let checked = rights.as_ref().map_or(Ok(()), |rights| rights.check_admin(&request));
+                let answered = match checked {
+                    // What somebody may see of the map, nodes say.
+                    Ok(()) if rights.is_some() && request == AdminRequest::Map => Err(Refusal::NoMaster),
+                    Ok(()) => master.admin(request).await,
+                    Err(refusal) => Err(refusal),
+                };
+                answered.map_err(|refusal| to_status(&refusal))
+            }
         }
     }
 
     /// For what concerns nodes and not the master.
-    fn client(&self) -> Result<&Client, Status> {
+    fn client(&self) -> Result<Client, Status> {
         match self {
             AdminService::Gateway(gateway) => Ok(gateway.client()),
-            AdminService::Master(_) => Err(Status::unimplemented("nodes do this, and this is a master: ask a node")),
+            AdminService::Master(..) => Err(Status::unimplemented("nodes do this, and this is a master: ask a node")),
         }
     }
 

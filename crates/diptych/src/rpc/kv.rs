@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use client::{Client, Error, Pipeline, Written};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use model::{Operation, Refusal, Request as NodeRequest};
+use model::{Operation, Refusal, Request as NodeRequest, Rights};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire::status::{to_failure, to_status};
@@ -16,6 +16,7 @@ use wire::v1::{self, kv_server::Kv};
 use wire::{Answer, Call, NamedRow, Scan, convert};
 
 use super::meter::Meter;
+use crate::access::Caller;
 use crate::gateway::Gateway;
 use crate::host::node::local::{Answered, Local};
 
@@ -64,7 +65,12 @@ impl KvService {
             let answer = self.gateway.client().execute(&call.table, call.operation).await;
             return answer.map_err(|error| error.to_status());
         };
-        self.ask(route.request(call.operation)).await
+        self.ask(route.request(call.operation, self.rights())).await
+    }
+
+    /// What whoever asks may do.
+    fn rights(&self) -> Option<Arc<Rights>> {
+        self.gateway.access().present().rights()
     }
 
     async fn ask(&self, request: NodeRequest) -> Result<Answer, Status> {
@@ -78,7 +84,7 @@ impl KvService {
     /// One tablet's rows, or those of several.
     async fn write_many(&self, call: Call) -> Result<v1::MutateManyResponse, Status> {
         if let Some(route) = call.route {
-            return match self.ask(route.request(call.operation)).await? {
+            return match self.ask(route.request(call.operation, self.rights())).await? {
                 Answer::Written(Written::Applied { version }) => Ok(convert::mutate_many_response([Ok(version)])),
                 answer => Err(unexpected(&answer)),
             };
@@ -106,7 +112,7 @@ impl KvService {
             let found = self.gateway.client().get_many_from(&call.table, rows, options);
             return Ok(Box::pin(stream::unfold(Some(found), many_page)));
         };
-        match self.ask(route.request(call.operation)).await? {
+        match self.ask(route.request(call.operation, self.rights())).await? {
             Answer::Many(rows, from) => {
                 let page = convert::get_many_page(rows.into_iter().map(|row| (row, from)));
                 Ok(Box::pin(stream::iter([Ok(page)])))
@@ -123,7 +129,7 @@ impl KvService {
             let rows: client::Rows = Box::pin(rows.map_ok(|(row, _)| row));
             return Ok(Box::pin(stream::unfold(Some(rows), page)));
         };
-        match self.ask(route.request(scan.into_page())).await? {
+        match self.ask(route.request(scan.into_page(), self.rights())).await? {
             Answer::Rows { rows, resume, from } => {
                 Ok(Box::pin(stream::iter([Ok(convert::scan_page(rows, resume, from))])))
             }
@@ -235,7 +241,8 @@ impl Kv for KvService {
         let window = Arc::new(Semaphore::new(WINDOW));
         let intake = Intake {
             local: self.local.clone(),
-            client: self.gateway.client().clone(),
+            client: self.gateway.client(),
+            caller: self.gateway.access().present(),
             pipeline: None,
             window: Arc::clone(&window),
             answers,
@@ -266,6 +273,8 @@ enum Back {
 struct Intake {
     local: Option<Local>,
     client: Client,
+    /// Whose stream it is.
+    caller: Caller,
     /// For what is passed on; made when it is needed.
     pipeline: Option<Pipeline>,
     window: Arc<Semaphore>,
@@ -295,9 +304,12 @@ impl Intake {
             permits.forget();
         }
         let mut requests = Vec::with_capacity(items.len());
+        let rights = self.caller.rights();
         for v1::PipelineItem { id, operation } in items {
             match Call::try_from(operation) {
-                Ok(Call { route: Some(route), operation, .. }) => requests.push((id, route.request(operation))),
+                Ok(Call { route: Some(route), operation, .. }) => {
+                    requests.push((id, route.request(operation, rights.clone())));
+                }
                 Ok(call) => self.pass_on(id, call).await,
                 Err(invalid) => self.back(Back::Result(id, Err(Refusal::from(invalid).into()))),
             }

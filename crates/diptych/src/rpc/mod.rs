@@ -17,6 +17,8 @@ pub mod peer;
 use std::time::Duration;
 
 use anyhow::Context;
+use model::access::DOCUMENTS;
+use model::{AdminReply, AdminRequest};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -28,6 +30,8 @@ use wire::{MAX_MESSAGE, frame};
 use self::admin::AdminService;
 use self::kv::KvService;
 use self::peer::{LinkService, MasterService};
+use crate::access::Access;
+use crate::access::gate::Gate;
 use crate::gateway::Gateway;
 use crate::host::master::MasterHandle;
 use crate::host::node::local::Local;
@@ -50,10 +54,11 @@ pub async fn serve_node(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let access = gateway.access().clone();
     let routes = bigtable::add(kv(KvService::new(gateway.clone(), Some(local.clone()))), &gateway)
         .add_service(AdminServer::new(AdminService::Gateway(gateway)))
         .add_service(peer(LinkService::new(local, peers)));
-    serve(listener, routes, health, shutdown).await
+    serve(listener, routes, access, health, shutdown).await
 }
 
 /// Serves what a process without a node serves: everything is passed on.
@@ -63,21 +68,26 @@ pub async fn serve_gateway(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let access = gateway.access().clone();
     let routes = bigtable::add(kv(KvService::new(gateway.clone(), None)), &gateway)
         .add_service(AdminServer::new(AdminService::Gateway(gateway)));
-    serve(listener, routes, health, shutdown).await
+    serve(listener, routes, access, health, shutdown).await
 }
 
 /// Serves what a master serves.
 pub async fn serve_master(
     listener: TcpListener,
     master: MasterHandle,
+    access: Access,
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    if access.is_on() {
+        tokio::spawn(keep_policy(master.clone(), access.clone()));
+    }
     let routes = Routes::new(peer(MasterService::new(master.clone())))
-        .add_service(AdminServer::new(AdminService::Master(master)));
-    serve(listener, routes, health, shutdown).await
+        .add_service(AdminServer::new(AdminService::Master(master, access.clone())));
+    serve(listener, routes, access, health, shutdown).await
 }
 
 fn kv(service: KvService) -> Routes {
@@ -89,7 +99,23 @@ fn peer<S: wire::peer::v1::peer_server::Peer>(service: S) -> PeerServer<S> {
     PeerServer::new(service).max_decoding_message_size(frame::MAX_FRAME).max_encoding_message_size(frame::MAX_FRAME)
 }
 
-async fn serve(listener: TcpListener, routes: Routes, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+/// A master that leads knows who may do what; another one only sends callers on.
+async fn keep_policy(master: MasterHandle, access: Access) {
+    loop {
+        if let Ok(AdminReply::Documents(documents)) = master.admin(AdminRequest::Documents(DOCUMENTS.into())).await {
+            access.learn(&documents);
+        }
+        tokio::time::sleep(access.refresh()).await;
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    access: Access,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -100,6 +126,7 @@ async fn serve(listener: TcpListener, routes: Routes, health: Health, shutdown: 
     let due = shutdown.clone();
     // Keep-alive, because nothing else notices a peer that vanished.
     let serving = Server::builder()
+        .layer(Gate(access))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(STREAMS)

@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use self::folder::Folder;
 pub use self::folder::{ClusterFile, Entry};
 use self::process::{News, Process};
+use crate::access::Access;
 use crate::cli::bigtable::BigtableArgs;
 use crate::cli::failure::reason;
 use crate::cli::parse::Process as ProcessId;
@@ -67,11 +68,12 @@ pub fn run(args: &Up, as_json: bool) -> Result<(), Failure> {
         return Err(Failure::usage(format!("--replicas {} needs as many nodes, and there are {nodes}", args.replicas))
             .hint(format!("give --nodes {} or fewer replicas", args.replicas)));
     }
+    let access = Access::open(args.access.as_deref())?;
     let runtime = crate::cli::server_runtime()?;
     let result = runtime.block_on(async {
         let grpc = listen(args.grpc, "--grpc").await?;
         let http = listen(args.http, "--http").await?;
-        let mut supervisor = Supervisor::new(args, folder, masters, nodes);
+        let mut supervisor = Supervisor::new(args, folder, masters, nodes, access);
         let result = supervisor.run(grpc, http, begun, as_json).await;
         supervisor.stop().await;
         result
@@ -137,6 +139,9 @@ struct Supervisor {
     merge_after: Duration,
     bigtable: BigtableArgs,
     log_format: LogFormat,
+    access: Access,
+    /// Where the processes find their token, if access is controlled.
+    access_file: Option<PathBuf>,
     /// The masters first.
     processes: Vec<Process>,
     /// How many of them are masters.
@@ -149,7 +154,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(args: &Up, folder: Folder, masters: u32, nodes: u32) -> Supervisor {
+    fn new(args: &Up, folder: Folder, masters: u32, nodes: u32, access: Access) -> Supervisor {
         let before = folder.cluster_file();
         let process = |id: ProcessId| {
             let name = id.to_string();
@@ -170,6 +175,8 @@ impl Supervisor {
             merge_after: args.merge_after,
             bigtable: args.bigtable.clone(),
             log_format: args.log.log_format,
+            access,
+            access_file: args.access.clone(),
             cluster: before.map(|file| file.cluster).unwrap_or_default(),
             grpc: String::new(),
             http: String::new(),
@@ -205,7 +212,7 @@ impl Supervisor {
             }
             self.until_ready(0..self.masters).await?;
             let masters = Masters::new(self.addresses().into_iter().map(|(_, address)| address).collect());
-            let gateway = Gateway::new(masters).with_bigtable(self.bigtable.options());
+            let gateway = Gateway::new(masters, self.access.clone()).with_bigtable(self.bigtable.options());
             let gateway = gateway.with_control(control(wish), self.folder.path().to_path_buf());
             serving = tokio::spawn(gateway::run(grpc, http, gateway.clone(), shutdown));
             for at in self.masters..self.processes.len() {
@@ -310,6 +317,9 @@ impl Supervisor {
         flag("--grpc", port.to_string());
         flag("--http", http.to_string());
         flag("--log-format", String::from(format));
+        if let Some(file) = &self.access_file {
+            flag("--access", file.display().to_string());
+        }
         match process.id.as_master() {
             Some(number) => {
                 flag("--replicas", self.replicas.to_string());
@@ -362,7 +372,7 @@ impl Supervisor {
         let nodes = self.processes[self.masters..].iter().filter(|process| process.ready).count();
         let ask = async {
             loop {
-                if let Ok(AdminReply::Status(status)) = gateway.ask(AdminRequest::Status).await
+                if let Ok(AdminReply::Status(status)) = gateway.ask_of_itself(AdminRequest::Status).await
                     && status.nodes.iter().filter(|node| node.alive).count() >= nodes
                 {
                     return status;

@@ -97,7 +97,7 @@ fn a_condition_sees_a_batch_that_comes_while_it_is_judged() {
     world.flush();
     let cput = Operation::Write { request: request(6, 1), mutation: conditional("LAX", Some("1"), "by condition") };
     let mut out = Vec::new();
-    let request = Request { tablet: TABLET, epoch: Epoch(1), operation: cput };
+    let request = Request { tablet: TABLET, epoch: Epoch(1), operation: cput, by: None };
     world.node.step(world.now, Input::Request { ticket: Ticket(901), wall: Timestamp(2_000), request }, &mut out);
     let Some(Effect::Read(id, read)) = out.pop() else { panic!("{out:?}") };
     let found = read.run();

@@ -153,7 +153,7 @@ impl World {
         world.hold_up();
         world.tickets += 1;
         let operation = Operation::Write { request: request(9, 1), mutation: put("LAX", "info", "note", "1") };
-        let request = Request { tablet: TABLET, epoch: Epoch(1), operation };
+        let request = Request { tablet: TABLET, epoch: Epoch(1), operation, by: None };
         let (ticket, wall) = (Ticket(world.tickets), Timestamp(1_000));
         world.step(Input::Request { ticket, wall, request });
         world.hold_up();

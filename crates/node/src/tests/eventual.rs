@@ -103,7 +103,7 @@ fn request_of(epoch: u32, max_lag_ms: Option<u64>) -> Request {
     let consistency = Consistency::Eventual { max_lag: max_lag_ms.map(Duration::from_millis) };
     let options = ReadOptions { consistency, ..ReadOptions::default() };
     let operation = Operation::Get { row: Bytes::from_static(b"LAX"), options };
-    Request { tablet: TABLET, epoch: Epoch(epoch), operation }
+    Request { tablet: TABLET, epoch: Epoch(epoch), operation, by: None }
 }
 
 impl World {

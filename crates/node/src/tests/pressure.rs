@@ -25,7 +25,7 @@ fn pressed() -> World {
 fn send(world: &mut World, operation: Operation) -> Option<Result<Reply, Refusal>> {
     world.tickets += 1;
     let epoch = world.node.replica(TABLET).unwrap().epoch();
-    let request = Request { tablet: TABLET, epoch, operation };
+    let request = Request { tablet: TABLET, epoch, operation, by: None };
     world.step(Input::Request { ticket: Ticket(world.tickets), wall: Timestamp(1_000), request });
     world.answers.pop().map(|(_, answer)| answer)
 }

@@ -76,3 +76,68 @@ fn versions_of_some_time() {
     assert_eq!(read(Some(first), Some(second), 9), "a1");
     assert_eq!(read(Some(last), Some(last), 9), "");
 }
+
+/// Whoever may read one family sees a table with that one: in reads, in conditions, and nowhere anything of the others.
+#[test]
+fn somebody_who_may_not_do_everything_is_confined() {
+    let mut world = World::empty();
+    world.schema.families.push(model::Family {
+        id: model::FamilyId(9),
+        name: "secret".into(),
+        ..world.schema.families[0].clone()
+    });
+    world.schema.next_family = model::FamilyId(10);
+    world.assign(Configuration::first(ME, []));
+    let open = world.schema.families[0].name.clone();
+    let put = |family: &str, value: &'static str| Change::Put {
+        family: family.into(),
+        qualifier: Bytes::from_static(b"q"),
+        timestamp: Timestamp(5),
+        value: Bytes::from_static(value.as_bytes()),
+    };
+    let write = |sequence, changes, condition| Operation::Write {
+        request: RequestId { client: model::ClientId(77), sequence, first_incomplete: sequence },
+        mutation: Mutation { row: Bytes::from_static(b"r"), condition, changes },
+    };
+    world.operate(write(1, vec![put(&open, "seen"), put("secret", "unseen")], None)).unwrap();
+    let grant = |text: &str, scope: String| model::access::Grant {
+        right: text.parse().unwrap(),
+        scope: scope.parse().unwrap(),
+    };
+    let table = world.schema.name.clone();
+    let rights = model::Rights { grants: vec![grant("read", format!("{table}:{open}"))] };
+    let by = Some(Arc::new(rights));
+    let mut ask = |operation| {
+        let request = Request { tablet: TABLET, epoch: Epoch(1), operation, by: by.clone() };
+        world.ask(request)
+    };
+    let cells = |reply: Result<Reply, Refusal>| match reply.unwrap() {
+        Reply::Row(row, ..) => row.map_or(0, |row| row.cells.len()),
+        Reply::Rows { rows, .. } => rows.iter().map(|row| row.cells.len()).sum(),
+        Reply::Many(rows, ..) => rows.into_iter().flatten().map(|row| row.cells.len()).sum(),
+        other => panic!("{other:?}"),
+    };
+    let named = |family: &str| ReadOptions {
+        columns: vec![model::ColumnFilter { family: family.into(), qualifier: None }],
+        ..ReadOptions::default()
+    };
+    let row = || Bytes::from_static(b"r");
+    let scan = |options| Operation::Scan { range: model::RowRange::default(), options, rows: 9, reverse: false };
+    for options in [ReadOptions::default(), named(&open)] {
+        assert_eq!(cells(ask(Operation::Get { row: row(), options: options.clone() })), 1);
+        assert_eq!(cells(ask(Operation::GetMany { rows: vec![row()], options: options.clone() })), 1);
+        assert_eq!(cells(ask(scan(options))), 1);
+    }
+    let no = |what: &str| Err(Refusal::Forbidden(what.into()));
+    let secret = format!("read on {table}:secret");
+    assert_eq!(ask(Operation::Get { row: row(), options: named("secret") }), no(&secret));
+    assert_eq!(ask(scan(named("secret"))), no(&secret));
+    assert_eq!(ask(write(2, vec![put(&open, "x")], None)), no(&format!("write on {table}:{open}")));
+    assert_eq!(ask(write(3, vec![Change::DeleteRow], None)), no(&format!("write on {table}")));
+    let guess = Condition::Newest {
+        family: "secret".into(),
+        qualifier: Bytes::from_static(b"q"),
+        expect: Some(Bytes::from_static(b"unseen")),
+    };
+    assert_eq!(ask(write(4, vec![], Some(guess))), no(&secret), "a condition would tell");
+}

@@ -464,7 +464,7 @@ impl Client {
             Kind::Eventual(_) => configuration.members().nth(self.attempt as usize % configuration.size())?,
             _ => configuration.primary,
         };
-        Some((node, Request { tablet, epoch: configuration.epoch, operation }))
+        Some((node, Request { tablet, epoch: configuration.epoch, operation, by: None }))
     }
 
     /// What the present operation reads eventually, if it is the one of that sequence.

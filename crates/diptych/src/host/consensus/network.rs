@@ -9,6 +9,7 @@
 
 use super::letters::{Answer, Ask, Letter, Reply, Sender, VERSION, snapshot};
 use super::{Group, Machine, Member, Snapshot, Vote};
+use client::Identity;
 use futures_util::future::BoxFuture;
 use model::ClusterId;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -36,12 +37,17 @@ pub trait Post: Send + Sync + 'static {
 }
 
 /// Letters over gRPC.
-#[derive(Default)]
 pub struct Grpc {
+    identity: Identity,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Grpc {
+    /// As this one.
+    pub fn new(identity: Identity) -> Grpc {
+        Grpc { identity, channels: Mutex::default() }
+    }
+
     fn channel(&self, address: &str) -> Result<Channel, String> {
         let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(address) {
@@ -62,7 +68,7 @@ impl Grpc {
 impl Post for Grpc {
     fn send<'a>(&'a self, address: &'a str, frame: Frame) -> BoxFuture<'a, Result<Frame, String>> {
         Box::pin(async move {
-            let client = PeerClient::new(self.channel(address)?);
+            let client = PeerClient::with_interceptor(self.channel(address)?, self.identity.clone());
             let mut client =
                 client.max_decoding_message_size(frame::MAX_FRAME).max_encoding_message_size(frame::MAX_FRAME);
             let answer = client.consensus(frame).await;

@@ -91,7 +91,7 @@ impl Data {
         changes: Vec<Change<String>>,
     ) -> Result<bool, Status> {
         let mutation = Mutation { row: row.clone(), condition, changes };
-        match self.tables.client.mutate(&table.native(), mutation).await {
+        match self.tables.client().mutate(&table.native(), mutation).await {
             Ok(Written::Applied { .. }) => Ok(true),
             Ok(Written::Differs { .. }) => Ok(false),
             Err(error) => match error.refusal() {
@@ -117,7 +117,7 @@ impl Data {
         let _locked = lock.lock().await;
         for _ in 0..ATTEMPTS {
             let options = ReadOptions { columns: columns.clone(), versions, ..ReadOptions::default() };
-            let found = self.tables.client.get(&table.native(), row.clone(), options).await;
+            let found = self.tables.client().get(&table.native(), row.clone(), options).await;
             let found = found.map_err(|error| self.tables.status(table, &error))?;
             let cells = found.map(|row| row.cells).unwrap_or_default();
             let named =
@@ -174,6 +174,7 @@ impl Data {
         }
         let (sender, receiver) = mpsc::channel(AHEAD);
         let reading = Reading {
+            client: self.tables.client(),
             tables: self.tables.clone(),
             table,
             schema,
@@ -196,8 +197,9 @@ impl Data {
         let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
         self.tables.schema(&table).await?;
         let native = table.native();
-        let client = &self.tables.client;
-        let (map, status) = tokio::try_join!(client.map(), client.admin(model::AdminRequest::Status))
+        // How large tablets are, the process may know; of which table, those who have to do with it.
+        let (client, gateway) = (self.tables.client(), &self.tables.gateway);
+        let (map, status) = tokio::try_join!(client.map(), gateway.ask_of_itself(model::AdminRequest::Status))
             .map_err(|error| self.tables.status(&table, &error))?;
         let model::AdminReply::Status(status) = status else {
             return Err(Status::unavailable("the master answered something else"));
@@ -274,6 +276,11 @@ impl Data {
         let schema = self.tables.with_families(&table, families).await?;
         let mut answers: Vec<Option<Status>> = vec![None; entries.len()];
         let (mut together, mut places, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        // One row that may not be written would keep those that go with it from being written.
+        let rights = self.tables.gateway.access().present().rights();
+        let check = |changes: &[Change<String>]| {
+            rights.as_ref().map_or(Ok(()), |rights| rights.check_changes(&schema.name, changes))
+        };
         for (at, (row, steps)) in entries.into_iter().enumerate() {
             if let Err(status) = check_families(&table, &schema, &row, &steps) {
                 answers[at] = Some(status);
@@ -281,6 +288,10 @@ impl Data {
             }
             match writes::plain(&steps) {
                 Some(changes) => {
+                    if let Err(refusal) = check(&changes) {
+                        answers[at] = Some(self.tables.status(&table, &refusal.into()));
+                        continue;
+                    }
                     together.push(RowChanges { row, changes });
                     places.push(at);
                 }
@@ -288,7 +299,7 @@ impl Data {
             }
         }
         if !together.is_empty() {
-            let written = self.tables.client.mutate_many(&table.native(), together).await;
+            let written = self.tables.client().mutate_many(&table.native(), together).await;
             for (at, result) in places.into_iter().zip(written.each()) {
                 answers[at] = result.err().map(|error| self.tables.status(&table, &error));
             }

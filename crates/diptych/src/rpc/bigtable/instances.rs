@@ -113,7 +113,7 @@ impl BigtableInstanceAdmin for InstanceAdmin {
             let what = format!("Error in field 'parent' : {parent:?} is no project; expected projects/PROJECT");
             return Err(Status::invalid_argument(what));
         };
-        let schemas = self.tables.client.tables().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let schemas = self.tables.client().tables().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let instances = schemas.iter().map(|schema| Table::of_native(&schema.name).instance);
         let instances: BTreeSet<String> =
             instances.filter(|it| it.project == project).map(|instance| instance.instance).collect();

@@ -60,7 +60,7 @@ impl Default for Options {
 
 /// Adds the services.
 pub fn add(routes: Routes, gateway: &Gateway) -> Routes {
-    let tables = Tables { client: gateway.client().clone(), known: Arc::default() };
+    let tables = Tables { gateway: gateway.clone(), known: Arc::default() };
     let data = BigtableServer::new(data::Data::new(tables.clone()));
     let done = operations::Done::default();
     let admin = tables::TableAdmin {
@@ -86,11 +86,16 @@ type Known = (Instant, Arc<Schema>);
 /// Which tables there are, as the cluster calls them.
 #[derive(Clone)]
 struct Tables {
-    client: Client,
+    gateway: Gateway,
     known: Arc<Mutex<BTreeMap<String, Known>>>,
 }
 
 impl Tables {
+    /// In the name of whoever made the request.
+    fn client(&self) -> Client {
+        self.gateway.client()
+    }
+
     /// What is known of a table, from half a second ago at most.
     async fn schema(&self, table: &Table) -> Result<Arc<Schema>, Status> {
         let known = self.known.lock().get(&table.native()).cloned();
@@ -103,7 +108,7 @@ impl Tables {
     /// What is known of a table now.
     async fn fetch(&self, table: &Table) -> Result<Arc<Schema>, Status> {
         let native = table.native();
-        let schema = self.client.table(&native).await.map_err(|error| self.status(table, &error))?;
+        let schema = self.client().table(&native).await.map_err(|error| self.status(table, &error))?;
         let schema = Arc::new(schema);
         self.known.lock().insert(native, (Instant::now(), Arc::clone(&schema)));
         Ok(schema)

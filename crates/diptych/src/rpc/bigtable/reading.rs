@@ -24,6 +24,8 @@ const SILENCE: u64 = 5_000;
 
 /// A `ReadRows` that is being answered.
 pub struct Reading {
+    /// In the name of whoever asked.
+    pub client: client::Client,
     pub tables: Tables,
     pub table: Table,
     pub schema: Arc<Schema>,
@@ -80,7 +82,7 @@ impl Reading {
             if self.limit == 0 {
                 break;
             }
-            let client = &self.tables.client;
+            let client = &self.client;
             let mut rows: client::Rows = match part {
                 Part::Keys(keys) => {
                     let found = client.get_many_from(&native, keys, options.clone());

@@ -60,7 +60,7 @@ pub struct TableAdmin {
 
 impl TableAdmin {
     async fn change(&self, table: &Table, request: AdminRequest) -> Result<Schema, Status> {
-        let result = self.tables.client.admin(request).await;
+        let result = self.tables.client().admin(request).await;
         self.tables.forget(table);
         match result {
             Ok(AdminReply::Table(schema)) => Ok(schema),
@@ -114,7 +114,7 @@ impl TableAdmin {
             Err(_) => return Err(Status::invalid_argument("Error in field 'page_size' : it is negative")),
         };
         let view = view(request.view, View::NameOnly)?;
-        let schemas = self.tables.client.tables().await;
+        let schemas = self.tables.client().tables().await;
         let schemas = schemas.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut found: Vec<(Table, Schema)> = schemas
             .into_iter()
@@ -267,7 +267,7 @@ impl TableAdmin {
                 return Err(Status::invalid_argument(what));
             }
         };
-        let (client, native) = (&self.tables.client, table.native());
+        let (client, native) = (&self.tables.client(), table.native());
         let mut rows = client.scan(&native, range, ReadOptions::default(), None).ready_chunks(DROPPED);
         while let Some(found) = rows.next().await {
             let mut deletions = Vec::with_capacity(found.len());
