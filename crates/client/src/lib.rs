@@ -6,6 +6,7 @@
 //!     ├── call: one operation, attempt by attempt┤
 //!     ├── scan: pages of all tablets, merged     ├──▶ nodes
 //!     ├── many: rows by their keys               │
+//!     ├── changes: what happens to rows          │
 //!     ├── pipeline: many operations on a stream ─┤
 //!     ├── batches: many rows, by tablet ─────────┤
 //!     ├── checkpoints: an order to every tablet ─┘
@@ -24,6 +25,7 @@
 
 mod batches;
 mod call;
+mod changes;
 mod channels;
 mod checkpoints;
 mod error;
@@ -57,6 +59,7 @@ use crate::routing::{Place, Routing, Seek};
 use crate::sequence::Sequences;
 
 pub use crate::batches::{Batches, BlockId, PendingRow};
+pub use crate::changes::{Changes, Step};
 pub use crate::checkpoints::{CheckpointState, CheckpointStatus, Checkpoints, Removal};
 pub use crate::error::Error;
 pub use crate::identity::{ACTING, Identity};
@@ -196,7 +199,10 @@ impl Client {
             Operation::Get { row, options } => {
                 self.read(table, row, options).await.map(|(row, from)| Answer::Row(row, from))
             }
-            Operation::WriteMany { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {
+            Operation::WriteMany { .. }
+            | Operation::GetMany { .. }
+            | Operation::Scan { .. }
+            | Operation::Changes(_) => {
                 let what = "several rows are a stream of pages, not one operation";
                 Err(Error::Refused(Refusal::Invalid(String::from(what))))
             }

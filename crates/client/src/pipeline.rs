@@ -162,7 +162,10 @@ impl Pipeline {
             Operation::Get { row, options } => {
                 (row.clone(), Message::Get(convert::get_request(table, None, row, options)), None)
             }
-            Operation::WriteMany { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {
+            Operation::WriteMany { .. }
+            | Operation::GetMany { .. }
+            | Operation::Scan { .. }
+            | Operation::Changes(_) => {
                 let refusal = Refusal::Invalid(String::from("pipelines write and read one row at a time"));
                 // The receiver is ours, two lines above.
                 let _ = sender.send(Err(refusal.into()));

@@ -27,6 +27,8 @@ use wire::{Answer, Call, NamedCell, NamedRow, Present, Scan, Written, convert, s
 
 use crate::{Client, Error, Options};
 
+mod changes;
+
 /// Given a cluster, whatever is written is read back, by tablet and by table.
 #[tokio::test]
 async fn what_is_written_is_read() {
@@ -523,25 +525,29 @@ fn named(key: &Bytes, value: &Bytes) -> NamedRow {
     NamedRow { key: key.clone(), cells: vec![cell] }
 }
 
+fn family(id: u32, name: &str) -> Family {
+    Family {
+        id: FamilyId(id),
+        name: name.into(),
+        retention: Retention::Keep,
+        loosened: false,
+        locality: model::LocalityId(0),
+        aggregate: None,
+    }
+}
+
 fn schema(partition: Partition) -> Schema {
     Schema {
         table: TableId(1),
         name: "t".into(),
         version: 1,
-        families: vec![Family {
-            id: FamilyId(1),
-            name: "f".into(),
-            retention: Retention::Keep,
-            loosened: false,
-            locality: model::LocalityId(0),
-            aggregate: None,
-        }],
+        families: vec![family(1, "f")],
         next_family: FamilyId(2),
         partition,
         replicas: 2,
         min_replicas: 1,
         storage: model::Storage::default(),
-        settings: model::Settings::default(),
+        settings: model::Settings { changes: Some(family(9, model::settings::CHANGES)), ..Default::default() },
     }
 }
 
@@ -570,6 +576,8 @@ struct World {
     page: usize,
     /// Tablets that were split or merged.
     ended: BTreeMap<TabletId, Vec<Heir>>,
+    /// What happened to which row, by version.
+    changed: Vec<(Bytes, i64)>,
 }
 
 impl World {
@@ -654,7 +662,34 @@ impl World {
                 };
                 Answer::Rows { rows, resume, from: None }
             }
+            Operation::Changes(query) => Answer::Changes(self.changes(&query, &slice)),
         })
+    }
+}
+
+impl World {
+    /// Pages of two changes.
+    fn changes(&self, query: &model::ChangesQuery, slice: &Slice) -> model::ChangesPage<String> {
+        let newest = self.changed.iter().map(|(_, version)| *version).max().unwrap_or_default();
+        let upto = query.upto.map_or(newest, |upto| upto.0.min(newest));
+        let place = |version| model::changes::Place { version: Timestamp(version), number: 0 };
+        let wanted = |(row, version): &&(Bytes, i64)| {
+            let first = *row == query.range.start && query.after.is_some_and(|after| place(*version) <= after);
+            let late = query.since.is_none_or(|since| *version > since.0) && *version <= upto;
+            query.range.covers(row) && slice.covers(row) && late && !first
+        };
+        let mut found: Vec<&(Bytes, i64)> = self.changed.iter().filter(wanted).collect();
+        found.sort();
+        let change = |(row, version): &(Bytes, i64)| {
+            let changes = vec![Change::DeleteFamily { family: "f".into() }];
+            model::RowChange { row: row.clone(), at: place(*version), changes }
+        };
+        let changes: Vec<_> = found.iter().take(2).map(|found| change(found)).collect();
+        let resume = found.get(2).map(|(row, _)| {
+            let after = changes.last().filter(|last| last.row == *row).map(|last| last.at);
+            model::changes::Resume { row: row.clone(), after }
+        });
+        model::ChangesPage { changes, upto: Timestamp(upto), resume }
     }
 }
 
@@ -836,6 +871,18 @@ impl Kv for Fake {
                 let page = convert::scan_page(rows, resume, from);
                 Ok(Response::new(futures_util::stream::iter([Ok(page)]).boxed()))
             }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn read_changes(
+        &self,
+        request: Request<v1::ReadChangesRequest>,
+    ) -> Result<Response<v1::ChangesPage>, Status> {
+        let (route, query) = wire::changes::query_from_proto(request.into_inner())?;
+        let call = Call { table: "t".into(), route: Some(route), operation: Operation::Changes(query) };
+        match self.answer(call).await? {
+            Answer::Changes(page) => Ok(Response::new(page.into())),
             other => panic!("{other:?}"),
         }
     }

@@ -77,7 +77,7 @@ fn drop_locality(schema: &mut Schema, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::Invalid(what));
     }
     let families: Vec<&str> =
-        schema.families.iter().filter(|family| family.locality == id).map(|family| family.name.as_str()).collect();
+        schema.all_families().filter(|family| family.locality == id).map(|family| family.name.as_str()).collect();
     if !families.is_empty() {
         return Err(Refusal::Invalid(format!(
             "locality group {name:?} has families: {}; put them into another group or drop them first",

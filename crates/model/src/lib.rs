@@ -15,9 +15,11 @@
 extern crate alloc;
 
 pub mod access;
+pub mod changes;
 pub mod checkpoint;
 pub mod document;
 pub mod event;
+pub mod follow;
 pub mod freshness;
 pub mod group;
 pub mod ids;
@@ -38,6 +40,7 @@ pub mod time;
 
 pub use access::Rights;
 pub use bytes::Bytes;
+pub use changes::{ChangesPage, ChangesQuery, RowChange};
 pub use checkpoint::{Checkpoint, CheckpointAnswer, CheckpointId, CheckpointOrder};
 pub use document::{Document, DocumentChange, Documents};
 pub use event::{Event, EventPage, EventQuery};

@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{Configuration, Heir, NodeId, TabletId};
+use crate::{Configuration, Heir, NodeId, TabletId, Timestamp};
 
 /// A refused request. Unless it says otherwise, nothing has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,15 @@ pub enum Refusal {
     Protected(String),
     /// Whoever asks may not do that: what, to what.
     Forbidden(String),
+    /// The table of that name does not keep its changes.
+    NoChanges(String),
+    /// Changes after this version are asked for, and some of them may be gone already.
+    ChangesGone {
+        /// What was asked for.
+        since: Timestamp,
+        /// All after this are there.
+        kept: Timestamp,
+    },
 }
 
 impl Refusal {
@@ -132,6 +141,10 @@ impl fmt::Display for Refusal {
                 write!(f, "table {table:?} is protected: neither it nor a family of it may go")
             }
             Refusal::Forbidden(what) => write!(f, "not allowed: {what}"),
+            Refusal::NoChanges(table) => write!(f, "table {table:?} does not keep its changes"),
+            Refusal::ChangesGone { since, kept } => {
+                write!(f, "changes after {since} are asked for, and those before {kept} are not kept any more")
+            }
             Refusal::Corrupt(what) => write!(f, "damaged data: {what}"),
             Refusal::NoMaster => write!(f, "the master cannot be reached"),
             Refusal::TooOld { tablet, lag: Some(lag) } => {

@@ -8,9 +8,9 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, Change, ClusterId, Configuration, DocumentChange, Documents, Epoch, EventPage, EventQuery, Freshness,
-    Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal, RequestId, Retention, Rights, Row,
-    RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId, Timestamp,
+    Assignment, Change, ChangesPage, ChangesQuery, ClusterId, Configuration, DocumentChange, Documents, Epoch,
+    EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal,
+    RequestId, Retention, Rights, Row, RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId, Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.
@@ -74,6 +74,9 @@ pub enum Operation {
         /// From the last row to the first.
         reverse: bool,
     },
+    /// Reads what has happened to rows, a page at a time, of a table that keeps its changes; answered by
+    /// [`Reply::Changes`].
+    Changes(ChangesQuery),
 }
 
 impl Operation {
@@ -85,7 +88,9 @@ impl Operation {
             }
             Operation::WriteMany { rows, .. } => rows.iter().map(RowChanges::weight).sum(),
             Operation::GetMany { rows, .. } => rows.iter().map(Bytes::len).sum(),
-            Operation::Get { row, .. } | Operation::Scan { range: RowRange { start: row, .. }, .. } => row.len(),
+            Operation::Get { row, .. }
+            | Operation::Scan { range: RowRange { start: row, .. }, .. }
+            | Operation::Changes(ChangesQuery { range: RowRange { start: row, .. }, .. }) => row.len(),
         }
     }
 }
@@ -111,6 +116,8 @@ pub enum Reply {
         /// By whom and how old, if the scan was eventual.
         from: Option<Freshness>,
     },
+    /// A page of changes, and by what its families have names.
+    Changes(ChangesPage, Arc<Schema>),
 }
 
 /// What clients ask of the master.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{Aggregate, FamilyId, LocalityGroup, LocalityId, Settings, Storage, TableId, Timestamp};
+use crate::{Aggregate, ColumnFilter, FamilyId, LocalityGroup, LocalityId, Settings, Storage, TableId, Timestamp};
 
 /// A table's schema. The master owns it; nodes keep the copy that came with their tablets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,17 @@ impl Schema {
     /// The families, and with them that of the changes, which only the engine and their readers know.
     pub fn all_families(&self) -> impl Iterator<Item = &Family> {
         self.families.iter().chain(&self.settings.changes)
+    }
+
+    /// What a reader gets that names no columns: none, which is all, unless there are cells that are not for everybody.
+    pub fn visible_columns(&self) -> Vec<ColumnFilter> {
+        let Some(changes) = &self.settings.changes else { return Vec::new() };
+        let all = |family: &Family| ColumnFilter { family: family.id, qualifier: None };
+        match self.families.is_empty() {
+            false => self.families.iter().map(all).collect(),
+            // None at all; no change has this place.
+            true => alloc::vec![ColumnFilter { family: changes.id, qualifier: Some(Bytes::new()) }],
+        }
     }
 
     /// The locality group in which the family lies; the default one if neither the family nor its group is known.

@@ -134,7 +134,7 @@ impl Hosted {
             digest,
             view: self.rows.view(),
             schema: Arc::clone(&self.schema),
-            without: self.schema.families.iter().filter(unsure).map(|family| family.id).collect(),
+            without: self.schema.all_families().filter(unsure).map(|family| family.id).collect(),
             completions: hash_of(&self.completions.to_bytes()),
             from: Bytes::new(),
             sums: Box::new([0; BUCKETS]),

@@ -43,7 +43,7 @@ impl Eventual {
             Operation::Scan { range, options, rows, reverse } => {
                 (Wanted::Page { range: range.clone(), rows: *rows, reverse: *reverse }, options)
             }
-            Operation::Write { .. } | Operation::WriteMany { .. } => return None,
+            Operation::Write { .. } | Operation::WriteMany { .. } | Operation::Changes(_) => return None,
         };
         match options.consistency {
             Consistency::Linearizable => None,

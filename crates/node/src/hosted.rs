@@ -80,6 +80,8 @@ pub(crate) struct Hosted {
     pub present: BTreeMap<Ticket, Option<Cell>>,
     /// The newest version that a command of this tablet has.
     pub last_version: Timestamp,
+    /// When it last wrote, as primary, that there are no changes.
+    pub marked: Option<Instant>,
     /// How many of the replica's `Append` and `Save` effects there were.
     pub marks: u64,
     /// Bytes of files that arrive, when this replica is learning from files.
@@ -131,6 +133,7 @@ impl Hosted {
             lanes: Lanes::default(),
             present: BTreeMap::new(),
             last_version,
+            marked: None,
             marks: 0,
             receiving: None,
             flush_after: Instant::ZERO,

@@ -20,6 +20,7 @@ pub mod read;
 mod assign;
 mod beacons;
 mod catch_up;
+mod changes;
 mod checkpoints;
 mod confine;
 mod deadlines;

@@ -1,9 +1,10 @@
 //! Reads as values: what to read, of an immutable view, so that they can run anywhere and beside the writes.
 
 use bytes::Bytes;
-use model::{ReadOptions, Row, RowRange, Schema, Timestamp};
+use model::changes::{self, ChangesPage, ChangesQuery};
+use model::{FamilyId, ReadOptions, Row, RowRange, Schema, Timestamp};
 use std::sync::Arc;
-use store::{Error, View};
+use store::{Error, KeptChange, View};
 
 /// Bytes of rows on one page, unless a single row is larger.
 const PAGE_BYTES: usize = 1 << 20;
@@ -36,6 +37,12 @@ pub(crate) enum What {
     },
     /// Where the tablet's bytes are halved.
     Middle,
+    /// What this family keeps of the tablet's changes, none after `upto`.
+    Changes {
+        family: FamilyId,
+        query: ChangesQuery,
+        upto: Timestamp,
+    },
 }
 
 /// What a read has found.
@@ -49,6 +56,8 @@ pub enum Found {
     Rows(Vec<Row>, Option<Bytes>),
     /// The first row of the second half of a tablet's bytes, if it has two rows.
     Middle(Option<Bytes>),
+    /// A page of changes, or why what was found is none.
+    Changes(Result<ChangesPage, String>),
 }
 
 impl Read {
@@ -67,6 +76,12 @@ impl Read {
                 Ok(Found::Rows(rows, resume))
             }
             What::Middle => self.view.middle(schema, *now).map(Found::Middle),
+            What::Changes { family, query, upto } => {
+                let (kept, resume) = self.view.changes(*family, query, *upto, schema, *now, PAGE_BYTES)?;
+                let read = |kept: KeptChange| changes::read(kept.row, &kept.qualifier, &kept.value);
+                let changes = kept.into_iter().map(read).collect::<Result<_, _>>();
+                Ok(Found::Changes(changes.map(|changes| ChangesPage { changes, upto: *upto, resume })))
+            }
         }
     }
 
@@ -91,7 +106,7 @@ impl Read {
             What::Row(key) => self.view.touches_files(key),
             What::Many(keys) => keys.len() > 100 || keys.iter().any(|key| self.view.touches_files(key)),
             What::Rows { rows, .. } => self.view.has_files() || *rows > 100,
-            What::Middle => true,
+            What::Middle | What::Changes { .. } => true,
         }
     }
 }

@@ -12,6 +12,7 @@ use protocol::replica::Input as GroupInput;
 use std::sync::Arc;
 
 use crate::api::Effect;
+use crate::changes::check_kept;
 use crate::completions::{Completion, Seen};
 use crate::confine::confine;
 use crate::eventual::Eventual;
@@ -94,6 +95,7 @@ impl Node {
             Operation::Scan { range, options, rows, reverse } => {
                 self.read(now, ticket, tablet, wall, options, out, |hosted| Ok(page(hosted, &range, rows, reverse)))
             }
+            Operation::Changes(query) => self.read_changes(now, ticket, tablet, wall, query, out),
         };
         if let Err(refusal) = outcome {
             out.push(Effect::Refuse(ticket, refusal));
@@ -101,6 +103,10 @@ impl Node {
     }
 
     fn note_load(&mut self, now: Instant, tablet: TabletId, operation: &Operation) {
+        // Whoever follows changes asks again and again, and no split would make that less.
+        if matches!(operation, Operation::Changes(_)) {
+            return;
+        }
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         if hosted.load.is_idle(now) {
             self.reporting.stir(tablet);
@@ -112,6 +118,7 @@ impl Node {
             Operation::GetMany { rows, .. } => rows.iter().for_each(|row| hosted.load.note(now, row)),
             Operation::WriteMany { rows, .. } => rows.iter().for_each(|row| hosted.load.note(now, &row.row)),
             Operation::Scan { range, .. } => hosted.load.note(now, &within(&hosted.tablet.slice, range).start),
+            Operation::Changes(_) => {}
         }
     }
 
@@ -133,6 +140,7 @@ impl Node {
             return Err(Refusal::NoSuchTablet(tablet));
         }
         let mutation = resolve(&hosted.schema, mutation)?;
+        check_kept(&hosted.schema, &mutation.changes)?;
         check_writable(now, hosted)?;
         let row = mutation.row.clone();
         hosted.lanes.push(Write { ticket, wall, request, mutation });
@@ -167,6 +175,7 @@ impl Node {
             .into_iter()
             .map(|RowChanges { row, changes }| Ok(RowChanges { row, changes: resolve_all(&hosted.schema, changes)? }))
             .collect::<Result<Vec<RowChanges>, Refusal>>()?;
+        rows.iter().try_for_each(|row| check_kept(&hosted.schema, &row.changes))?;
         check_writable(now, hosted)?;
         if hosted.lanes.batches() >= MOST_BATCHES {
             return Err(Refusal::Overloaded);
@@ -179,7 +188,8 @@ impl Node {
         if !hosted.replica.mutant(Mutant::BatchUnawaited) {
             hosted.lanes.push_batch(request, rows.iter().map(|row| row.row.clone()).collect());
         }
-        let batch = Payload::Batch(Batch { request, part_of, version: hosted.next_version(wall), rows });
+        let version = hosted.next_version(wall);
+        let batch = Payload::Batch(Batch { request, part_of, version, rows: hosted.with_records(rows, version) });
         let payload = postcard::to_allocvec(&batch).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
         Ok(())
@@ -225,7 +235,7 @@ impl Node {
         let row = write.mutation.row.clone();
         let cells = match found {
             Ok(Found::Row(row)) => row.map(|row| row.cells).unwrap_or_default(),
-            Ok(Found::Many(_) | Found::Rows(..) | Found::Middle(_)) => Vec::new(),
+            Ok(Found::Many(_) | Found::Rows(..) | Found::Middle(_) | Found::Changes(_)) => Vec::new(),
             Err(error) => {
                 hosted.lanes.judged(&row, false);
                 out.push(Effect::Refuse(write.ticket, self.refusal_of(tablet, &error)));
@@ -244,7 +254,7 @@ impl Node {
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let Write { ticket, wall, request, mutation } = write;
         let version = hosted.next_version(wall);
-        let changes = holds.then_some(mutation.changes);
+        let changes = holds.then(|| hosted.with_record(mutation.changes, version, 0));
         let command = Payload::Write(Command { request, version, row: mutation.row, changes });
         let payload = postcard::to_allocvec(&command).expect("plain values have a form in bytes");
         self.step_replica(now, tablet, GroupInput::Propose(ticket, Bytes::from(payload)), out);
@@ -371,6 +381,8 @@ pub(crate) fn found_to_effect(
         Found::Row(row) => Effect::Reply(ticket, Reply::Row(row, schema, from)),
         Found::Many(rows) => Effect::Reply(ticket, Reply::Many(rows, schema, from)),
         Found::Rows(rows, resume) => Effect::Reply(ticket, Reply::Rows { rows, resume, schema, from }),
+        Found::Changes(Ok(page)) => Effect::Reply(ticket, Reply::Changes(page, schema)),
+        Found::Changes(Err(what)) => Effect::Refuse(ticket, Refusal::Corrupt(what)),
         // Nobody outside asks for it.
         Found::Middle(_) => Effect::Reply(ticket, Reply::Row(None, schema, from)),
     })
@@ -396,7 +408,7 @@ pub(crate) fn page(hosted: &Hosted, range: &RowRange, rows: u32, reverse: bool) 
 }
 
 /// The part of the range that can lie in the slice.
-fn within(slice: &Slice, range: &RowRange) -> RowRange {
+pub(crate) fn within(slice: &Slice, range: &RowRange) -> RowRange {
     match slice {
         Slice::Hash { .. } => range.clone(),
         Slice::Rows { start, end } => range.intersect(&RowRange { start: start.clone(), end: end.clone() }),
@@ -434,7 +446,10 @@ fn resolve_columns(schema: &Schema, columns: Vec<ColumnFilter<String>>) -> Resul
     let resolve = |column: ColumnFilter<String>| {
         Ok(ColumnFilter { family: family(schema, &column.family)?, qualifier: column.qualifier })
     };
-    columns.into_iter().map(resolve).collect()
+    match columns.is_empty() {
+        true => Ok(schema.visible_columns()),
+        false => columns.into_iter().map(resolve).collect(),
+    }
 }
 
 pub(crate) fn resolve_options(schema: &Schema, options: ReadOptions<String>) -> Result<ReadOptions, Refusal> {

@@ -1,6 +1,7 @@
 //! A node of its own, with a host that carries every effect out at once.
 
 mod batches;
+mod changes;
 mod checkpoints;
 mod digest;
 mod merges;

@@ -93,6 +93,7 @@ mutants! {
         DamageIgnored: "a replica whose tables are damaged stays in its group",
         WriteWhenClosed: "a tablet that was closed to become part of another one takes writes",
         BatchUnawaited: "a condition does not wait for the batches that stand before it",
+        ChangesByClock: "a page of changes says that it is complete up to the date",
         PartAgain: "a part of a batch that was carried out as a whole is carried out again",
     }
     Master {

@@ -201,6 +201,12 @@ pub fn column_span(family: FamilyId, qualifier: &[u8]) -> [Vec<u8>; 2] {
     [start, end]
 }
 
+/// Appends to an escaped row what makes it the first possible key of the columns from this one on.
+pub fn push_column_start(key: &mut Vec<u8>, family: FamilyId, qualifier: &[u8]) {
+    push_family(family, INNER, key);
+    escape(qualifier, key);
+}
+
 fn family_level(family: FamilyId, level: u8) -> Vec<u8> {
     let mut key = Vec::new();
     push_family(family, level, &mut key);

@@ -17,6 +17,7 @@ pub mod error;
 pub mod fsck;
 pub mod log;
 
+mod changes;
 pub mod checkpoint;
 pub mod compaction;
 pub mod digest;
@@ -35,6 +36,7 @@ pub mod trash;
 mod version;
 pub mod view;
 
+pub use changes::KeptChange;
 pub use compaction::Urgency;
 pub use error::Error;
 pub use job::{Done, FileInfo, Job, JobKind};

@@ -34,7 +34,7 @@ pub(crate) struct Origin {
 
 /// All locality groups in which the schema has families, and the default one.
 pub(crate) fn localities(schema: &Schema) -> BTreeSet<LocalityId> {
-    let families = schema.families.iter().map(|family| schema.locality_of(family.id));
+    let families = schema.all_families().map(|family| schema.locality_of(family.id));
     families.chain([LocalityId::default()]).collect()
 }
 

@@ -21,9 +21,9 @@ use crate::version::Version;
 /// Bytes up to which a tablet is read to find its middle.
 const SMALL: u64 = 1 << 20;
 /// A page may look at so many times the bytes that it may have,
-const LOOK: u64 = 16;
+pub(crate) const LOOK: u64 = 16;
 /// and always at so many.
-const LEAST_LOOK: u64 = 1 << 20;
+pub(crate) const LEAST_LOOK: u64 = 1 << 20;
 /// Entries up to which a row is read backwards as it is met; a larger one is read once more from its start.
 const MOST_MET: usize = 64;
 
@@ -291,7 +291,7 @@ impl View {
     }
 
     /// What is in memory, and those, not yet placed.
-    fn sources(&self, start: &[u8], end: Option<&[u8]>, reader: &Reader<'_>) -> Result<Merge, Error> {
+    pub(crate) fn sources(&self, start: &[u8], end: Option<&[u8]>, reader: &Reader<'_>) -> Result<Merge, Error> {
         let mut merge = self.memory(start, end);
         for tables in self.runs(start, end, reader) {
             merge.push_run(tables, self.purpose)?;
@@ -356,7 +356,7 @@ impl View {
     }
 
     /// Where the keys of its own rows within `range` begin and end.
-    fn edges(&self, range: &RowRange) -> (Vec<u8>, Option<Vec<u8>>) {
+    pub(crate) fn edges(&self, range: &RowRange) -> (Vec<u8>, Option<Vec<u8>>) {
         let range = range.intersect(&self.bounds);
         (key::row_start(&range.start), range.end.as_ref().map(|end| key::row_start(end)))
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{
-    Cell, Change, ColumnFilter, Condition, Consistency, Epoch, Fingerprint, Freshness, Lsn, Mutation, NodeId,
-    Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Rights, Row, RowChanges, RowRange, Schema,
+    Cell, Change, ChangesPage, ColumnFilter, Condition, Consistency, Epoch, Fingerprint, Freshness, Lsn, Mutation,
+    NodeId, Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Rights, Row, RowChanges, RowRange, Schema,
     TabletId, Timestamp, limits,
 };
 
@@ -318,7 +318,7 @@ fn request_from_proto(request: Option<v1::RequestId>, route: Option<Route>) -> R
     Ok(request)
 }
 
-fn table_name(name: String) -> Result<String, Invalid> {
+pub(crate) fn table_name(name: String) -> Result<String, Invalid> {
     match name.len() {
         0 => Err(missing("table")),
         len if len > limits::TABLE_NAME => Err(Invalid(format!("a table's name of {len} characters"))),
@@ -326,7 +326,7 @@ fn table_name(name: String) -> Result<String, Invalid> {
     }
 }
 
-fn change_to_proto(change: Change<String>) -> v1::Change {
+pub(crate) fn change_to_proto(change: Change<String>) -> v1::Change {
     let kind = match change {
         Change::Put { family, qualifier, timestamp, value } => {
             let timestamp_micros = (timestamp != Timestamp::SERVER).then_some(timestamp.0);
@@ -344,7 +344,7 @@ fn change_to_proto(change: Change<String>) -> v1::Change {
     v1::Change { kind: Some(kind) }
 }
 
-fn change_from_proto(change: v1::Change) -> Result<Change<String>, Invalid> {
+pub(crate) fn change_from_proto(change: v1::Change) -> Result<Change<String>, Invalid> {
     Ok(match change.kind.ok_or_else(|| missing("kind of change"))? {
         Kind::Put(put) => Change::Put {
             family: put.family,
@@ -470,7 +470,8 @@ impl NamedRow {
 }
 
 fn name(cell: Cell, schema: &Schema) -> Option<NamedCell> {
-    let family = schema.family_by_id(cell.family)?.name.clone();
+    // Not also that of the changes, which only their own readers know.
+    let family = schema.families.iter().find(|family| family.id == cell.family)?.name.clone();
     Some(NamedCell { family, qualifier: cell.qualifier, timestamp: cell.timestamp, value: cell.value })
 }
 
@@ -527,6 +528,8 @@ pub enum Answer {
         /// By whom and how old, if the scan was eventual.
         from: Option<Freshness>,
     },
+    /// A page of changes.
+    Changes(ChangesPage<String>),
 }
 
 impl From<Reply> for Answer {
@@ -541,6 +544,10 @@ impl From<Reply> for Answer {
             Reply::Rows { rows, resume, schema, from } => {
                 let rows = rows.into_iter().filter_map(|row| NamedRow::new(row, &schema)).collect();
                 Answer::Rows { rows, resume, from }
+            }
+            Reply::Changes(ChangesPage { changes, upto, resume }, schema) => {
+                let changes = changes.into_iter().filter_map(|change| change.name(&schema)).collect();
+                Answer::Changes(ChangesPage { changes, upto, resume })
             }
         }
     }
@@ -638,7 +645,7 @@ impl Answer {
         match self {
             Answer::Written(written) => Some(pipeline_result::Outcome::Mutate(written.into())),
             Answer::Row(row, from) => Some(pipeline_result::Outcome::Get(get_response(row, from))),
-            Answer::Many(..) | Answer::Rows { .. } => None,
+            Answer::Many(..) | Answer::Rows { .. } | Answer::Changes(_) => None,
         }
     }
 

@@ -10,6 +10,7 @@
 //! here decides, waits or keeps state.
 
 pub mod admin;
+pub mod changes;
 pub mod convert;
 pub mod events;
 pub mod frame;

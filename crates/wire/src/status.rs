@@ -92,12 +92,15 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NoMaster
         | Refusal::TooOld { .. }
         | Refusal::Moved { .. } => Code::Unavailable,
-        Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } | Refusal::Protected(_) => Code::FailedPrecondition,
+        Refusal::WrongEpoch { .. } | Refusal::TooFewReplicas { .. } | Refusal::Protected(_) | Refusal::NoChanges(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::Forbidden(_) => Code::PermissionDenied,
         Refusal::DiskFull(_) | Refusal::Overloaded | Refusal::Stalled { .. } => Code::ResourceExhausted,
         Refusal::NoSuchTable(_) | Refusal::NoSuchFamily { .. } => Code::NotFound,
         Refusal::Exists(_) => Code::AlreadyExists,
         Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::ChangesGone { .. } => Code::OutOfRange,
         Refusal::Corrupt(_) => Code::DataLoss,
     }
 }
@@ -128,6 +131,8 @@ pub fn hint(refusal: &Refusal) -> &'static str {
         Refusal::TooOld { .. } => "Ask another replica, or allow a larger max_lag.",
         Refusal::Protected(_) => "`diptych table alter --unprotect` takes that back.",
         Refusal::Forbidden(_) => "Ask whoever runs the cluster for a grant: `diptych acl grant`.",
+        Refusal::NoChanges(_) => "`diptych table alter --changes 7d` lets it.",
+        Refusal::ChangesGone { .. } => "Read the rows themselves, and the changes from before that on.",
         Refusal::Invalid(_) => "",
     }
 }
@@ -158,6 +163,8 @@ mod tests {
             Refusal::Corrupt(String::from("000001.sst")),
             Refusal::Protected(String::from("users")),
             Refusal::Forbidden(String::from("no")),
+            Refusal::NoChanges(String::from("users")),
+            Refusal::ChangesGone { since: model::Timestamp(1), kept: model::Timestamp(5) },
             Refusal::NoMaster,
         ]
     }

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use wire::status::{to_failure, to_status};
 use wire::v1::pipeline_result::Outcome;
 use wire::v1::{self, kv_server::Kv};
-use wire::{Answer, Call, NamedRow, Scan, convert};
+use wire::{Answer, Call, NamedRow, Scan, changes, convert};
 
 use super::meter::Meter;
 use crate::access::Caller;
@@ -42,6 +42,7 @@ struct Meters {
     get: Meter,
     get_many: Meter,
     scan: Meter,
+    read_changes: Meter,
     pipeline: Meter,
 }
 
@@ -55,6 +56,7 @@ impl KvService {
             get: meter("Get"),
             get_many: meter("GetMany"),
             scan: meter("Scan"),
+            read_changes: meter("ReadChanges"),
             pipeline: meter("Pipeline"),
         };
         KvService { gateway, local, meters: Arc::new(meters) }
@@ -230,6 +232,20 @@ impl Kv for KvService {
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let answering = async { Ok(Response::new(self.pages(Scan::try_from(request.into_inner())?).await?)) };
         self.meters.scan.measure(answering).await
+    }
+
+    async fn read_changes(
+        &self,
+        request: Request<v1::ReadChangesRequest>,
+    ) -> Result<Response<v1::ChangesPage>, Status> {
+        let answering = async {
+            let (route, query) = changes::query_from_proto(request.into_inner())?;
+            match self.ask(route.request(Operation::Changes(query))).await? {
+                Answer::Changes(page) => Ok(Response::new(page.into())),
+                answer => Err(unexpected(&answer)),
+            }
+        };
+        self.meters.read_changes.measure(answering).await
     }
 
     async fn pipeline(

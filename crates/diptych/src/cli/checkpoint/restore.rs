@@ -259,7 +259,8 @@ impl<'a> Writing<'a> {
 /// Reads a tablet from the first row to the last, as long as somebody takes the pages.
 fn read(source: &Source, date: Timestamp, mut give: impl FnMut(Page) -> bool) {
     let Source { part, view, .. } = source;
-    let all = ReadOptions { versions: u32::MAX, ..ReadOptions::default() };
+    let columns = part.schema.visible_columns();
+    let all = ReadOptions { columns, versions: u32::MAX, ..ReadOptions::default() };
     let mut from = Some(Bytes::new());
     while let Some(start) = from {
         let range = RowRange { start, end: None };

@@ -87,7 +87,7 @@ fn weight(operation: &Operation) -> usize {
             Operation::Write { .. } | Operation::WriteMany { .. } => operation.weight(),
             Operation::Get { .. } => 0,
             // A page.
-            Operation::GetMany { .. } | Operation::Scan { .. } => 1 << 20,
+            Operation::GetMany { .. } | Operation::Scan { .. } | Operation::Changes(_) => 1 << 20,
         }
 }
 

@@ -223,7 +223,9 @@ impl Shard {
         self.reads.count(&request.operation);
         let passed = match request.operation {
             Operation::Write { .. } | Operation::WriteMany { .. } => self.batching.offer(now, (request, waiter)),
-            Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => Some((request, waiter)),
+            Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } | Operation::Changes(_) => {
+                Some((request, waiter))
+            }
         };
         if let Some((request, waiter)) = passed {
             self.admit(now, wall, request, waiter);
