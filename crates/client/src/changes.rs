@@ -14,8 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use model::follow::{Part, Start, StreamId, Token, join};
 use model::{ChangesPage, Refusal, RowChange, RowRange, Schema, Slice, TabletId, Timestamp};
 use tonic::transport::Channel;
@@ -129,10 +128,12 @@ impl Changes {
     /// Asks the tablets of a few parts at the same time.
     async fn fetch(&mut self) -> Result<(), Error> {
         let wanted: Vec<u64> = self.due.iter().take(FETCHES).copied().collect();
-        let asked = wanted.iter().filter_map(|id| self.parts.get(id).map(|part| (*id, part.clone())));
-        let (client, table, stream) = (&self.client, &self.table, self.stream);
-        let ask = |(id, part)| async move { (id, client.page(table, stream, part).await) };
-        let answers: Vec<_> = stream::iter(asked).map(ask).buffered(FETCHES).collect().await;
+        let mut asked = Vec::with_capacity(wanted.len());
+        for (id, part) in wanted.iter().filter_map(|id| self.parts.get(id).map(|part| (*id, part.clone()))) {
+            let (client, table, stream) = (self.client.clone(), Arc::clone(&self.table), self.stream);
+            asked.push(async move { (id, client.page(&table, stream, part).await) });
+        }
+        let answers = join_all(asked).await;
         let mut failed = None;
         for (of, answer) in answers {
             match answer {

@@ -127,7 +127,7 @@ impl Node {
                 return Err(Refusal::Overloaded);
             }
             query.range = within(hosted.slice(), &query.range);
-            let (view, what) = (hosted.rows.view(), What::Changes { family: family.id, query, upto });
+            let (view, what) = (hosted.rows.view(), What::Changes { family: family.id, query: Box::new(query), upto });
             let read = Read { view, schema: Arc::clone(&schema), now: wall, options: Default::default(), what };
             let (epoch, id) = (hosted.replica.epoch(), self.draw_id());
             self.reads.insert(id, Reading::Request { ticket, tablet, epoch, schema: Arc::clone(&schema) });

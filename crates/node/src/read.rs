@@ -40,7 +40,7 @@ pub(crate) enum What {
     /// What this family keeps of the tablet's changes, none after `upto`.
     Changes {
         family: FamilyId,
-        query: ChangesQuery,
+        query: Box<ChangesQuery>,
         upto: Timestamp,
     },
 }

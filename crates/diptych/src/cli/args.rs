@@ -10,6 +10,7 @@ use model::access::{Right, Scope};
 use model::{Compaction, LocalityChange, NodeId, Retention, StorageChange, TabletId};
 
 use super::bigtable::BigtableArgs;
+use super::changes::From;
 use super::parse::{self, Assignment, Column, Process};
 use super::settings::SettingsArgs;
 use crate::bench::Work;
@@ -81,6 +82,8 @@ pub enum Command {
     Import(Import),
     /// Write a table to a CSV or NDJSON file
     Export(Export),
+    /// Read what happened to the rows of a table that keeps its changes
+    Changes(ChangesArgs),
     /// Show nodes and tablets: who is alive, who is primary of what, who lags
     Status {
         /// Folder of a local cluster whose process ids to show
@@ -473,6 +476,7 @@ impl StorageArgs {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
     .args(["family", "drop_family", "compaction", "locality", "family_locality", "drop_locality", "granularity", "protect",
+        "changes",
            "unprotect", "aggregate"])))]
 pub struct TableAlter {
     /// The table
@@ -669,6 +673,22 @@ pub struct Get {
     pub raw: bool,
     #[command(flatten)]
     pub consistent: Consistent,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ChangesArgs {
+    /// The table
+    #[arg(value_parser = parse::table)]
+    pub table: String,
+    /// Where to begin: kept (all that there are), now, microseconds since 1970, or the token with which an earlier run ended
+    #[arg(long, default_value = "kept", value_parser = From::parse, value_name = "WHERE")]
+    pub from: From,
+    /// Go on with what happens, until it is interrupted
+    #[arg(long)]
+    pub follow: bool,
+    /// Only rows whose keys begin like this
+    #[arg(long, value_parser = parse::key_part, value_name = "KEY")]
+    pub prefix: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -11,6 +11,7 @@
 mod acl;
 mod args;
 pub mod bigtable;
+pub mod changes;
 pub mod checkpoint;
 pub mod cluster;
 mod csv;
@@ -131,6 +132,7 @@ async fn ask(client: &Client, command: Command, out: &mut Output) -> Result<(), 
         Command::Scan(args) => rows::scan(client, args, out).await,
         Command::Import(args) => import::run(client, &args, out).await,
         Command::Export(args) => export::run(client, &args, out).await,
+        Command::Changes(args) => changes::run(client, args, out).await,
         Command::Status { data } => cluster::status(client, &data, out).await,
         Command::Node { command } => cluster::node(client, command, out).await,
         Command::Master { command } => cluster::master(client, command, out).await,

@@ -216,6 +216,11 @@ pub fn granularity(text: &str) -> Result<Granularity, String> {
     choice(text, "granularity", &Granularity::NAMES)
 }
 
+/// `7d`, or `off`.
+pub fn changes(text: &str) -> Result<Duration, String> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text).map_err(|why| format!("{why}, or off")) }
+}
+
 /// `hits=sum`.
 pub fn aggregate(text: &str) -> Result<(String, Aggregate), String> {
     let (family, how) = text.split_once('=').ok_or_else(|| format!("{text:?} is no FAMILY=sum|min|max"))?;

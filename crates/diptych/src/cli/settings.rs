@@ -23,6 +23,9 @@ pub struct SettingsArgs {
     /// They can be dropped again
     #[arg(long)]
     pub unprotect: bool,
+    /// How long what happens to rows is kept for those who follow it, such as 7d, or off
+    #[arg(long, value_parser = parse::changes, value_name = "DURATION")]
+    pub changes: Option<Duration>,
     /// What the cells of a new family add up, for the Bigtable API: sum, min or max
     #[arg(long, value_parser = parse::aggregate, value_name = "FAMILY=HOW")]
     pub aggregate: Vec<(String, Aggregate)>,
@@ -34,8 +37,8 @@ impl SettingsArgs {
         SettingsChange {
             granularity: self.granularity,
             protected: (self.protect || self.unprotect).then_some(self.protect),
+            changes: self.changes,
             aggregates: self.aggregate,
-            ..SettingsChange::default()
         }
     }
 }
@@ -107,7 +110,9 @@ pub fn text(schema: &Schema) -> String {
         Granularity::Millis => "; whole milliseconds",
     };
     let protected = if schema.settings.protected { "; protected" } else { "" };
-    format!("{granularity}{protected}")
+    let kept = |kept| format!("; changes {}", parse::show_duration(kept));
+    let changes = schema.settings.changes_kept().map(kept).unwrap_or_default();
+    format!("{granularity}{protected}{changes}")
 }
 
 /// What a family's cells are, if they add up.
@@ -119,6 +124,7 @@ pub fn aggregate_text(family: &Family) -> Option<&'static str> {
 pub fn add_to_json(schema: &Schema, table: &mut Value) {
     table["granularity"] = json!(parse::show_choice(&schema.settings.granularity, &Granularity::NAMES));
     table["protected"] = json!(schema.settings.protected);
+    table["changes"] = json!(schema.settings.changes_kept().map(parse::show_duration));
     if let Some(until) = schema.settings.dropped {
         table["dropped_until"] = json!(until.0);
     }

@@ -8,6 +8,7 @@
 //! bounded, each and all together. A change that a foreign page makes a browser send is refused. Every answer that is
 //! not good is a [`Problem`].
 
+mod changes;
 mod checkpoints;
 mod console;
 mod events;
@@ -108,6 +109,7 @@ impl Resource {
             Resource::OpenApi => "openapi",
             Resource::Tables | Resource::Table(_) | Resource::Restore(_) => "tables",
             Resource::Rows(_) => "rows",
+            Resource::Changes(_) => "changes",
             Resource::Row(..) => "row",
             Resource::Cell(..) => "cell",
             Resource::Cput(..) => "cput",
@@ -130,7 +132,8 @@ impl Resource {
             | Resource::Metrics
             | Resource::OpenApi
             | Resource::Cluster
-            | Resource::Events => &[Method::GET],
+            | Resource::Events
+            | Resource::Changes(_) => &[Method::GET],
             Resource::Tables | Resource::Rows(_) | Resource::Checkpoints => &[Method::GET, Method::POST],
             Resource::Checkpoint(_) => &[Method::GET, Method::DELETE],
             Resource::Table(_) => &[Method::GET, Method::PATCH, Method::DELETE],
@@ -152,6 +155,7 @@ impl Resource {
             (Resource::Tables, &Method::GET) => &["hidden"],
             (Resource::Table(_), &Method::DELETE) => &["keep"],
             (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
+            (Resource::Changes(_), _) => &["from", "prefix", "start", "end"],
             (Resource::Rows(_), &Method::GET) => &[
                 "row",
                 "prefix",
@@ -267,6 +271,7 @@ impl Site {
                 rows::get_many(&self.client()?, &table, &query).await
             }
             (Resource::Rows(table), _) => rows::scan(&self.client()?, &table, &query).await,
+            (Resource::Changes(table), _) => changes::list(&self.client()?, &table, &query).await,
             (Resource::Row(table, row), &Method::DELETE) => rows::delete_row(&self.client()?, &table, row).await,
             (Resource::Row(table, row), _) => rows::get_row(&self.client()?, &table, row, &query).await,
             (Resource::Cput(table, row), _) => {
@@ -452,6 +457,6 @@ mod tests {
                 assert_eq!(names, resource.parameters(&method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 23, "a resource without a description, or the other way round");
+        assert_eq!(paths.len(), 24, "a resource without a description, or the other way round");
     }
 }

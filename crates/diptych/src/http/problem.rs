@@ -81,7 +81,8 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Exists(_) => (StatusCode::CONFLICT, "already_exists"),
         Refusal::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_argument"),
         Refusal::Corrupt(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_loss"),
-        Refusal::Protected(_) => (StatusCode::CONFLICT, "failed_precondition"),
+        Refusal::Protected(_) | Refusal::NoChanges(_) => (StatusCode::CONFLICT, "failed_precondition"),
+        Refusal::ChangesGone { .. } => (StatusCode::GONE, "out_of_range"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_denied"),
     }
 }

@@ -30,6 +30,8 @@ pub enum Resource {
     Restore(String),
     /// The rows of a table.
     Rows(String),
+    /// What happened to the rows of a table.
+    Changes(String),
     /// One row.
     Row(String, Bytes),
     /// One column of a row.
@@ -95,6 +97,7 @@ impl Resource {
             ["v1", "tables"] => Resource::Tables,
             ["v1", "tables", table] => Resource::Table(table_name(table)?),
             ["v1", "tables", table, "restore"] => Resource::Restore(table_name(table)?),
+            ["v1", "tables", table, "changes"] => Resource::Changes(table_name(table)?),
             ["v1", "tables", table, "rows"] => Resource::Rows(table_name(table)?),
             ["v1", "tables", table, "rows", row] => match row.strip_suffix(":cput") {
                 Some(row) => Resource::Cput(table_name(table)?, row_key(row)?),

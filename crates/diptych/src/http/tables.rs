@@ -65,6 +65,8 @@ struct Wish {
     granularity: Option<String>,
     #[serde(default)]
     protected: Option<bool>,
+    #[serde(default)]
+    changes: Option<String>,
 }
 
 /// The body that alters a table.
@@ -85,6 +87,8 @@ struct Alteration {
     granularity: Option<String>,
     #[serde(default)]
     protected: Option<bool>,
+    #[serde(default)]
+    changes: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -157,9 +161,14 @@ struct Said {
     aggregate: Option<Aggregate>,
 }
 
-fn read_settings(granularity: Option<String>, protected: Option<bool>) -> Result<SettingsChange, Problem> {
+fn read_settings(
+    granularity: Option<String>,
+    protected: Option<bool>,
+    changes: Option<String>,
+) -> Result<SettingsChange, Problem> {
     let granularity = granularity.as_deref().map(parse::granularity).transpose().map_err(Problem::invalid)?;
-    Ok(SettingsChange { granularity, protected, ..SettingsChange::default() })
+    let changes = changes.as_deref().map(parse::changes).transpose().map_err(Problem::invalid)?;
+    Ok(SettingsChange { granularity, protected, changes, aggregates: Vec::new() })
 }
 
 fn read_family(wish: FamilyWish) -> Result<Said, String> {
@@ -191,7 +200,7 @@ enum PartitionWish {
 fn read_wish(body: &[u8]) -> Result<NewTable, Problem> {
     let wish: Wish = read_json(body)?;
     let mut storage = read_storage(wish.compaction, wish.localities)?;
-    let mut settings = read_settings(wish.granularity, wish.protected)?;
+    let mut settings = read_settings(wish.granularity, wish.protected, wish.changes)?;
     let mut families = Vec::new();
     for family in wish.families {
         let Said { name, retention, locality, aggregate } = read_family(family).map_err(Problem::invalid)?;
@@ -226,7 +235,7 @@ fn read_alteration(table: &str, body: &[u8]) -> Result<AdminRequest, Problem> {
     let wish: Alteration = read_json(body)?;
     let mut storage = read_storage(wish.compaction, wish.localities)?;
     storage.drop = wish.drop_localities;
-    let mut settings = read_settings(wish.granularity, wish.protected)?;
+    let mut settings = read_settings(wish.granularity, wish.protected, wish.changes)?;
     let mut set = Vec::new();
     for family in wish.families {
         let Said { name, retention, locality, aggregate } = read_family(family).map_err(Problem::invalid)?;
