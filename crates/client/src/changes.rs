@@ -17,10 +17,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use model::follow::{Part, Start, StreamId, Token, join};
 use model::{ChangesPage, Refusal, RowChange, RowRange, Schema, Slice, TabletId, Timestamp};
-use tonic::transport::Channel;
 use wire::changes::read_changes_request;
 use wire::v1::kv_client::KvClient;
 
+use crate::channels::Line;
 use crate::routing::{Course, Place, Seek};
 use crate::scan::FETCHES;
 use crate::{Client, Error};
@@ -200,7 +200,7 @@ impl Client {
             None => Seek::Row(part.next_row()),
         };
         let query = part.query(stream);
-        let ask = |mut kv: KvClient<Channel>, place: &Place| {
+        let ask = |mut kv: KvClient<Line>, place: &Place| {
             let message = read_changes_request(table, place.route, query.clone());
             async move { kv.read_changes(message).await }
         };

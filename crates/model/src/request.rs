@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Assignment, Change, ChangesPage, ChangesQuery, ClusterId, Configuration, DocumentChange, Documents, Epoch,
     EventPage, EventQuery, Freshness, Incarnation, Lsn, Mutation, NodeId, Outcome, Partition, ReadOptions, Refusal,
-    RequestId, Retention, Rights, Row, RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId, Timestamp,
+    RequestId, Retention, Rights, Row, RowChanges, RowRange, Schema, SettingsChange, Split, StorageChange, TabletId,
+    Timestamp,
 };
 
 /// Names a request within one host, so that its answer finds the way back.

@@ -4,6 +4,7 @@
 //! anything of the others; what names others is refused. A condition tells what is there, and so needs the right to read.
 
 use model::access::{Right, Rights, forbidden};
+use model::settings::CHANGES;
 use model::{ColumnFilter, Condition, Operation, ReadOptions, Refusal, Schema};
 
 /// The operation as it may be carried out, or why not.
@@ -28,6 +29,10 @@ pub(crate) fn confine(schema: &Schema, rights: &Rights, operation: Operation) ->
         }
         Operation::Scan { range, options, rows, reverse } => {
             Operation::Scan { range, options: confine_read(schema, rights, options)?, rows, reverse }
+        }
+        Operation::Changes(query) => {
+            rights.check(Right::Read, &schema.name, CHANGES)?;
+            Operation::Changes(query)
         }
     })
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::{
     Cell, Change, ChangesPage, ColumnFilter, Condition, Consistency, Epoch, Fingerprint, Freshness, Lsn, Mutation,
-    NodeId, Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Rights, Row, RowChanges, RowRange, Schema,
-    TabletId, Timestamp, limits,
+    NodeId, Operation, Outcome, ReadOptions, Refusal, Reply, Request, RequestId, Rights, Row, RowChanges, RowRange,
+    Schema, TabletId, Timestamp, limits,
 };
 
 use crate::v1::{self, change::Kind, pipeline_item, pipeline_result};

@@ -240,7 +240,7 @@ impl Kv for KvService {
     ) -> Result<Response<v1::ChangesPage>, Status> {
         let answering = async {
             let (route, query) = changes::query_from_proto(request.into_inner())?;
-            match self.ask(route.request(Operation::Changes(query))).await? {
+            match self.ask(route.request(Operation::Changes(query), self.rights())).await? {
                 Answer::Changes(page) => Ok(Response::new(page.into())),
                 answer => Err(unexpected(&answer)),
             }

@@ -250,7 +250,7 @@ impl World {
         let epoch = replica.map_or(Epoch(1), protocol::Replica::epoch);
         self.tickets += 1;
         let (ticket, operation) = (Ticket(self.tickets), Operation::Changes(query));
-        let request = Request { tablet, epoch, operation };
+        let request = Request { tablet, epoch, operation, by: None };
         self.step(Input::Request { ticket, wall: Timestamp(wall), request });
         let (answered, answer) = self.answers.pop().expect("every request has an answer");
         assert_eq!((answered, self.answers.len()), (ticket, 0));
