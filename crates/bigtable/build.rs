@@ -48,6 +48,11 @@ fn main() {
         admin("DropRowRange", EMPTY),
         admin("GenerateConsistencyToken", &of(ADMIN, "GenerateConsistencyTokenResponse")),
         admin("CheckConsistency", &of(ADMIN, "CheckConsistencyResponse")),
+        admin("CreateAuthorizedView", OPERATION),
+        admin("GetAuthorizedView", &of(ADMIN, "AuthorizedView")),
+        admin("ListAuthorizedViews", &of(ADMIN, "ListAuthorizedViewsResponse")),
+        admin("UpdateAuthorizedView", OPERATION),
+        admin("DeleteAuthorizedView", EMPTY),
     ]
     .into_iter()
     .fold(tables, |service, method| service.method(method));
@@ -58,10 +63,18 @@ fn main() {
         admin("CreateInstance", OPERATION),
         admin("GetInstance", &of(ADMIN, "Instance")),
         admin("ListInstances", &of(ADMIN, "ListInstancesResponse")),
+        unary("update_instance", "UpdateInstance", &of(ADMIN, "Instance"), &of(ADMIN, "Instance")),
+        admin("PartialUpdateInstance", OPERATION),
+        admin("DeleteInstance", EMPTY),
         admin("GetCluster", &of(ADMIN, "Cluster")),
         admin("ListClusters", &of(ADMIN, "ListClustersResponse")),
+        unary("update_cluster", "UpdateCluster", &of(ADMIN, "Cluster"), OPERATION),
+        admin("PartialUpdateCluster", OPERATION),
+        admin("CreateAppProfile", &of(ADMIN, "AppProfile")),
         admin("GetAppProfile", &of(ADMIN, "AppProfile")),
         admin("ListAppProfiles", &of(ADMIN, "ListAppProfilesResponse")),
+        admin("UpdateAppProfile", OPERATION),
+        admin("DeleteAppProfile", EMPTY),
     ]
     .into_iter()
     .fold(instances, |service, method| service.method(method));

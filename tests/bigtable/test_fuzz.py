@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.cloud.bigtable.data import ReadRowsQuery, SetCell
 from google.cloud.bigtable_admin_v2 import types as admin
+from google.longrunning import operations_pb2
 from google.cloud.bigtable_v2 import types as v2
 from google.protobuf.descriptor import FieldDescriptor as Field
 
@@ -23,15 +24,21 @@ TABLE = PARENT + "/tables/fuzz"
 DATA, TABLES, INSTANCES = (
     "/google.bigtable." + service + "/" for service in ("v2.Bigtable", "admin.v2.BigtableTableAdmin", "admin.v2.BigtableInstanceAdmin")
 )
+OPERATIONS = "/google.longrunning.Operations/"
 SERVED = [
     *((DATA, v2, name) for name in (
         "ReadRows", "SampleRowKeys", "MutateRow", "MutateRows", "CheckAndMutateRow", "ReadModifyWriteRow", "PingAndWarm")),
     *((TABLES, admin, name) for name in (
         "CreateTable", "ListTables", "GetTable", "DeleteTable", "ModifyColumnFamilies", "DropRowRange", "GenerateConsistencyToken",
-        "CheckConsistency")),
+        "CheckConsistency", "UpdateTable", "UndeleteTable", "CreateAuthorizedView", "GetAuthorizedView", "ListAuthorizedViews",
+        "UpdateAuthorizedView", "DeleteAuthorizedView")),
     *((INSTANCES, admin, name) for name in (
-        "CreateInstance", "GetInstance", "ListInstances", "GetCluster", "ListClusters", "GetAppProfile", "ListAppProfiles")),
+        "CreateInstance", "GetInstance", "ListInstances", "GetCluster", "ListClusters", "GetAppProfile", "ListAppProfiles",
+        "UpdateInstance", "PartialUpdateInstance", "DeleteInstance", "UpdateCluster", "PartialUpdateCluster", "CreateAppProfile",
+        "UpdateAppProfile", "DeleteAppProfile")),
+    *((OPERATIONS, operations_pb2, name) for name in ("ListOperations", "GetOperation", "DeleteOperation")),
 ]  # fmt: skip
+REQUESTS = {"UpdateInstance": "Instance", "UpdateCluster": "Cluster"}
 STREAMS = ("ReadRows", "SampleRowKeys", "MutateRows")
 # A server that says one of these has not understood that it is the request that is wrong, or is gone.
 NO_ANSWER = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
@@ -48,8 +55,14 @@ LARGE = [2**63 - 1, -(2**63), 2**53, 9_223_372_036_854_775_000]
 RIGHT = {
     "table_name": [TABLE],
     "authorized_view_name": [""],
+    "authorized_view_id": ["view"],
+    "app_profile_id": ["", "default", "made"],
+    "cluster_id": ["diptych"],
+    "etag": [""],
+    "paths": ["deletion_protection", "description", "display_name", "subset_view", "labels"],
+    "row_prefixes": [b"r", b""],
+    "deletion_protection": [False],
     "materialized_view_name": [""],
-    "app_profile_id": ["", "default"],
     "row_key": [b"r1", b"r2"],
     "row_keys": [b"r1", b"r2"],
     "family_name": ["f", "g"],
@@ -67,12 +80,21 @@ RIGHT = {
     "id": ["f", "g", "new"],
     "consistency_token": ["made up"],
 }
-PARENTS = {"ListInstances": "projects/fuzz", "CreateInstance": "projects/fuzz"}
+PARENTS = {
+    "ListInstances": "projects/fuzz",
+    "CreateInstance": "projects/fuzz",
+    **dict.fromkeys(("CreateAuthorizedView", "ListAuthorizedViews"), TABLE),
+}
+VIEW, PROFILE = TABLE + "/authorizedViews/view", PARENT + "/appProfiles/made"
 NAMES = {
     "PingAndWarm": PARENT,
     "GetInstance": PARENT,
     "GetCluster": PARENT + "/clusters/diptych",
-    "GetAppProfile": PARENT + "/appProfiles/default",
+    **dict.fromkeys(("GetAppProfile", "DeleteAppProfile", "UpdateAppProfile"), PROFILE),
+    **dict.fromkeys(("GetAuthorizedView", "DeleteAuthorizedView", "UpdateAuthorizedView"), VIEW),
+    **dict.fromkeys(("UpdateInstance", "PartialUpdateInstance", "DeleteInstance"), PARENT),
+    **dict.fromkeys(("UpdateCluster", "PartialUpdateCluster"), PARENT + "/clusters/diptych"),
+    **dict.fromkeys(("ListOperations", "GetOperation", "DeleteOperation"), "operations/" + TABLE),
 }
 
 
@@ -124,6 +146,9 @@ def message(rng, kind, depth=6):
 def request(rng, kind, method):
     """A message for a method, which mostly names what is there."""
     made = message(rng, kind)
+    for field in ("table", "authorized_view", "app_profile", "instance", "cluster"):
+        if method.startswith(("Update", "Partial")) and field in kind.DESCRIPTOR.fields_by_name and rng.random() < 0.95:
+            getattr(made, field).name = NAMES.get(method, TABLE)
     for name, right in (("table_name", TABLE), ("name", NAMES.get(method, TABLE)), ("parent", PARENTS.get(method, PARENT))):
         if name in kind.DESCRIPTOR.fields_by_name and rng.random() < 0.95:
             setattr(made, name, right)
@@ -195,6 +220,12 @@ def cleaned(raw):
     yield
     listed = raw(TABLES + "ListTables", admin.ListTablesRequest(parent=PARENT), admin.ListTablesResponse)
     for table in listed.tables:
+        free = admin.UpdateTableRequest(table={"name": table.name}, update_mask={"paths": ["deletion_protection"]})
+        raw(TABLES + "UpdateTable", free, None)
+        views = raw(TABLES + "ListAuthorizedViews", admin.ListAuthorizedViewsRequest(parent=table.name), admin.ListAuthorizedViewsResponse)
+        for view in views.authorized_views:
+            free = admin.UpdateAuthorizedViewRequest(authorized_view={"name": view.name}, update_mask={"paths": ["deletion_protection"]})
+            raw(TABLES + "UpdateAuthorizedView", free, None)
         raw(TABLES + "DeleteTable", admin.DeleteTableRequest(name=table.name), None)
 
 
@@ -207,8 +238,8 @@ def make_table(raw):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("service, types, name", SERVED, ids=[name for _, _, name in SERVED])
 def test_any_message_is_answered(raw, unhurt, service, types, name):
-    wrapper = getattr(types, name + "Request")
-    kind = wrapper.pb(wrapper()).__class__
+    wrapper = getattr(types, REQUESTS.get(name, name + "Request"))
+    kind = wrapper.pb(wrapper()).__class__ if hasattr(wrapper, "pb") else wrapper
     rng, codes = random.Random(f"{SEED} {name}"), set()
     with unhurt():
         for n in range(COUNT):

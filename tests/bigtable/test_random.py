@@ -330,6 +330,23 @@ def both(classic, data):
     table.delete()
 
 
+# What is seen of the table through the view `some`: rows, and of each family columns by name and by prefix.
+SEEN_ROWS = [b"a", b"b", b"\xff", b"\x00"]
+SEEN = {"f": ([b"a", b""], [b"b"]), "g": ([], [b""])}
+
+
+def seen(key, cells):
+    """A row as it is seen through the view, before any filter."""
+    if not any(key.startswith(prefix) for prefix in SEEN_ROWS):
+        return []
+
+    def is_seen(cell):
+        names, prefixes = SEEN.get(cell[0], ([], []))
+        return cell[1] in names or any(cell[1].startswith(prefix) for prefix in prefixes)
+
+    return [cell for cell in cells if is_seen(cell)]
+
+
 def server_says(rows, query):
     try:
         found = rows.read_rows(query, operation_timeout=20)
@@ -399,6 +416,41 @@ def test_random_filters_give_what_the_model_gives(both):
         found.append(f"filter: {tree}\n{wrong}")
     assert not found, f"seed {SEED}:\n" + "\n\n".join(found)
     assert tried["refused"] >= CASES // 100 and tried["cells"] >= CASES // 2, tried
+
+
+def test_random_filters_see_only_what_a_view_lets_through(both, data, tables):
+    """A filter on a view gives what it gives on rows that have only what the view shows; and so do predicates."""
+    rows, model = both
+    table = tables.table_path("conformance", "suite", "random")
+    subsets = {family: {"qualifiers": names, "qualifier_prefixes": prefixes} for family, (names, prefixes) in SEEN.items()}
+    view = {"subset_view": {"row_prefixes": SEEN_ROWS, "family_subsets": subsets}}
+    tables.create_authorized_view(parent=table, authorized_view_id="some", authorized_view=view)
+    less = Rows()
+    less.rows = {key: found for key, found in ((key, seen(key, model.cells(key))) for key in model.rows) if found}
+    less.cells = lambda key: less.rows.get(key, [])
+    assert 3 < len(less.rows) < len(model.rows)
+    rng, tried = random.Random(SEED + 4), 0
+    nothing = DeleteRangeFromColumn("g", b"a column that nobody has")
+    with data.get_authorized_view("suite", "random", "some") as some:
+        while tried < CASES // 2:
+            tree = random_tree(rng, rng.randint(0, 4))
+            try:
+                expected = model_says(less, tree, sorted(less.rows))
+            except Open:
+                continue
+            tried += 1
+            assert server_says(some, ReadRowsQuery(row_filter=Tree(tree))) == expected, f"seed {SEED}: {tree}"
+            key = rng.choice(sorted(less.rows))
+            try:
+                check(tree)
+                decided = bool(comes_out(tree, key, less.cells(key)))
+                got = some.check_and_mutate_row(key, Tree(tree), true_case_mutations=nothing, false_case_mutations=nothing)
+            except Refused:
+                continue
+            assert got == decided, f"seed {SEED}: {tree} on {key}"
+        limited = server_says(some, ReadRowsQuery(limit=2))
+        assert limited == model_says(less, None, sorted(less.rows), 2)
+    assert server_says(rows, ReadRowsQuery()) == model_says(model, None, sorted(model.rows))
 
 
 def test_random_sets_of_rows_give_what_the_model_gives(both):

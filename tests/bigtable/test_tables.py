@@ -293,14 +293,12 @@ NOT_SERVED = [
     "bigtable.v2.Bigtable/OpenTable", "bigtable.v2.Bigtable/OpenAuthorizedView", "bigtable.v2.Bigtable/OpenMaterializedView",
     "bigtable.v2.Bigtable/GenerateInitialChangeStreamPartitions", "bigtable.v2.Bigtable/ReadChangeStream",
     *("bigtable.admin.v2.BigtableTableAdmin/" + method for method in (
-        "CreateTableFromSnapshot", "CreateAuthorizedView", "ListAuthorizedViews", "GetAuthorizedView",
-        "UpdateAuthorizedView", "DeleteAuthorizedView", "SnapshotTable", "GetSnapshot", "ListSnapshots", "DeleteSnapshot",
+        "CreateTableFromSnapshot",         "SnapshotTable", "GetSnapshot", "ListSnapshots", "DeleteSnapshot",
         "CreateBackup", "GetBackup", "UpdateBackup", "DeleteBackup", "ListBackups", "RestoreTable", "CopyBackup", "GetIamPolicy",
         "SetIamPolicy", "TestIamPermissions", "CreateSchemaBundle", "UpdateSchemaBundle", "GetSchemaBundle", "ListSchemaBundles",
         "DeleteSchemaBundle")),
     *("bigtable.admin.v2.BigtableInstanceAdmin/" + method for method in (
-        "UpdateInstance", "PartialUpdateInstance", "DeleteInstance", "CreateCluster", "UpdateCluster", "PartialUpdateCluster",
-        "DeleteCluster", "CreateAppProfile", "UpdateAppProfile", "DeleteAppProfile", "GetIamPolicy", "SetIamPolicy",
+        "CreateCluster",         "DeleteCluster", "GetIamPolicy", "SetIamPolicy",
         "TestIamPermissions", "ListHotTablets", "CreateLogicalView", "GetLogicalView", "ListLogicalViews", "UpdateLogicalView",
         "DeleteLogicalView", "CreateMaterializedView", "GetMaterializedView", "ListMaterializedViews", "UpdateMaterializedView",
         "DeleteMaterializedView", "CreateMemoryLayer")),

@@ -19,6 +19,8 @@ use crate::{admin, data, longrunning, newer};
 const CHANGES: usize = 100_000;
 const MANY: usize = 1_000_000;
 const FEW: usize = 10_000;
+/// Bytes of an authorized view, which is a document.
+const VIEW: usize = 64 << 10;
 /// Bytes of a filter.
 const FILTER: usize = 20 << 10;
 
@@ -209,6 +211,13 @@ unbounded!(
     admin::ListClustersRequest,
     admin::GetAppProfileRequest,
     admin::ListAppProfilesRequest,
+    admin::DeleteAppProfileRequest,
+    admin::DeleteInstanceRequest,
+    admin::Cluster,
+    admin::PartialUpdateClusterRequest,
+    admin::GetAuthorizedViewRequest,
+    admin::ListAuthorizedViewsRequest,
+    admin::DeleteAuthorizedViewRequest,
     longrunning::ListOperationsRequest,
     longrunning::GetOperationRequest,
     longrunning::DeleteOperationRequest,
@@ -222,6 +231,33 @@ impl Bounded for admin::UpdateTableRequest {
         Rule::Count("table.cluster_states", &[1, 2], FEW),
         Rule::Count("update_mask.paths", &[2, 1], FEW),
     ];
+}
+
+impl Bounded for admin::Instance {
+    const RULES: &'static [Rule] = &[Rule::Count("labels", &[5], FEW)];
+}
+
+impl Bounded for admin::PartialUpdateInstanceRequest {
+    const RULES: &'static [Rule] =
+        &[Rule::Count("instance.labels", &[1, 5], FEW), Rule::Count("update_mask.paths", &[2, 1], FEW)];
+}
+
+impl Bounded for admin::CreateAppProfileRequest {
+    const RULES: &'static [Rule] = &[Rule::Count("app_profile.cluster_ids", &[3, 5, 1], FEW)];
+}
+
+impl Bounded for admin::UpdateAppProfileRequest {
+    const RULES: &'static [Rule] =
+        &[Rule::Count("app_profile.cluster_ids", &[1, 5, 1], FEW), Rule::Count("update_mask.paths", &[2, 1], FEW)];
+}
+
+impl Bounded for admin::CreateAuthorizedViewRequest {
+    const RULES: &'static [Rule] = &[Rule::Bytes("authorized_view", &[3], VIEW)];
+}
+
+impl Bounded for admin::UpdateAuthorizedViewRequest {
+    const RULES: &'static [Rule] =
+        &[Rule::Bytes("authorized_view", &[1], VIEW), Rule::Count("update_mask.paths", &[2, 1], FEW)];
 }
 
 impl Bounded for admin::CreateInstanceRequest {

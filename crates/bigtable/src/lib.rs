@@ -19,6 +19,7 @@ mod problem;
 pub mod rows;
 pub mod tables;
 pub mod types;
+pub mod views;
 pub mod writes;
 
 pub use googleapis_tonic_google_bigtable_admin_v2::google::bigtable::admin::v2 as admin;

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! An instance is there as soon as somebody names it, as clients of the emulator expect. Tables of different instances are
-//! different tables.
+//! different tables. A dot or a colon in a project's id has an escape elsewhere: `domain.com:shop` is `domain-_d-com-_c-shop`.
+
+use model::limits;
 
 use crate::Problem;
 
@@ -16,6 +18,9 @@ pub const HOME: &str = "diptych";
 const TABLE: usize = 50;
 /// Characters of the ids of projects and instances.
 const PARENT: usize = 63;
+
+/// Characters of a project's id that a table's name cannot have beside its dots, and what stands for them there.
+const ESCAPES: [(char, &str); 2] = [('.', "-_d-"), (':', "-_c-")];
 
 /// An instance of a project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +52,10 @@ impl Instance {
     }
 
     fn new(field: &str, name: &str, project: &str, instance: &str) -> Result<Instance, Problem> {
-        let good = |id: &str| {
-            let characters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-            !id.is_empty() && id.len() <= PARENT && characters && id.as_bytes()[0].is_ascii_alphanumeric()
-        };
-        if !good(project) || !good(instance) {
+        if !is_id(project, b"-_.:") || escapes(project) || !is_id(instance, b"-_") {
             return Err(Problem::invalid(format!(
                 "Error in field '{field}' : {name:?} has a project or an instance that is no id; use 1 to {PARENT} of a-z A-Z 0-9 - _ with \
-                 a letter or digit first"
+                 a letter or digit first, and of a project . and :"
             )));
         }
         Ok(Instance { project: project.to_owned(), instance: instance.to_owned() })
@@ -74,8 +75,35 @@ impl Instance {
                 "Error in field '{field}' : {id:?} is no table's id; use 1 to {TABLE} of a-z A-Z 0-9 - _ . with a letter, digit or _ first"
             )));
         }
-        Ok(Table { instance: self.clone(), table: id.to_owned() })
+        let table = Table { instance: self.clone(), table: id.to_owned() };
+        let long = table.native().len();
+        if long > limits::TABLE_NAME {
+            let what = format!("{:?} would have {long} characters as a table's name", table.native());
+            return Err(Problem::invalid(format!(
+                "Error in field '{field}' : {what}; the limit is {}",
+                limits::TABLE_NAME
+            )));
+        }
+        Ok(table)
     }
+}
+
+/// Says what is wrong with a project's id, if anything.
+pub fn check_project(field: &str, project: &str) -> Result<(), Problem> {
+    match is_id(project, b"-_.:") && !escapes(project) {
+        true => Ok(()),
+        false => Err(Problem::invalid(format!("Error in field '{field}' : {project:?} is no project's id"))),
+    }
+}
+
+fn is_id(id: &str, marks: &[u8]) -> bool {
+    let characters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(&byte));
+    !id.is_empty() && id.len() <= PARENT && characters && id.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// Does it look like what stands for another one?
+fn escapes(project: &str) -> bool {
+    ESCAPES.iter().any(|(_, escape)| project.contains(escape))
 }
 
 impl Table {
@@ -102,7 +130,11 @@ impl Table {
         let at_home = project == HOME && instance == HOME;
         match at_home && self.table.matches('.').count() < 2 && !self.table.starts_with('_') {
             true => self.table.clone(),
-            false => format!("{project}.{instance}.{}", self.table),
+            false => {
+                let escape = |project: String, (character, escape): (char, &str)| project.replace(character, escape);
+                let project = ESCAPES.into_iter().fold(project.clone(), escape);
+                format!("{project}.{instance}.{}", self.table)
+            }
         }
     }
 
@@ -111,7 +143,11 @@ impl Table {
         let home = || Instance { project: HOME.to_owned(), instance: HOME.to_owned() };
         match name.splitn(3, '.').collect::<Vec<_>>()[..] {
             [project, instance, table] if !project.is_empty() && !instance.is_empty() && !table.is_empty() => {
-                let instance = Instance { project: project.to_owned(), instance: instance.to_owned() };
+                let unescape = |project: String, (character, escape): (char, &str)| {
+                    project.replace(escape, character.encode_utf8(&mut [0; 4]))
+                };
+                let project = ESCAPES.into_iter().fold(project.to_owned(), unescape);
+                let instance = Instance { project, instance: instance.to_owned() };
                 Table { instance, table: table.to_owned() }
             }
             _ => Table { instance: home(), table: name.to_owned() },
@@ -132,6 +168,7 @@ mod tests {
             ("projects/diptych/instances/diptych/tables/a.b.c", "diptych.diptych.a.b.c"),
             ("projects/diptych/instances/diptych/tables/_hidden", "diptych.diptych._hidden"),
             ("projects/p/instances/i/tables/t.with.dots", "p.i.t.with.dots"),
+            ("projects/domain.com:shop/instances/i/tables/t", "domain-_d-com-_c-shop.i.t"),
         ];
         for (path, native) in pairs {
             let table = Table::parse("table_name", path).unwrap();
@@ -151,7 +188,9 @@ mod tests {
             "projects//instances/i/tables/t",
             &long,
         ];
-        for name in bad.into_iter().chain(["projects/p/instances/i.j/tables/t", "projects/p/instances/i/tables/-t"]) {
+        let dots = format!("projects/{}/instances/{}/tables/{}", "a.".repeat(30), "i".repeat(60), "t".repeat(50));
+        let more = ["projects/p/instances/i.j/tables/t", "projects/p/instances/i/tables/-t", &dots];
+        for name in bad.into_iter().chain(more).chain(["projects/p-_d-/instances/i/tables/t"]) {
             let problem = Table::parse("table_name", name).unwrap_err();
             assert!(problem.message.starts_with("Error in field 'table_name'"), "{problem}");
         }

@@ -103,7 +103,7 @@ pub struct ReadRowsRequest {
     /// So many rows; 0 is no limit.
     #[prost(int64, tag = "4")]
     pub rows_limit: i64,
-    /// Of no consequence here.
+    /// By which profile.
     #[prost(string, tag = "5")]
     pub app_profile_id: String,
     /// 2 asks for statistics.
@@ -143,7 +143,7 @@ pub struct MutateRowRequest {
     /// One after the other, all or none.
     #[prost(message, repeated, tag = "3")]
     pub mutations: Vec<Mutation>,
-    /// Of no consequence here.
+    /// By which profile.
     #[prost(string, tag = "4")]
     pub app_profile_id: String,
     /// Instead of `table_name`.
@@ -160,7 +160,7 @@ pub struct MutateRowsRequest {
     /// Each on its own.
     #[prost(message, repeated, tag = "2")]
     pub entries: Vec<Entry>,
-    /// Of no consequence here.
+    /// By which profile.
     #[prost(string, tag = "3")]
     pub app_profile_id: String,
     /// Instead of `table_name`.
@@ -185,7 +185,7 @@ pub struct SampleRowKeysRequest {
     /// Of this table.
     #[prost(string, tag = "1")]
     pub table_name: String,
-    /// Of no consequence here.
+    /// By which profile.
     #[prost(string, tag = "2")]
     pub app_profile_id: String,
     /// Instead of `table_name`.
@@ -217,7 +217,7 @@ pub struct CheckAndMutateRowRequest {
     /// Asks whether the row has any cell without it.
     #[prost(message, optional, tag = "6")]
     pub predicate_filter: Option<RowFilter>,
-    /// Of no consequence here.
+    /// By which profile.
     #[prost(string, tag = "7")]
     pub app_profile_id: String,
     /// Instead of `table_name`.

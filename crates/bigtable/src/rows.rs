@@ -75,7 +75,7 @@ fn after(key: &Bytes) -> Bytes {
 }
 
 /// The same rows, each once.
-fn merge(mut ranges: Vec<RowRange>) -> Vec<RowRange> {
+pub(crate) fn merge(mut ranges: Vec<RowRange>) -> Vec<RowRange> {
     ranges.retain(|range| range.end.as_ref().is_none_or(|end| range.start < *end));
     ranges.sort_by(|one, other| one.start.cmp(&other.start));
     let mut merged: Vec<RowRange> = Vec::with_capacity(ranges.len());

@@ -19,20 +19,24 @@ use bigtable::newer::{
     CheckAndMutateRowRequest, MutateRowRequest, MutateRowsRequest, ReadRowsRequest, SampleRowKeysRequest,
 };
 use bigtable::services::bigtable_server::Bigtable;
+use bigtable::views::Lens;
 use bigtable::writes::Step;
 use bigtable::{Problem, filters, modify, rows, rpc, writes};
 use bytes::Bytes;
 use client::{NamedCell, Written};
 use futures_util::{Stream, StreamExt, stream};
 use model::{
-    Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, Schema, Slice, limits,
+    Change, ColumnFilter, Condition, Fingerprint, Mutation, ReadOptions, Refusal, RowChanges, RowRange, Schema, Slice,
+    limits,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::locks::RowLocks;
+use super::profiles::Profiles;
 use super::reading::{Features, Reading};
+use super::views::Views;
 use super::{Tables, no_family, now, status_of};
 use crate::rpc::meter::Meter;
 
@@ -54,6 +58,8 @@ type Results<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service.
 pub struct Data {
     tables: Tables,
+    profiles: Profiles,
+    views: Views,
     rows: Arc<RowLocks>,
     meters: Arc<Meters>,
 }
@@ -69,7 +75,7 @@ struct Meters {
 
 impl Data {
     /// Of these tables.
-    pub fn new(tables: Tables) -> Data {
+    pub fn new(tables: Tables, profiles: Profiles, views: Views) -> Data {
         let meter = |method| Meter::new("google.bigtable.v2.Bigtable", method);
         let meters = Meters {
             read_rows: meter("ReadRows"),
@@ -79,7 +85,20 @@ impl Data {
             check: meter("CheckAndMutateRow"),
             modify: meter("ReadModifyWriteRow"),
         };
-        Data { tables, rows: Arc::default(), meters: Arc::new(meters) }
+        Data { tables, profiles, views, rows: Arc::default(), meters: Arc::new(meters) }
+    }
+
+    /// The table that a request is about, and what of it is seen; by a profile that there is, which may let no transaction through.
+    async fn target(
+        &self,
+        table_name: &str,
+        view_name: &str,
+        profile: &str,
+        transaction: bool,
+    ) -> Result<(Table, Option<Lens>), Status> {
+        let (table, lens) = self.views.target(table_name, view_name).await?;
+        self.profiles.check(&table.instance, profile, transaction).await?;
+        Ok((table, lens))
     }
 
     /// Writes changes of a row; false if the condition does not hold.
@@ -156,9 +175,9 @@ impl Data {
                 "exactly one of table_name, authorized_view_name and materialized_view_name is given",
             ));
         }
-        no_view(&request.authorized_view_name)?;
         no_view(&request.materialized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, false).await?;
         self.tables.schema(&table).await?;
         let filter = filters::compile(request.filter.as_ref()).map_err(status_of)?;
         let family = filter.needs().column.family.clone();
@@ -179,6 +198,7 @@ impl Data {
             table,
             schema,
             filter,
+            lens,
             ranges,
             reversed: request.reversed,
             limit,
@@ -192,9 +212,9 @@ impl Data {
     }
 
     async fn sample(&self, request: SampleRowKeysRequest) -> Result<Results<SampleRowKeysResponse>, Status> {
-        no_view(&request.authorized_view_name)?;
         no_view(&request.materialized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, false).await?;
         self.tables.schema(&table).await?;
         let native = table.native();
         // How large tablets are, the process may know; of which table, those who have to do with it.
@@ -213,6 +233,7 @@ impl Data {
         for assignment in tablets {
             let bytes = i64::try_from(bytes_of(assignment.tablet.id)).unwrap_or(i64::MAX);
             match &assignment.tablet.slice {
+                Slice::Rows { start, end } if hidden(&lens, start, end) => {}
                 Slice::Rows { end, .. } => ends.push((end.clone(), bytes)),
                 // Rows of such a table lie everywhere: it has no borders.
                 Slice::Hash { .. } => ends.push((None, bytes)),
@@ -220,7 +241,9 @@ impl Data {
         }
         ends.sort_by(|(one, _), (other, _)| (one.is_none(), one).cmp(&(other.is_none(), other)));
         let range = request.row_range.map(|range| rows::range(&range).map_err(status_of)).transpose()?;
+        let seen = |end: &Bytes| lens.as_ref().is_none_or(|lens| lens.has_row(end));
         let within = |end: &Option<Bytes>| match (&range, end) {
+            (_, Some(end)) if !seen(end) => false,
             (Some(range), Some(end)) => *end > range.start && range.end.as_ref().is_none_or(|its| end < its),
             (Some(range), None) => range.end.is_none(),
             (None, _) => true,
@@ -228,10 +251,14 @@ impl Data {
         let (mut offset, mut samples) = (0i64, Vec::new());
         for (at, (end, bytes)) in ends.iter().enumerate() {
             offset = offset.saturating_add(*bytes);
-            if (end.is_some() || at + 1 == ends.len()) && within(end) {
+            if (end.is_some() || (lens.is_none() && at + 1 == ends.len())) && within(end) {
                 samples
                     .push(Ok(SampleRowKeysResponse { row_key: end.clone().unwrap_or_default(), offset_bytes: offset }));
             }
+        }
+        // The end of the table is the last one of what is seen, too.
+        if lens.is_some() && range.as_ref().is_none_or(|range| range.end.is_none()) {
+            samples.push(Ok(SampleRowKeysResponse { row_key: Bytes::new(), offset_bytes: offset }));
         }
         // The end of what was asked about is the last one, as the end of the table is else.
         if let Some(end) = range.and_then(|range| range.end) {
@@ -241,19 +268,20 @@ impl Data {
     }
 
     async fn mutate_row(&self, request: MutateRowRequest) -> Result<MutateRowResponse, Status> {
-        no_view(&request.authorized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, false).await?;
         let schema = self.tables.schema(&table).await?;
         writes::check_row_key(&request.row_key).map_err(status_of)?;
         let steps = writes::steps(&request.mutations, schema.settings.granularity, now()).map_err(status_of)?;
+        check_seen(&lens, &request.row_key, &steps)?;
         let schema = self.tables.with_families(&table, writes::families(&steps)).await?;
         check_families(&table, &schema, &request.row_key, &steps)?;
         self.mutate(&table, &schema, request.row_key, steps).await.map(|()| MutateRowResponse::default())
     }
 
     async fn mutate_rows(&self, request: MutateRowsRequest) -> Result<Results<MutateRowsResponse>, Status> {
-        no_view(&request.authorized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, false).await?;
         let granularity = self.tables.schema(&table).await?.settings.granularity;
         let mutations: usize = request.entries.iter().map(|entry| entry.mutations.len()).sum();
         if request.entries.is_empty() || mutations > limits::CHANGES {
@@ -282,7 +310,8 @@ impl Data {
             rights.as_ref().map_or(Ok(()), |rights| rights.check_changes(&schema.name, changes))
         };
         for (at, (row, steps)) in entries.into_iter().enumerate() {
-            if let Err(status) = check_families(&table, &schema, &row, &steps) {
+            let checked = check_seen(&lens, &row, &steps).and_then(|()| check_families(&table, &schema, &row, &steps));
+            if let Err(status) = checked {
                 answers[at] = Some(status);
                 continue;
             }
@@ -323,8 +352,8 @@ impl Data {
     }
 
     async fn check_and_mutate(&self, request: CheckAndMutateRowRequest) -> Result<CheckAndMutateRowResponse, Status> {
-        no_view(&request.authorized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, true).await?;
         let granularity = self.tables.schema(&table).await?.settings.granularity;
         let row = request.row_key;
         writes::check_row_key(&row).map_err(status_of)?;
@@ -338,12 +367,18 @@ impl Data {
         };
         let (then, otherwise) = (steps(&request.true_mutations)?, steps(&request.false_mutations)?);
         let filter = filters::compile(request.predicate_filter.as_ref()).map_err(status_of)?;
+        check_seen(&lens, &row, &then)?;
+        check_seen(&lens, &row, &otherwise)?;
         let families = writes::families(&then).chain(writes::families(&otherwise));
         let schema = self.tables.with_families(&table, families).await?;
         check_families(&table, &schema, &row, &then)?;
         check_families(&table, &schema, &row, &otherwise)?;
         let predicate_matched = self
             .decide(&table, &row, Vec::new(), u32::MAX, |cells| {
+                let cells = match &lens {
+                    Some(lens) => lens.cells(&row, cells),
+                    None => cells,
+                };
                 let matched = !filters::through(&filter, &row, &cells, &draw).is_empty();
                 let steps = if matched { &then } else { &otherwise };
                 Ok((writes::resolve(steps, &cells, &schema).map_err(status_of)?, matched))
@@ -356,12 +391,16 @@ impl Data {
         &self,
         request: ReadModifyWriteRowRequest,
     ) -> Result<ReadModifyWriteRowResponse, Status> {
-        no_view(&request.authorized_view_name)?;
-        let table = Table::parse("table_name", &request.table_name).map_err(status_of)?;
+        let profile = &request.app_profile_id;
+        let (table, lens) = self.target(&request.table_name, &request.authorized_view_name, profile, true).await?;
         self.tables.schema(&table).await?;
         let row = request.row_key;
         writes::check_row_key(&row).map_err(status_of)?;
         let columns = modify::columns(&request.rules).map_err(status_of)?;
+        if let Some(lens) = &lens {
+            let named = columns.iter().map(|(family, qualifier)| (family.as_str(), &qualifier[..]));
+            lens.check_columns(&row, named).map_err(status_of)?;
+        }
         let families = columns.iter().map(|(family, _)| family.as_str());
         let schema = self.tables.with_families(&table, families.clone()).await?;
         if families.clone().any(|family| schema.family(family).is_none()) {
@@ -429,7 +468,9 @@ impl Bigtable for Data {
         &self,
         request: Request<PingAndWarmRequest>,
     ) -> Result<Response<PingAndWarmResponse>, Status> {
-        Instance::parse("name", &request.into_inner().name).map_err(status_of)?;
+        let request = request.into_inner();
+        let instance = Instance::parse("name", &request.name).map_err(status_of)?;
+        self.profiles.check(&instance, &request.app_profile_id, false).await?;
         Ok(Response::new(PingAndWarmResponse {}))
     }
 
@@ -439,6 +480,20 @@ impl Bigtable for Data {
     ) -> Result<Response<ReadModifyWriteRowResponse>, Status> {
         self.meters.modify.measure(self.read_modify_write(request.into_inner())).await.map(Response::new)
     }
+}
+
+/// Nothing is changed that is not seen.
+fn check_seen(lens: &Option<Lens>, row: &[u8], steps: &[Step]) -> Result<(), Status> {
+    match lens {
+        Some(lens) => lens.check_steps(row, steps).map_err(status_of),
+        None => Ok(()),
+    }
+}
+
+/// Is nothing of a tablet with these rows seen?
+fn hidden(lens: &Option<Lens>, start: &Bytes, end: &Option<Bytes>) -> bool {
+    let rows = RowRange { start: start.clone(), end: end.clone() };
+    lens.as_ref().is_some_and(|lens| lens.ranges(vec![rows]).is_empty())
 }
 
 /// All families of the steps are there, and what is added to is of the type for it.
@@ -457,7 +512,7 @@ pub fn to_cell(NamedCell { family, qualifier, timestamp, value }: NamedCell) -> 
 fn no_view(name: &str) -> Result<(), Status> {
     match name {
         "" => Ok(()),
-        _ => Err(Status::unimplemented("there are no authorized or materialized views yet; name a table")),
+        _ => Err(Status::unimplemented("there are no materialized views; name a table or an authorized view")),
     }
 }
 

@@ -12,8 +12,11 @@ mod data;
 mod instances;
 mod locks;
 mod operations;
+mod profiles;
 mod reading;
+mod shelf;
 mod tables;
+mod views;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -61,15 +64,15 @@ impl Default for Options {
 /// Adds the services.
 pub fn add(routes: Routes, gateway: &Gateway) -> Routes {
     let tables = Tables { gateway: gateway.clone(), known: Arc::default() };
-    let data = BigtableServer::new(data::Data::new(tables.clone()));
-    let done = operations::Done::default();
-    let admin = tables::TableAdmin {
-        tables: tables.clone(),
-        done: done.clone(),
-        undelete_for: gateway.bigtable().undelete_for,
-    };
+    let shelf = shelf::Shelf::new(tables.clone());
+    let profiles = profiles::Profiles { shelf: shelf.clone() };
+    let views = views::Views::new(tables.clone(), shelf.clone());
+    let data = BigtableServer::new(data::Data::new(tables.clone(), profiles.clone(), views.clone()));
+    let (done, undelete_for) = (operations::Done::default(), gateway.bigtable().undelete_for);
+    let admin = tables::TableAdmin { tables: tables.clone(), views: views.clone(), done: done.clone(), undelete_for };
     let admin = BigtableTableAdminServer::new(admin);
-    let instances = BigtableInstanceAdminServer::new(instances::InstanceAdmin { tables });
+    let instances = instances::InstanceAdmin { tables, shelf, profiles, views, done: done.clone(), undelete_for };
+    let instances = BigtableInstanceAdminServer::new(instances);
     routes
         .add_service(Served {
             inner: data.max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),

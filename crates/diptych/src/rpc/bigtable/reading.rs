@@ -9,6 +9,7 @@ use bigtable::data::{
 };
 use bigtable::filters;
 use bigtable::names::Table;
+use bigtable::views::Lens;
 use bytes::Bytes;
 use client::NamedRow;
 use futures_util::{StreamExt, TryStreamExt};
@@ -30,6 +31,8 @@ pub struct Reading {
     pub table: Table,
     pub schema: Arc<Schema>,
     pub filter: filter::Compiled,
+    /// What of the rows is seen, if not all.
+    pub lens: Option<Lens>,
     /// In order, apart from each other.
     pub ranges: Vec<RowRange>,
     pub reversed: bool,
@@ -72,7 +75,12 @@ impl Reading {
     async fn read(&mut self) -> Result<Result<(), Status>, Left> {
         let families: Vec<&str> = self.schema.families.iter().map(|family| family.name.as_str()).collect();
         let Some((options, every_row)) = filters::options(&self.filter, &families) else { return Ok(Ok(())) };
+        // Of a row that is read nothing may be seen.
+        let every_row = every_row && self.lens.is_none();
         let mut ranges = std::mem::take(&mut self.ranges);
+        if let Some(lens) = &self.lens {
+            ranges = lens.ranges(ranges);
+        }
         if self.reversed {
             ranges.reverse();
         }
@@ -100,9 +108,15 @@ impl Reading {
                     Ok(row) => row,
                     Err(error) => return Ok(Err(self.tables.status(&self.table, &error))),
                 };
-                silent += 1;
                 let key = row.key.clone();
-                for message in self.add(row) {
+                let full = match self.add(row) {
+                    Ok(Some(full)) => full,
+                    // Not even that it is there is told.
+                    Ok(None) => continue,
+                    Err(status) => return Ok(Err(status)),
+                };
+                silent += 1;
+                for message in full {
                     silent = 0;
                     self.send(message).await?;
                 }
@@ -122,10 +136,17 @@ impl Reading {
         Ok(Ok(()))
     }
 
-    /// Filters a row, and gives the messages that are full.
-    fn add(&mut self, row: NamedRow) -> Vec<ReadRowsResponse> {
-        let seen = row.cells.len() as i64;
-        let cells: Vec<Cell> = row.cells.into_iter().map(to_cell).collect();
+    /// Filters a row, and gives the messages that are full; `None` if nothing of it is seen.
+    fn add(&mut self, row: NamedRow) -> Result<Option<Vec<ReadRowsResponse>>, Status> {
+        check_row_size(&self.table, &row)?;
+        let mut cells: Vec<Cell> = row.cells.into_iter().map(to_cell).collect();
+        if let Some(lens) = &self.lens {
+            cells = lens.cells(&row.key, cells);
+            if cells.is_empty() {
+                return Ok(None);
+            }
+        }
+        let seen = cells.len() as i64;
         let cells = filters::through(&self.filter, &row.key, &cells, &draw);
         if let Some((_, stats)) = &mut self.stats {
             stats.rows_seen_count += 1;
@@ -134,10 +155,26 @@ impl Reading {
             stats.cells_returned_count += cells.len() as i64;
         }
         if cells.is_empty() {
-            return Vec::new();
+            return Ok(Some(Vec::new()));
         }
         self.limit -= 1;
-        self.chunker.push(&row.key, cells)
+        Ok(Some(self.chunker.push(&row.key, cells)))
+    }
+}
+
+/// Says that a row has become too large, as the service does.
+fn check_row_size(table: &Table, row: &NamedRow) -> Result<(), Status> {
+    let cell = |cell: &client::NamedCell| cell.family.len() + cell.qualifier.len() + cell.value.len() + 8;
+    let bytes = row.key.len() + row.cells.iter().map(cell).sum::<usize>();
+    match bytes <= limits::ROW {
+        true => Ok(()),
+        false => Err(Status::failed_precondition(format!(
+            "Error while reading the row '{}' ({}) : it has {bytes} bytes; the limit is {}. Read less of it by a filter on a \
+             family, a column or times, or delete some of it",
+            row.key.escape_ascii(),
+            table.path(),
+            limits::ROW
+        ))),
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bigtable::admin::modify_column_families_request::modification::Mod;
 use bigtable::admin::table::{ClusterState, View, cluster_state::ReplicationState};
 use bigtable::admin::{
-    self, CheckConsistencyRequest, CheckConsistencyResponse, CreateTableRequest, DeleteTableRequest,
-    DropRowRangeRequest, GenerateConsistencyTokenRequest, GenerateConsistencyTokenResponse, GetTableRequest,
-    ListTablesRequest, ListTablesResponse, ModifyColumnFamiliesRequest, UndeleteTableMetadata, UndeleteTableRequest,
+    self, AuthorizedView, CheckConsistencyRequest, CheckConsistencyResponse, CreateAuthorizedViewRequest,
+    CreateTableRequest, DeleteAuthorizedViewRequest, DeleteTableRequest, DropRowRangeRequest,
+    GenerateConsistencyTokenRequest, GenerateConsistencyTokenResponse, GetAuthorizedViewRequest, GetTableRequest,
+    ListAuthorizedViewsRequest, ListAuthorizedViewsResponse, ListTablesRequest, ListTablesResponse,
+    ModifyColumnFamiliesRequest, UndeleteTableMetadata, UndeleteTableRequest, UpdateAuthorizedViewRequest,
     UpdateTableMetadata, UpdateTableRequest, drop_row_range_request::Target,
 };
 use bigtable::longrunning::Operation;
@@ -25,6 +27,7 @@ use model::{
 use tonic::{Request, Response, Status};
 
 use super::operations::{Done, any};
+use super::views::Views;
 use super::{Tables, now, status_of, time};
 
 /// What is served.
@@ -39,6 +42,11 @@ pub const METHODS: &[&str] = &[
     "DropRowRange",
     "GenerateConsistencyToken",
     "CheckConsistency",
+    "CreateAuthorizedView",
+    "GetAuthorizedView",
+    "ListAuthorizedViews",
+    "UpdateAuthorizedView",
+    "DeleteAuthorizedView",
 ];
 /// The one cluster that an instance has.
 pub const CLUSTER: &str = "diptych";
@@ -52,6 +60,7 @@ const TOKEN: &str = "diptych-";
 /// The service.
 pub struct TableAdmin {
     pub tables: Tables,
+    pub views: Views,
     /// What was done.
     pub done: Done,
     /// How long a table that was deleted can be brought back.
@@ -241,6 +250,7 @@ impl TableAdmin {
     /// Nobody sees it any more, and its data goes after a while.
     async fn delete(&self, request: DeleteTableRequest) -> Result<(), Status> {
         let table = Table::parse("name", &request.name).map_err(status_of)?;
+        self.views.check_droppable(&table).await?;
         let request = crate::cli::settings::drop_request(table.native(), Some(self.undelete_for));
         self.change(&table, request).await.map(|_| ())
     }
@@ -351,6 +361,41 @@ impl BigtableTableAdmin for TableAdmin {
 
     async fn undelete_table(&self, request: Request<UndeleteTableRequest>) -> Result<Response<Operation>, Status> {
         self.undelete(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_authorized_view(
+        &self,
+        request: Request<CreateAuthorizedViewRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        self.views.create(&self.done, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_authorized_view(
+        &self,
+        request: Request<GetAuthorizedViewRequest>,
+    ) -> Result<Response<AuthorizedView>, Status> {
+        self.views.get(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_authorized_views(
+        &self,
+        request: Request<ListAuthorizedViewsRequest>,
+    ) -> Result<Response<ListAuthorizedViewsResponse>, Status> {
+        self.views.list(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_authorized_view(
+        &self,
+        request: Request<UpdateAuthorizedViewRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        self.views.update(&self.done, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_authorized_view(
+        &self,
+        request: Request<DeleteAuthorizedViewRequest>,
+    ) -> Result<Response<()>, Status> {
+        self.views.delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn modify_column_families(
