@@ -15,7 +15,7 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::CHANGES;
-use crate::{AdminRequest, Change, Refusal, Schema};
+use crate::{AdminRequest, Change, DocumentChange, Refusal, Schema};
 
 /// What the cluster is called in a grant.
 const CLUSTER: &str = "cluster";
@@ -175,8 +175,11 @@ impl Rights {
             | AdminRequest::HideTable { table, .. }
             | AdminRequest::AlterTable { table, .. } => self.check_all(Right::Admin, table),
             AdminRequest::Documents(prefix) if !is_secret(prefix) => Ok(()),
+            AdminRequest::ChangeDocument(DocumentChange { name, .. }) => match table_of(name) {
+                Some(table) => self.check_all(Right::Admin, table),
+                None => cluster(Right::Admin),
+            },
             AdminRequest::Documents(_)
-            | AdminRequest::ChangeDocument(_)
             | AdminRequest::DrainNode { .. }
             | AdminRequest::RemoveNode(_)
             | AdminRequest::MoveTablet { .. }
@@ -198,6 +201,14 @@ pub const DOCUMENTS: &str = "access/";
 /// Can documents whose names begin so be those of access control?
 fn is_secret(prefix: &str) -> bool {
     prefix.starts_with(DOCUMENTS) || DOCUMENTS.starts_with(prefix)
+}
+
+/// What the names of documents begin with that belong to a table, whose name comes next.
+const OF_TABLES: &str = "bigtable/views/";
+
+/// The table of which a document of this name is.
+fn table_of(document: &str) -> Option<&str> {
+    document.strip_prefix(OF_TABLES)?.split_once('/').map(|(table, _)| table)
 }
 
 /// The refusal that says it.
@@ -305,6 +316,15 @@ mod tests {
             assert!(looks.check_admin(&AdminRequest::Documents(secret.into())).is_err(), "{secret:?}");
         }
         assert!(looks.check_admin(&AdminRequest::Documents("bigtable/".into())).is_ok());
+        let change =
+            |name: &str| AdminRequest::ChangeDocument(DocumentChange { name: name.into(), body: None, expect: None });
+        let own = rights(&[("admin", "own")]);
+        for (name, may) in
+            [("bigtable/views/own/3/v", true), ("bigtable/views/other/3/v", false), ("bigtable/profiles/own/x", false)]
+        {
+            assert_eq!(own.check_admin(&change(name)).is_ok(), may, "{name}");
+        }
+        assert!(tables.check_admin(&change("access/principals/me")).is_err());
         assert!(rights(&[("admin", "*"), ("admin", "cluster")]).is_all());
     }
 
