@@ -3,10 +3,12 @@ import type { ComponentType } from 'preact'
 import { Dialogs, Said } from './parts/action'
 import { ThemeSwitch } from './parts/theme'
 import { useLive, useNow } from './live'
+import { ChartsPage } from './pages/charts'
 import { ClusterPage } from './pages/cluster'
 import { DataPage } from './pages/data'
 import { NodesPage } from './pages/nodes'
 import { TabletsPage } from './pages/tablets'
+import { TheatrePage } from './pages/theatre'
 import { usePlace, type Place } from './route'
 import { age } from './show'
 import { useEffect } from 'preact/hooks'
@@ -16,6 +18,8 @@ const PAGES: { id: string; name: string; page: ComponentType<{ place: Place }> }
   { id: 'nodes', name: 'Nodes', page: NodesPage },
   { id: 'data', name: 'Data', page: DataPage },
   { id: 'tablets', name: 'Tablets', page: TabletsPage },
+  { id: 'charts', name: 'Charts', page: ChartsPage },
+  { id: 'theatre', name: 'Theatre', page: TheatrePage },
 ]
 
 export function App() {

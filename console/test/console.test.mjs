@@ -438,6 +438,21 @@ test('tablets are split, merged, moved and handed over from the page', async () 
   await page.getByText('No tablet is like that').waitFor()
 })
 
+test('charts show the last hour from the processes themselves', async () => {
+  await visit('charts')
+  const chart = (title) => page.getByRole('figure').filter({ hasText: title })
+  // The tests before have written for longer than one sample takes.
+  for (const title of ['How long requests over HTTP take', 'Syncs of the log', 'Memory', 'Written to the log']) {
+    await chart(title).getByRole('img').waitFor()
+  }
+  assert.match(await chart('Syncs of the log').innerText(), /n1/)
+  const memory = await chart('Memory').getByRole('img').getAttribute('aria-label')
+  assert.match(memory, /m1 now [\d.]+ MiB/)
+  await looksWell('charts', 4)
+  await page.getByLabel('The last').selectOption('60')
+  await chart('Memory').getByRole('img').waitFor()
+})
+
 test('data is written while its primary is killed', async () => {
   await visit('data/users?prefix=row-1')
   hurt = true
@@ -449,6 +464,28 @@ test('data is written while its primary is killed', async () => {
   await row('row-1').getByText('written during a failover').waitFor()
   await fetch(`${cluster.url}/v1/nodes/${victim}/restart`, { method: 'POST' })
   await until('it is back', async () => (await node(victim)).alive)
+  hurt = false
+})
+
+test('the theatre measures a failover, and nothing acknowledged is lost', async () => {
+  await visit('theatre')
+  await page.getByRole('button', { name: 'Make the table and begin' }).click()
+  const kill = page.getByRole('button', { name: 'Kill the primary' })
+  await until('it can be killed', () => kill.isEnabled())
+  const [tablet] = (await cluster.get('/v1/cluster')).tablets.filter(({ table }) => table.startsWith('theatre-'))
+  hurt = true
+  await perform(kill, `Kill ${tablet.primary}`)
+  await page.locator('.marks').getByText(/leads, epoch/).waitFor()
+  await until('writes go on', async () => !(await page.locator('.figure.warn', { hasText: 'Without a write' }).isVisible()))
+  await looksWell('theatre')
+  await page.getByRole('button', { name: 'Stop and check' }).click()
+  await page.getByText(/All .* acknowledged writes are there/).waitFor()
+  console.log(await page.locator('.verdict').innerText())
+  await looksWell('theatre-verdict')
+  await perform(page.getByRole('button', { name: `Start ${tablet.primary}` }), `Restart ${tablet.primary}`)
+  await page.getByRole('button', { name: 'Drop the table' }).click()
+  await page.getByRole('button', { name: 'Make the table and begin' }).waitFor()
+  await until('it is back', async () => (await node(tablet.primary)).alive)
   hurt = false
 })
 

@@ -6,7 +6,6 @@ import { Figure } from '../parts/small'
 import { go, link } from '../route'
 import { path } from '../rows'
 import { command, count, plural, size } from '../show'
-import { partitionText } from './data'
 
 const lines = (text: string): string[] => text.split('\n').map((line) => line.trim()).filter((line) => line !== '')
 
@@ -215,7 +214,7 @@ export function SchemaView({ table }: { table: Table }) {
       <dl class="figures">
         <Figure label="Replicas" value={count(table.replicas)} />
         <Figure label="Writes need" value={count(table.min_replicas)} unit="replicas" />
-        <Figure label="Cut by" value={partitionText(table)} />
+        <Figure label="Cut by" value={'hash' in table.partition ? `hash into ${count(table.partition.hash)}` : 'range'} />
         <Figure label="Compaction" value={table.compaction} />
         <Figure label="Versions are" value={table.granularity ?? 'micros'} />
         <Figure label="Protected" value={table.protected ? 'yes' : 'no'} />

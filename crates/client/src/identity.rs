@@ -27,6 +27,11 @@ impl Identity {
         Ok(Identity { token: Some(value), acting: None })
     }
 
+    /// What the header `authorization` of a request over HTTP is.
+    pub fn authorization(&self) -> Option<&str> {
+        self.token.as_ref().and_then(|token| token.to_str().ok())
+    }
+
     /// The same for somebody else, whose name this is: only processes of the cluster may.
     pub fn acting_for(self, name: &str) -> Result<Identity, Error> {
         let name = name.parse().map_err(|_| Error::Protocol(format!("{name:?} is no name of a principal")))?;

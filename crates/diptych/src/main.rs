@@ -11,6 +11,7 @@ mod bench;
 mod cli;
 mod control;
 mod gateway;
+mod history;
 mod host;
 mod http;
 mod masters;

@@ -14,13 +14,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
+use crate::history;
 
 /// What is logged unless `DIPTYCH_LOG` says otherwise: libraries only when something is wrong.
 const FILTER: &str = "info,openraft=error,h2=error,hyper=error,tonic=error,tower=error";
 /// Upper bounds of the buckets of durations, in seconds: from a page in memory to a disk that hangs.
-const SECONDS: [f64; 16] =
+pub const SECONDS: [f64; 16] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Samples of histograms are put into their buckets this often, so that they do not pile up.
+/// Samples of histograms are put into their buckets this often, so that they do not pile up; and the history grows.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -45,6 +46,7 @@ pub fn init(format: LogFormat) {
             loop {
                 std::thread::sleep(UPKEEP);
                 upkeep.run_upkeep();
+                history::record(&metrics());
             }
         };
         std::thread::Builder::new()

@@ -105,7 +105,7 @@ impl Resource {
         match self {
             Resource::Page | Resource::Asset(_) => "page",
             Resource::Live | Resource::Ready => "health",
-            Resource::Metrics => "metrics",
+            Resource::Metrics | Resource::History => "metrics",
             Resource::OpenApi => "openapi",
             Resource::Tables | Resource::Table(_) | Resource::Restore(_) => "tables",
             Resource::Rows(_) => "rows",
@@ -127,6 +127,7 @@ impl Resource {
             Resource::Page
             | Resource::Asset(_)
             | Resource::Processes
+            | Resource::History
             | Resource::Live
             | Resource::Ready
             | Resource::Metrics
@@ -152,6 +153,7 @@ impl Resource {
     fn parameters(&self, method: &Method) -> &'static [&'static str] {
         match (self, method) {
             (Resource::Ready, _) => &["verbose", "exclude"],
+            (Resource::History, _) => &["since"],
             (Resource::Tables, &Method::GET) => &["hidden"],
             (Resource::Table(_), &Method::DELETE) => &["keep"],
             (Resource::Events, _) => &["since", "limit", "tablet", "node", "name", "follow"],
@@ -242,6 +244,10 @@ impl Site {
                 Err(problem) => page::show_without_data(&problem),
             }),
             (Resource::Asset(name), _) => console::file(&name, &headers),
+            (Resource::History, _) => {
+                self.check_cluster()?;
+                processes::history(self.gateway.as_ref(), &self.access.identity(), &query).await
+            }
             (Resource::Processes, _) => {
                 self.check_cluster()?;
                 processes::list(self.gateway()?).await

@@ -50,6 +50,8 @@ pub enum Resource {
     Remove(NodeId),
     /// The processes that `up` started.
     Processes,
+    /// The last hour of the metrics.
+    History,
     /// All checkpoints.
     Checkpoints,
     /// One checkpoint.
@@ -93,6 +95,7 @@ impl Resource {
             ["openapi.json"] => Resource::OpenApi,
             ["v1", "cluster"] => Resource::Cluster,
             ["v1", "processes"] => Resource::Processes,
+            ["v1", "history"] => Resource::History,
             ["v1", "events"] => Resource::Events,
             ["v1", "tables"] => Resource::Tables,
             ["v1", "tables", table] => Resource::Table(table_name(table)?),
