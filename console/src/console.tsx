@@ -7,5 +7,7 @@ import { wear } from './parts/theme'
 
 wear()
 document.documentElement.classList.add('runs')
-render(<App />, document.getElementById('console')!)
+const place = document.getElementById('console')!
+place.replaceChildren()
+render(<App />, place)
 begin()

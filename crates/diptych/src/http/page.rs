@@ -90,6 +90,8 @@ fn head(console: Option<(&str, &str)>) -> String {
         ),
         None => ("", "<meta http-equiv=refresh content=5>", String::new()),
     };
+    // What the console draws first, so that there is something to see before its script has come.
+    let frame = console.map_or("", |_| "<header><a class=brand href=\"#/\">Diptych</a></header>");
     let note = match console {
         Some(_) => "",
         None => {
@@ -101,7 +103,7 @@ fn head(console: Option<(&str, &str)>) -> String {
         "<!doctype html><html lang=en{class}><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width, initial-scale=1\"><title>Diptych</title>{refresh}\
          <link rel=stylesheet href=\"/console/{style}\">{loads}</head>\
-         <body><div id=console></div><main id=status><h1>Diptych</h1>{note}"
+         <body><div id=console>{frame}</div><main id=status><h1>Diptych</h1>{note}"
     )
 }
 
