@@ -1,6 +1,6 @@
 //! The console: files of `console/dist/site` that were there when this binary was built, under `/console/`.
 //!
-//! The names of all but [`STATUS_STYLE`] hold a hash of their content, so a browser may keep them for ever. Each text
+//! The names of all but [`STATUS_STYLE`] and [`ICON`] hold a hash of their content, so a browser may keep them for ever. Each text
 //! lies here twice, also compressed (`.gz`).
 
 use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
@@ -11,6 +11,9 @@ use super::problem::Problem;
 
 /// The style of the page that is complete without a script.
 pub const STATUS_STYLE: &str = "status.css";
+
+/// The picture in the browser's tab.
+pub const ICON: &str = "icon.svg";
 
 const STYLE: &str = include_str!("status.css");
 
@@ -25,8 +28,10 @@ pub fn entry(extension: &str) -> Option<&'static str> {
 
 /// One file.
 pub fn file(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    if name == STATUS_STYLE {
-        return Ok(([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response());
+    match name {
+        STATUS_STYLE => return Ok(([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()),
+        ICON => return Ok(([(CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg")).into_response()),
+        _ => {}
     }
     let hint = "Load the page at / again: it names the files that there are.";
     let missing = || Problem::not_found(format!("the console has no file {name:?}"), hint);
@@ -80,8 +85,10 @@ mod tests {
             let problem = file(name, &HeaderMap::new()).expect_err(name);
             assert_eq!(problem.status.as_u16(), 404, "{name}");
         }
-        let style = file(STATUS_STYLE, &HeaderMap::new()).expect("it is always there");
-        assert_eq!(style.headers()[CONTENT_TYPE], "text/css; charset=utf-8");
+        for (name, kind) in [(STATUS_STYLE, "text/css; charset=utf-8"), (ICON, "image/svg+xml")] {
+            let file = file(name, &HeaderMap::new()).expect("it is always there");
+            assert_eq!(file.headers()[CONTENT_TYPE], kind);
+        }
     }
 
     /// The page needs both; texts are also there compressed, and differ only in that.

@@ -79,7 +79,7 @@ impl<T: fmt::Display> fmt::Display for Text<T> {
 
 /// Up to where the state begins. With the console's script and style, if there are such.
 fn head(console: Option<(&str, &str)>) -> String {
-    let style = console::STATUS_STYLE;
+    let (style, icon) = (console::STATUS_STYLE, console::ICON);
     let (class, refresh, loads) = match console {
         Some((script, sheet)) => (
             " class=console",
@@ -102,7 +102,7 @@ fn head(console: Option<(&str, &str)>) -> String {
     format!(
         "<!doctype html><html lang=en{class}><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width, initial-scale=1\"><title>Diptych</title>{refresh}\
-         <link rel=stylesheet href=\"/console/{style}\">{loads}</head>\
+         <link rel=icon href=\"/console/{icon}\"><link rel=stylesheet href=\"/console/{style}\">{loads}</head>\
          <body><div id=console>{frame}</div><main id=status><h1>Diptych</h1>{note}"
     )
 }
