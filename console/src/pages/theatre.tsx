@@ -1,5 +1,5 @@
 // One watches a failover: a load from this page, a primary that is killed or suspended, the gap, and the proof that nothing was lost.
-import { useEffect, useReducer, useRef } from 'preact/hooks'
+import { useEffect, useReducer, useRef, useState } from 'preact/hooks'
 import { isServed } from '../cluster'
 import { useLive } from '../live'
 import { act, Failed } from '../parts/action'
@@ -137,6 +137,13 @@ const HEIGHT = 130
 /// The last half minute: a bar for each tenth of a second, as high as writes were acknowledged in it, and what was done.
 function Timeline({ play, now }: { play: Play; now: number }) {
   const canvas = useRef<HTMLCanvasElement>(null)
+  const [, drawAgain] = useState(0)
+  // After the last act nothing else would draw it in another width.
+  useEffect(() => {
+    const watch = new ResizeObserver(() => drawAgain((times) => times + 1))
+    watch.observe(canvas.current!)
+    return () => watch.disconnect()
+  }, [])
   useEffect(() => {
     const element = canvas.current!
     element.width = element.clientWidth
