@@ -310,6 +310,13 @@ def test_what_is_not_served_says_so(raw, method):
     assert code(raw, "/google." + method, b"", None) == "UNIMPLEMENTED"
 
 
+@pytest.mark.parametrize("method", ["TableAdmin/CreateBackup", "TableAdmin/RestoreTable", "TableAdmin/SetIamPolicy", "InstanceAdmin/CreateCluster"])
+def test_what_is_not_served_names_another_way(own, raw, method):
+    with pytest.raises(grpc.RpcError) as raised:
+        raw("/google.bigtable.admin.v2.Bigtable" + method, b"", None)
+    assert "`diptych " in raised.value.details()
+
+
 @pytest.mark.parametrize("method", ["ReadRows", "MutateRow", "MutateRows", "CheckAndMutateRow", "ReadModifyWriteRow", "SampleRowKeys", "PingAndWarm"])
 def test_bytes_that_are_no_message_bring_nothing_down(raw, table, method):
     for garbage in (b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x1a\x02\x08"):

@@ -219,8 +219,25 @@ where
         if self.methods.contains(&method) {
             return Either::Left(self.inner.call(request));
         }
-        let what = format!("{}/{method} is not served by Diptych; docs/bigtable.md says what is", S::NAME);
+        let what = format!("{}/{method} is not served by Diptych; {}", S::NAME, instead(method));
         Either::Right(ready(Ok(Status::unimplemented(what).into_http())))
+    }
+}
+
+/// What there is in the place of a method that is not served.
+fn instead(method: &str) -> &'static str {
+    let with = |words: &[&str]| words.iter().any(|word| method.contains(word));
+    match () {
+        () if with(&["Backup", "Snapshot"]) || method == "RestoreTable" => {
+            "`diptych checkpoint` keeps copies of tables and makes new ones of them"
+        }
+        () if with(&["Iam"]) => "`diptych acl` says who may do what, where access is controlled (--access)",
+        () if with(&["Query"]) => "there is no SQL; read rows with filters",
+        () if with(&["LogicalView", "MaterializedView"]) => "there are authorized views",
+        () if with(&["SchemaBundle"]) => "values are bytes, whatever they mean",
+        () if with(&["HotTablets"]) => "`diptych tablet list --json` shows the load of each tablet",
+        () if with(&["Cluster", "MemoryLayer"]) => "an instance has one cluster, whose nodes `diptych node list` shows",
+        () => "docs/bigtable.md says what is",
     }
 }
 
