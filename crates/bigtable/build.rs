@@ -25,6 +25,18 @@ fn main() {
             "crate::newer::CheckAndMutateRowRequest",
             &of(DATA, "CheckAndMutateRowResponse"),
         ),
+        streaming(
+            "generate_initial_change_stream_partitions",
+            "GenerateInitialChangeStreamPartitions",
+            &of(DATA, "GenerateInitialChangeStreamPartitionsRequest"),
+            &of(DATA, "GenerateInitialChangeStreamPartitionsResponse"),
+        ),
+        streaming(
+            "read_change_stream",
+            "ReadChangeStream",
+            &of(DATA, "ReadChangeStreamRequest"),
+            &of(DATA, "ReadChangeStreamResponse"),
+        ),
         unary("ping_and_warm", "PingAndWarm", &of(DATA, "PingAndWarmRequest"), &of(DATA, "PingAndWarmResponse")),
         unary(
             "read_modify_write_row",

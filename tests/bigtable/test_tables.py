@@ -291,7 +291,6 @@ def test_a_read_backwards_with_statistics(raw, table):
 NOT_SERVED = [
     "bigtable.v2.Bigtable/PrepareQuery", "bigtable.v2.Bigtable/ExecuteQuery", "bigtable.v2.Bigtable/GetClientConfiguration",
     "bigtable.v2.Bigtable/OpenTable", "bigtable.v2.Bigtable/OpenAuthorizedView", "bigtable.v2.Bigtable/OpenMaterializedView",
-    "bigtable.v2.Bigtable/GenerateInitialChangeStreamPartitions", "bigtable.v2.Bigtable/ReadChangeStream",
     *("bigtable.admin.v2.BigtableTableAdmin/" + method for method in (
         "CreateTableFromSnapshot",         "SnapshotTable", "GetSnapshot", "ListSnapshots", "DeleteSnapshot",
         "CreateBackup", "GetBackup", "UpdateBackup", "DeleteBackup", "ListBackups", "RestoreTable", "CopyBackup", "GetIamPolicy",

@@ -24,6 +24,10 @@ const VIEW: usize = 64 << 10;
 /// Bytes of a filter.
 const FILTER: usize = 20 << 10;
 
+/// Tokens with which a stream goes on, and bytes of one.
+const TOKENS: usize = 1_024;
+const TOKEN: usize = 4 << 20;
+
 /// What there may be of the fields with these numbers, one within the other.
 pub enum Rule {
     /// So many, in the whole message.
@@ -145,6 +149,13 @@ impl<U: Message + Default + Bounded> Decoder for Counting<U> {
         let message = U::decode(bytes).map_err(|error| Status::internal(format!("this is no message: {error}")))?;
         Ok(Some(message))
     }
+}
+
+impl Bounded for data::GenerateInitialChangeStreamPartitionsRequest {}
+
+impl Bounded for data::ReadChangeStreamRequest {
+    const RULES: &'static [Rule] =
+        &[Rule::Count("continuation_tokens", &[6, 1], TOKENS), Rule::Bytes("continuation_tokens", &[6, 1, 2], TOKEN)];
 }
 
 impl Bounded for newer::ReadRowsRequest {

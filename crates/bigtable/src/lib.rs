@@ -10,6 +10,7 @@
 //! Messages come from a crate that is generated from the published schemas; what is newer than that is in [`newer`].
 
 pub mod bounds;
+pub mod changes;
 pub mod chunks;
 pub mod filters;
 pub mod modify;

@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::admin::gc_rule::{Intersection, Rule, Union};
 use crate::admin::{ColumnFamily, GcRule};
-use crate::{Problem, admin, types};
+use crate::{Problem, admin, changes, types};
 
 /// Bytes of a rule, at most.
 const RULE: usize = 500;
@@ -101,7 +101,15 @@ pub fn table(path: String, schema: &Schema) -> admin::Table {
     };
     let deletion_protection = schema.settings.protected;
     let column_families = families(schema);
-    admin::Table { name: path, column_families, granularity, deletion_protection, ..admin::Table::default() }
+    let change_stream_config = schema.settings.changes_kept().map(changes::config);
+    admin::Table {
+        name: path,
+        column_families,
+        granularity,
+        deletion_protection,
+        change_stream_config,
+        ..admin::Table::default()
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use model::follow::{Part, Start, StreamId, Token, join};
+use model::follow::{Part, Start, StreamId, Token, Window, join};
 use model::{ChangesPage, Refusal, RowChange, RowRange, Schema, Slice, TabletId, Timestamp};
 use wire::changes::read_changes_request;
 use wire::v1::kv_client::KvClient;
@@ -43,6 +43,8 @@ pub struct Changes {
     /// Which tablet gave the last page.
     tablet: Option<(TabletId, Slice)>,
     quiet: u32,
+    /// The part of which the last page was, and what it became first.
+    taken: Option<(Part, u64, Timestamp)>,
 }
 
 /// What a part's tablet said.
@@ -50,6 +52,7 @@ struct Page {
     of: u64,
     left: Vec<Part>,
     changes: Vec<RowChange<String>>,
+    upto: Timestamp,
     tablet: (TabletId, Slice),
 }
 
@@ -103,6 +106,7 @@ impl Changes {
             ready: VecDeque::new(),
             tablet: None,
             quiet: 0,
+            taken: None,
         }
     }
 
@@ -117,6 +121,7 @@ impl Changes {
                 }
             }
             if self.due.is_empty() {
+                self.join();
                 self.due = self.parts.keys().copied().collect();
                 self.quiet = self.quiet.saturating_add(1);
                 return Ok(Step::Quiet);
@@ -137,9 +142,9 @@ impl Changes {
         let mut failed = None;
         for (of, answer) in answers {
             match answer {
-                Ok((left, changes, tablet)) => {
+                Ok((left, ChangesPage { changes, upto, .. }, tablet)) => {
                     self.due.retain(|due| *due != of);
-                    self.ready.push_back(Page { of, left, changes, tablet });
+                    self.ready.push_back(Page { of, left, changes, upto, tablet });
                 }
                 Err(error) => failed = Some(error),
             }
@@ -149,8 +154,9 @@ impl Changes {
     }
 
     fn take(&mut self, page: Page) -> Vec<RowChange<String>> {
-        let Page { of, left, changes, tablet } = page;
-        self.parts.remove(&of);
+        let Page { of, left, changes, upto, tablet } = page;
+        let before = self.parts.remove(&of);
+        self.taken = before.map(|before| (before, self.next, upto));
         for (number, part) in (0..).zip(left) {
             // What it goes on with in this round: a window that was begun, and the rows of other tablets.
             if number > 0 || part.window.is_some() {
@@ -163,11 +169,38 @@ impl Changes {
         changes
     }
 
+    /// Parts that came to stand at one place are one from now on. Between two rounds only.
+    fn join(&mut self) {
+        self.parts = (self.next..).zip(join(self.parts())).collect();
+        self.next += self.parts.len() as u64;
+        self.taken = None;
+    }
+
+    /// In the order of the rows.
+    pub fn parts(&self) -> Vec<Part> {
+        in_order(self.parts.values().cloned().collect())
+    }
+
+    /// Of which changes it is the reader.
+    pub fn stream(&self) -> StreamId {
+        self.stream
+    }
+
     /// Where the reader stands: with this another one goes on.
     pub fn token(&self) -> Token {
-        let mut parts: Vec<Part> = self.parts.values().cloned().collect();
-        parts.sort_by(|a, b| (a.bucket, &a.range.start).cmp(&(b.bucket, &b.range.start)));
-        Token { stream: self.stream, parts: join(parts) }
+        Token { stream: self.stream, parts: join(self.parts()) }
+    }
+
+    /// Where it stood after this change of the last page, and before those that came after it.
+    pub fn token_after(&self, change: &RowChange<String>) -> Token {
+        let Some((before, became, upto)) = &self.taken else { return self.token() };
+        let others = self.parts.iter().filter(|(id, _)| **id != *became).map(|(_, part)| part.clone());
+        let mut parts: Vec<Part> = others.collect();
+        if let Some(now) = self.parts.get(became) {
+            let window = Some(Window { upto: *upto, row: change.row.clone(), after: Some(change.at) });
+            parts.push(Part { window, range: now.range.clone(), ..before.clone() });
+        }
+        Token { stream: self.stream, parts: join(in_order(parts)) }
     }
 
     /// All changes up to this version were given; `None` as long as that is not known of every part.
@@ -186,6 +219,11 @@ impl Changes {
     }
 }
 
+fn in_order(mut parts: Vec<Part>) -> Vec<Part> {
+    parts.sort_by(|a, b| (a.bucket, &a.range.start).cmp(&(b.bucket, &b.range.start)));
+    parts
+}
+
 impl Client {
     /// A page of a part's changes, and what is left of the part then.
     #[allow(clippy::type_complexity)]
@@ -194,7 +232,7 @@ impl Client {
         table: &str,
         stream: StreamId,
         part: Part,
-    ) -> Result<(Vec<Part>, Vec<RowChange<String>>, (TabletId, Slice)), Error> {
+    ) -> Result<(Vec<Part>, ChangesPage<String>, (TabletId, Slice)), Error> {
         let seek = match part.bucket {
             Some(bucket) => Seek::Bucket(bucket),
             None => Seek::Row(part.next_row()),
@@ -208,6 +246,6 @@ impl Client {
         let page = ChangesPage::try_from(page.into_inner())?;
         let wrong = |what| Error::Protocol(format!("{} sent a bad page: {what}", place.address));
         let left = part.clone().turn(&page, &place.slice).map_err(wrong)?;
-        Ok((left, page.changes, (place.route.tablet, place.slice)))
+        Ok((left, page, (place.route.tablet, place.slice)))
     }
 }

@@ -161,6 +161,26 @@ impl Part {
         }
     }
 
+    /// The part of it before this row, and the part from it on; of a table that is cut by ranges.
+    pub fn cut(self, at: &Bytes) -> (Option<Part>, Option<Part>) {
+        if *at <= self.range.start {
+            return (None, Some(self));
+        }
+        if self.range.end.as_ref().is_some_and(|end| end <= at) {
+            return (Some(self), None);
+        }
+        let left = Part { range: RowRange { start: self.range.start.clone(), end: Some(at.clone()) }, ..self.clone() };
+        let right = Part { range: RowRange { start: at.clone(), end: self.range.end.clone() }, ..self };
+        match &left.window {
+            Some(window) if window.row < *at => (Some(left), Some(Part { window: None, ..right })),
+            Some(window) => {
+                let from = Start::After(window.upto);
+                (Some(Part { from, window: None, ..left }), Some(right))
+            }
+            None => (Some(left), Some(right)),
+        }
+    }
+
     /// Up to which version all was read; `None` before anything was.
     pub fn complete(&self) -> Option<Timestamp> {
         match self.from {
@@ -321,6 +341,21 @@ mod tests {
             assert!(part.clone().turn(&page, &slice("", None)).is_err(), "{page:?}");
         }
         assert!(part.turn(&page(&[("k", 21), ("l", 18)], 30, Some(("m", None))), &slice("", None)).is_ok());
+    }
+
+    /// Of a window that was begun, the rows before its place are read, and those behind it are not.
+    #[test]
+    fn a_part_is_cut_before_and_behind_its_place() {
+        let window = Some(Window { upto: Timestamp(30), row: key("k"), after: Some(at(20)) });
+        let part = Part { window: window.clone(), ..Part::new(None, rows("a", Some("z")), after(17)) };
+        let whole = |start, end, version| Some(Part::new(None, rows(start, Some(end)), after(version)));
+        let begun =
+            |start, end| Some(Part { window: window.clone(), ..Part::new(None, rows(start, Some(end)), after(17)) });
+        assert_eq!(part.clone().cut(&key("a")), (None, Some(part.clone())));
+        assert_eq!(part.clone().cut(&key("z")), (Some(part.clone()), None));
+        assert_eq!(part.clone().cut(&key("c")), (whole("a", "c", 30), begun("c", "z")));
+        assert_eq!(part.clone().cut(&key("k")), (whole("a", "k", 30), begun("k", "z")));
+        assert_eq!(part.cut(&key("m")), (begun("a", "m"), whole("m", "z", 17)));
     }
 
     #[test]

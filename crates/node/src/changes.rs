@@ -115,6 +115,12 @@ impl Node {
             return Err(Refusal::ChangesGone { since, kept });
         }
         let newest = hosted.completions.newest();
+        // Whoever would stand there now would be told soon that what comes next may be gone.
+        let stale = newest < wall.minus(age / 2) && query.upto.is_none();
+        if stale && hosted.may_write(now) && hosted.replica.may_order(now) {
+            self.mark(now, tablet, wall, out);
+            return Err(Refusal::NotReady(tablet));
+        }
         let upto = match hosted.replica.mutant(Mutant::ChangesByClock) {
             true => newest.max(wall),
             false => query.upto.map_or(newest, |upto| upto.min(newest)),

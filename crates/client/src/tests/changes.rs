@@ -55,6 +55,26 @@ async fn changes_are_followed_through_splits_merges_and_failovers() {
     }
 }
 
+/// Also in the middle of a page: what came before it is not given again, what comes after it is.
+#[tokio::test]
+async fn a_reader_goes_on_after_any_change() {
+    let cluster = Cluster::start(1, Partition::Range { splits: vec![name(3)] });
+    let client = cluster.client();
+    let made = [(1, 1), (1, 2), (1, 3), (2, 4), (4, 5), (4, 6)];
+    cluster.world.lock().changed.extend(made.map(|(key, version)| (name(key), version)));
+    let mut changes = client.changes("t", RowRange::default(), Start::Kept).await.unwrap();
+    let mut given = Vec::new();
+    while let Step::Changes(page) = changes.next().await.unwrap() {
+        for change in page {
+            given.push(change.at.version.0);
+            let mut next = client.changes_from("t", changes.token_after(&change)).await.unwrap();
+            let left: Vec<i64> = (1..=6).filter(|version| !given.contains(version)).collect();
+            assert_eq!(all(&mut next).await, left);
+        }
+    }
+    assert_eq!(given.len(), 6);
+}
+
 /// From now on, from a date on, and of some rows.
 #[tokio::test]
 async fn a_reader_begins_where_it_says() {

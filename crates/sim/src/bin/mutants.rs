@@ -82,18 +82,25 @@ fn try_mutant(mutant: Mutant) -> Trial {
     let house = |seed, planted| house::run_mutant(seed, &Setting::default(), planted).err();
     let meddled =
         |seed, planted| house::run_mutant(seed, &Setting { meddling: true, ..Setting::default() }, planted).err();
+    let followed =
+        |seed, planted| house::run_mutant(seed, &Setting { changes: true, ..Setting::default() }, planted).err();
     let groups = (0..group_seeds).map(|seed| ("group", seed, group as Life));
     let houses = (0..HOUSE_SEEDS).map(|seed| ("house", seed, house as Life));
     let meddled = (0..HOUSE_SEEDS).map(|seed| ("house --meddling", seed, meddled as Life));
+    // Who reads changes meets what concerns them; the others never would.
+    let follows = if mutant == Mutant::ChangesByClock { HOUSE_SEEDS } else { 0 };
+    let followed = (0..follows).map(|seed| ("house --changes", seed, followed as Life));
     let mut histories = 0;
-    let caught = groups.chain(houses).chain(meddled).inspect(|_| histories += 1).find_map(|(world, seed, life)| {
-        let what = life(seed, planted)?.what;
-        if let Some(violation) = life(seed, Planted::default()) {
-            eprintln!("{world} {seed} is bad without any fault: {}", violation.what);
-            return None;
-        }
-        Some(Caught { world, seed, what: what.lines().next().unwrap_or_default().to_owned() })
-    });
+    let caught = followed.chain(groups).chain(houses).chain(meddled).inspect(|_| histories += 1).find_map(
+        |(world, seed, life)| {
+            let what = life(seed, planted)?.what;
+            if let Some(violation) = life(seed, Planted::default()) {
+                eprintln!("{world} {seed} is bad without any fault: {}", violation.what);
+                return None;
+            }
+            Some(Caught { world, seed, what: what.lines().next().unwrap_or_default().to_owned() })
+        },
+    );
     Trial { mutant, caught, histories, took: begun.elapsed() }
 }
 

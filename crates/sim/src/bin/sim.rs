@@ -22,7 +22,7 @@ const USAGE: &str = "usage: sim group FROM..TO [EVENTS]           replica groups
        sim shrink house SEED [FAULTS]        a smaller history of the seed that is still bad
        sim night HOURS                       both worlds with fresh seeds until the time is over
        with house, coverage, list and shrink: --only-faults 3,7 --clients 2 --calm --meddling
-       --heal-at MILLISECONDS
+       --changes --heal-at MILLISECONDS
 FAULTS is a list of kinds (network,cuts,crashes,blackouts,pauses,clocks,master,full,slow,syncs,reads,rot,lost), of single
 faults as the coverage table names them, or none; without it each seed draws its own.
 Of a single seed the last EVENTS before a violation are printed. SIM_SUMMARIES=1 says of each history what it had in it.";
@@ -81,6 +81,7 @@ fn options<'a>(words: &[&'a str]) -> Option<(Vec<&'a str>, Setting)> {
         match word {
             "--calm" => setting.calm = true,
             "--meddling" => setting.meddling = true,
+            "--changes" => setting.changes = true,
             "--only-faults" => {
                 let numbers = words.next()?.split(',').filter(|number| *number != "none");
                 setting.only = Some(numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?);
@@ -107,9 +108,10 @@ fn words_of(setting: &Setting) -> String {
     });
     let calm = setting.calm.then(|| " --calm".to_owned());
     let meddling = setting.meddling.then(|| " --meddling".to_owned());
+    let changes = setting.changes.then(|| " --changes".to_owned());
     let clients = setting.clients.map(|clients| format!(" --clients {clients}"));
     let heal_at = setting.heal_at.map(|at| format!(" --heal-at {}", at.div_ceil(1_000_000)));
-    [faults, only, calm, meddling, clients, heal_at].into_iter().flatten().collect()
+    [faults, only, calm, meddling, changes, clients, heal_at].into_iter().flatten().collect()
 }
 
 /// Prints the smaller history; whether there was nothing to shrink.

@@ -275,6 +275,7 @@ impl World {
         let hopeless = self.hopeless();
         if !stuck && hopeless.is_empty() {
             self.check_counts()?;
+            self.check_changes()?;
         }
         let from = self.later(LAST_READS);
         // A client that waits for what nobody can bring back reads nothing else.

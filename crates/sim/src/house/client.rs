@@ -277,6 +277,18 @@ impl Client {
         self.tablets_of(area.table()).into_iter().find(|(_, slice)| slice.covers(row)).map(|(tablet, _)| tablet)
     }
 
+    /// The rows of the table that is always there that are written by what it is doing now.
+    pub fn writes(&self) -> Vec<Bytes> {
+        match &self.doing {
+            Some(doing) if doing.area.table() != Area::Hot.table() => Vec::new(),
+            Some(Doing { kind: Kind::Batch(parts, _), .. }) => {
+                parts.last().map_or(Vec::new(), |part| part.rows.iter().map(|(row, _)| row.clone()).collect())
+            }
+            Some(doing) => vec![doing.row.clone()],
+            None => Vec::new(),
+        }
+    }
+
     /// Does it write many rows?
     pub fn does_batch(&self) -> bool {
         matches!(self.doing, Some(Doing { kind: Kind::Batch(..), .. }))

@@ -1,12 +1,15 @@
 //! What clients and the operator are made to do, and what becomes of it.
 
+use std::time::Duration;
+
 use model::request::NewTable;
 use model::{
-    AdminRequest, Compaction, Compression, Filter, LocalityChange, NodeId, Partition, Refusal, Reply, Retention,
-    StorageChange, TabletId, Ticket,
+    AdminRequest, Compaction, Compression, Filter, LocalityChange, NodeId, Outcome, Partition, Refusal, Reply,
+    Retention, SettingsChange, StorageChange, TabletId, Ticket,
 };
 
 use super::client::{Answered, Area, Rows, What, Wish, client_of, ticket};
+use super::follow::{FOLLOWER, KEPT_SECONDS};
 use super::ledger;
 use super::net::Packet;
 use super::world::{CLIENTS, Checked, Happening, LAST_READS, MASTER, OPERATOR, SETTLED, SETUP, World};
@@ -131,6 +134,9 @@ impl World {
     pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Result<Reply, Refusal>) -> Checked {
         let now = self.agenda.now();
         let (client, sequence) = client_of(ticket);
+        if client == FOLLOWER {
+            return self.on_changes(sequence, answer);
+        }
         if self.clients[client].sequence != sequence {
             return Ok(());
         }
@@ -139,6 +145,9 @@ impl World {
             && !what.contains("os error 5")
         {
             self.notice_damage(what)?;
+        }
+        if let (Some(follower), Ok(Reply::Written(Outcome::Applied { version }))) = (&mut self.follower, &answer) {
+            follower.acknowledge(self.clients[client].writes().into_iter(), *version);
         }
         let batch = self.clients[client].does_batch();
         let answered = self.clients[client].on_answer(now, answer)?;
@@ -182,11 +191,20 @@ impl World {
         }
         let families = vec![("f".into(), Retention::Keep), ("g".into(), Retention::Keep)];
         let partition = self.cut();
-        self.create_table(SETUP, Area::Hot.table(), families, partition);
+        let changes = self.follower.is_some().then_some(Duration::from_secs(KEPT_SECONDS));
+        let settings = SettingsChange { changes, ..SettingsChange::default() };
+        self.create_table(SETUP, Area::Hot.table(), families, partition, settings);
         self.agenda.after(300 * MS, Happening::Setup);
     }
 
-    fn create_table(&mut self, ticket: Ticket, name: &str, families: Vec<(String, Retention)>, partition: Partition) {
+    fn create_table(
+        &mut self,
+        ticket: Ticket,
+        name: &str,
+        families: Vec<(String, Retention)>,
+        partition: Partition,
+        settings: SettingsChange,
+    ) {
         let table = NewTable {
             name: name.into(),
             families,
@@ -194,7 +212,7 @@ impl World {
             replicas: None,
             min_replicas: None,
             storage: StorageChange::default(),
-            settings: model::SettingsChange::default(),
+            settings,
         };
         self.step_master(master::Input::Admin(ticket, AdminRequest::CreateTable(table)));
     }
@@ -251,7 +269,8 @@ impl World {
                         false => Partition::Hash { tablets: 2 },
                     };
                     let families = vec![("f".into(), Retention::Keep)];
-                    self.create_table(OPERATOR, Area::Guest.table(), families, partition);
+                    let settings = SettingsChange::default();
+                    self.create_table(OPERATOR, Area::Guest.table(), families, partition, settings);
                 } else {
                     let request = AdminRequest::DropTable(Area::Guest.table().into());
                     self.step_master(master::Input::Admin(OPERATOR, request));
@@ -273,7 +292,7 @@ impl World {
             set,
             drop,
             storage,
-            settings: model::SettingsChange::default(),
+            settings: SettingsChange::default(),
         };
         self.step_master(master::Input::Admin(OPERATOR, request));
     }

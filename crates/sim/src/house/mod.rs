@@ -18,6 +18,7 @@ mod coverage;
 mod elastic;
 mod eventual;
 mod faults;
+mod follow;
 mod holdings;
 mod host;
 mod ledger;
@@ -67,6 +68,8 @@ pub struct Summary {
     pub batches: u64,
     /// See `batches`.
     pub parts: u64,
+    /// Changes that a reader of changes was given.
+    pub changes: u64,
     /// Whether changed bytes were found, which ends a history early.
     pub damaged: bool,
     /// Which faults met which states.
@@ -100,6 +103,8 @@ pub struct Setting {
     pub heal_at: Option<u64>,
     /// An operator acts where it is most delicate, and copies of messages come late.
     pub meddling: bool,
+    /// The table keeps its changes, and somebody follows them.
+    pub changes: bool,
     /// A history in which these strike one after the other is bad by definition. To try shrinking on.
     pub forbidden: Vec<Fault>,
 }
@@ -154,6 +159,25 @@ mod tests {
         assert!(eventual > 1_000, "{eventual} eventual reads");
         assert!(splits > 50 && merges > 5, "{splits} heirs of splits, {merges} of merges");
         assert!(batches > 500 && parts > 100, "{batches} batches, {parts} parts of them");
+    }
+
+    /// Whatever strikes, whoever follows what happens to rows hears of every write once and in order, and what was heard makes
+    /// the rows.
+    #[test]
+    fn changes_are_followed() {
+        let (mut changes, mut splits, mut merges) = (0, 0, 0);
+        for (seed, meddling) in (0..16).map(|seed| (seed, false)).chain((16..24).map(|seed| (seed, true))) {
+            match live(seed, 60, &Setting { changes: true, meddling, ..Setting::default() }) {
+                Ok(summary) => {
+                    changes += summary.changes;
+                    (splits, merges) = (splits + summary.splits, merges + summary.merges);
+                }
+                Err(Violation { time, what, events }) => {
+                    panic!("seed {seed} at {time} ns: {what}\n{}", events.join("\n"));
+                }
+            }
+        }
+        assert!(changes > 3_000 && splits > 30 && merges > 3, "{changes} changes, {splits} and {merges} heirs");
     }
 
     /// Seeds that once broke a promise, the faults that they had if not their own, and why.

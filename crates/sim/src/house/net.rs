@@ -5,6 +5,7 @@ use model::{AdminReply, AdminRequest, NodeId, Refusal, Reply, Ticket, Timestamp}
 use node::Input;
 use protocol::{FromMaster, NodeMessage, ToMaster};
 
+use super::follow::FOLLOWER;
 use super::world::{CLIENTS, Checked, EPOCH_US, Happening, World};
 use crate::agenda::{MS, SECOND, US};
 
@@ -87,7 +88,11 @@ impl World {
             Packet::Admin(ticket, request) => self.ask_master(from, master::Input::Admin(ticket, request)),
             Packet::Answer(ticket, answer) => return self.on_answer(ticket, answer),
             Packet::Map(reply) => {
-                if let AdminReply::Map(map) = reply {
+                if let (AdminReply::Map(map), Some(follower)) = (&reply, &mut self.follower)
+                    && to == CLIENTS + FOLLOWER
+                {
+                    follower.learn_map(map.tablets.clone());
+                } else if let AdminReply::Map(map) = reply {
                     self.clients[to - CLIENTS].learn_map(map.tablets);
                 }
             }

@@ -12,6 +12,7 @@ use super::check::Record;
 use super::client::Client;
 use super::elastic::{SPLIT_BYTES, SPLIT_LOAD};
 use super::faults::{Climate, Fault, Weather};
+use super::follow::Follower;
 use super::ledger;
 use super::load::BATCH_HISTORIES;
 use super::machine::{Machine, timing};
@@ -63,10 +64,13 @@ pub(super) enum Happening {
     Readable(usize),
     MasterStart,
     GoWrong,
+    ReadChanges,
 }
 
 pub(super) struct World {
     pub agenda: Agenda<Happening>,
+    /// Who follows what happens to rows, if anybody does.
+    pub follower: Option<Follower>,
     pub random: Random,
     /// Chance of what concerns merges, likewise.
     pub joining: Random,
@@ -153,6 +157,7 @@ impl World {
         let planned = schedule::draw(&mut random.fork(), &climate, nodes, BEGINS, HEALED);
         let mut world = World {
             agenda: Agenda::default(),
+            follower: setting.changes.then(|| Follower::new(seed)),
             random,
             elastic,
             extra,
@@ -196,6 +201,9 @@ impl World {
         }
         world.agenda.at(healed_at, Happening::Heal);
         world.agenda.at(2 * SECOND, Happening::Operate);
+        if setting.changes {
+            world.agenda.at(1600 * MS, Happening::ReadChanges);
+        }
         if setting.goes_wrong {
             world.agenda.at(4 * SECOND, Happening::GoWrong);
         }
@@ -226,6 +234,7 @@ impl World {
             result = std::panic::catch_unwind(step).unwrap_or_else(|panic| Err(crate::group::words_of(&*panic)));
         }
         let result = result.and_then(|()| self.check_end());
+        self.summary.changes = self.follower.as_ref().map_or(0, Follower::given);
         self.summary.lived = self.agenda.now();
         self.summary.dropped = self.record.dropped.len() as u64;
         self.summary.epochs = self.record.newest.values().map(|epoch| u64::from(epoch.0)).sum();
@@ -307,6 +316,7 @@ impl World {
             Happening::Readable(node) => self.machines[node].disk.fail_all_reads(false),
             Happening::MasterStart => return self.start_master(),
             Happening::GoWrong => self.go_wrong(),
+            Happening::ReadChanges => self.read_changes(),
             _ => {}
         }
         Ok(())

@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use bigtable::chunks::{Cell, Chunker, Cutting};
 use bigtable::data::{
-    CheckAndMutateRowResponse, MutateRowResponse, MutateRowsResponse, PingAndWarmRequest, PingAndWarmResponse,
-    ReadIterationStats, ReadModifyWriteRowRequest, ReadModifyWriteRowResponse, ReadRowsResponse, SampleRowKeysResponse,
+    CheckAndMutateRowResponse, GenerateInitialChangeStreamPartitionsRequest,
+    GenerateInitialChangeStreamPartitionsResponse, MutateRowResponse, MutateRowsResponse, PingAndWarmRequest,
+    PingAndWarmResponse, ReadChangeStreamRequest, ReadChangeStreamResponse, ReadIterationStats,
+    ReadModifyWriteRowRequest, ReadModifyWriteRowResponse, ReadRowsResponse, SampleRowKeysResponse,
     mutate_rows_response,
 };
 use bigtable::names::{Instance, Table};
@@ -33,6 +35,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::changes;
 use super::locks::RowLocks;
 use super::profiles::Profiles;
 use super::reading::{Features, Reading};
@@ -41,8 +44,17 @@ use super::{Tables, no_family, now, status_of};
 use crate::rpc::meter::Meter;
 
 /// What is served.
-pub const METHODS: &[&str] =
-    &["ReadRows", "SampleRowKeys", "MutateRow", "MutateRows", "CheckAndMutateRow", "PingAndWarm", "ReadModifyWriteRow"];
+pub const METHODS: &[&str] = &[
+    "ReadRows",
+    "SampleRowKeys",
+    "MutateRow",
+    "MutateRows",
+    "CheckAndMutateRow",
+    "PingAndWarm",
+    "ReadModifyWriteRow",
+    "GenerateInitialChangeStreamPartitions",
+    "ReadChangeStream",
+];
 /// `RequestStatsView.REQUEST_STATS_FULL`.
 const STATS_FULL: i32 = 2;
 /// Messages that wait for a slow reader.
@@ -71,6 +83,8 @@ struct Meters {
     mutate_rows: Meter,
     check: Meter,
     modify: Meter,
+    partitions: Meter,
+    changes: Meter,
 }
 
 impl Data {
@@ -84,6 +98,8 @@ impl Data {
             mutate_rows: meter("MutateRows"),
             check: meter("CheckAndMutateRow"),
             modify: meter("ReadModifyWriteRow"),
+            partitions: meter("GenerateInitialChangeStreamPartitions"),
+            changes: meter("ReadChangeStream"),
         };
         Data { tables, profiles, views, rows: Arc::default(), meters: Arc::new(meters) }
     }
@@ -434,6 +450,26 @@ impl Bigtable for Data {
     type ReadRowsStream = Results<ReadRowsResponse>;
     type SampleRowKeysStream = Results<SampleRowKeysResponse>;
     type MutateRowsStream = Results<MutateRowsResponse>;
+    type GenerateInitialChangeStreamPartitionsStream = Results<GenerateInitialChangeStreamPartitionsResponse>;
+    type ReadChangeStreamStream = Results<ReadChangeStreamResponse>;
+
+    async fn generate_initial_change_stream_partitions(
+        &self,
+        request: Request<GenerateInitialChangeStreamPartitionsRequest>,
+    ) -> Result<Response<Self::GenerateInitialChangeStreamPartitionsStream>, Status> {
+        let answering = changes::partitions(&self.tables, &request.get_ref().table_name);
+        let partitions = self.meters.partitions.measure(answering).await?;
+        Ok(Response::new(Box::pin(stream::iter(partitions.into_iter().map(Ok)))))
+    }
+
+    async fn read_change_stream(
+        &self,
+        request: Request<ReadChangeStreamRequest>,
+    ) -> Result<Response<Self::ReadChangeStreamStream>, Status> {
+        let answering = changes::read(&self.tables, request.into_inner());
+        let records = self.meters.changes.measure(answering).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(records))))
+    }
 
     async fn read_rows(&self, request: Request<ReadRowsRequest>) -> Result<Response<Self::ReadRowsStream>, Status> {
         self.meters.read_rows.measure(Data::read_rows(self, request)).await.map(Response::new)

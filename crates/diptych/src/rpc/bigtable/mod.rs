@@ -8,6 +8,7 @@
 //!
 //! What is not served answers `UNIMPLEMENTED` with a message.
 
+mod changes;
 mod data;
 mod instances;
 mod locks;
@@ -151,6 +152,8 @@ impl Tables {
             }
             Some(Refusal::Invalid(what)) => Status::invalid_argument(what.clone()),
             Some(Refusal::Exists(_)) => Status::already_exists(format!("Table already exists: {}", table.path())),
+            Some(refusal @ Refusal::NoChanges(_)) => Status::failed_precondition(refusal.to_string()),
+            Some(refusal @ Refusal::ChangesGone { .. }) => Status::out_of_range(refusal.to_string()),
             Some(refusal @ Refusal::Protected(_)) => Status::failed_precondition(refusal.to_string()),
             Some(refusal @ Refusal::Forbidden(_)) => Status::permission_denied(refusal.to_string()),
             // A request that may succeed later: clients repeat it.

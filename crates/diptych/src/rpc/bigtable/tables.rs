@@ -16,7 +16,7 @@ use bigtable::admin::{
 use bigtable::longrunning::Operation;
 use bigtable::names::{Instance, Table};
 use bigtable::services::bigtable_table_admin_server::BigtableTableAdmin;
-use bigtable::{tables, types};
+use bigtable::{changes, tables, types};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use model::request::NewTable;
@@ -87,8 +87,8 @@ impl TableAdmin {
             protected: Some(wish.deletion_protection),
             ..SettingsChange::default()
         };
-        if wish.change_stream_config.is_some() {
-            return Err(no_change_streams());
+        if let Some(config) = &wish.change_stream_config {
+            settings.changes = Some(changes::kept(config).map_err(status_of)?);
         }
         let mut families: Vec<(String, Retention)> = Vec::new();
         for (name, family) in wish.column_families {
@@ -221,7 +221,11 @@ impl TableAdmin {
         for path in &paths {
             match path.as_str() {
                 "deletion_protection" => settings.protected = Some(wish.deletion_protection),
-                "change_stream_config" | "change_stream_config.retention_period" => return Err(no_change_streams()),
+                // Without one there is no stream any more.
+                "change_stream_config" | "change_stream_config.retention_period" => {
+                    let kept = wish.change_stream_config.as_ref().map(changes::kept).transpose().map_err(status_of)?;
+                    settings.changes = Some(kept.unwrap_or_default());
+                }
                 "column_families" => {
                     return Err(Status::unimplemented("families are changed by ModifyColumnFamilies"));
                 }
@@ -229,7 +233,7 @@ impl TableAdmin {
                     return Err(Status::unimplemented(format!("{path} of a table is not served by Diptych")));
                 }
                 _ => {
-                    let what = format!("{path:?} cannot be changed; deletion_protection can");
+                    let what = format!("{path:?} cannot be changed; deletion_protection and change_stream_config can");
                     return Err(Status::invalid_argument(format!("Error in field 'update_mask' : {what}")));
                 }
             }
@@ -327,10 +331,6 @@ fn check_update(id: &str, mask: Option<&prost_types::FieldMask>) -> Result<(), S
             Err(Status::invalid_argument(format!("Error in field 'modifications' : {what}")))
         }
     }
-}
-
-fn no_change_streams() -> Status {
-    Status::unimplemented("change streams are not served yet")
 }
 
 #[tonic::async_trait]
