@@ -116,8 +116,8 @@ impl Node {
         }
         let newest = hosted.completions.newest();
         // Whoever would stand there now would be told soon that what comes next may be gone.
-        let stale = newest < wall.minus(age / 2) && query.upto.is_none();
-        if stale && hosted.may_write(now) && hosted.replica.may_order(now) {
+        // Whoever was told to stand there would hear soon that what comes next may be gone already.
+        if newest < wall.minus(age / 2) && query.upto.is_none() {
             self.mark(now, tablet, wall, out);
             return Err(Refusal::NotReady(tablet));
         }
@@ -147,6 +147,9 @@ impl Node {
 
     /// Writes an entry that changes nothing but the newest version.
     fn mark(&mut self, now: Instant, tablet: TabletId, wall: Timestamp, out: &mut Vec<Effect>) {
+        if self.check_disks(tablet).is_err() {
+            return;
+        }
         let Some(hosted) = self.hosted.get_mut(&tablet) else { return };
         let quiet = hosted.marked.is_none_or(|marked| now.since(marked) > Duration::from_secs(1));
         if !quiet || !hosted.may_write(now) || !hosted.replica.may_order(now) {

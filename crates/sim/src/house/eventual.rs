@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use model::changes::Place;
 use model::{
     Batch, Change, ClientId, Command, Freshness, Instant, Lsn, Payload, Reply, RequestId, TableId, TabletId, Ticket,
 };
@@ -76,6 +77,8 @@ impl Prefixes {
                 let value = match change {
                     // Beside the register there are accounts.
                     Change::Put { qualifier, .. } if ledger::is_bank(&row) && qualifier != QUALIFIER => continue,
+                    // The record of it, in a table that keeps its changes.
+                    Change::Put { qualifier, .. } if Place::from_qualifier(&qualifier).is_some() => continue,
                     Change::Put { value, .. } => Some(parse(&value)),
                     _ => None,
                 };
