@@ -32,6 +32,8 @@ class House:
         while time.monotonic() < deadline:
             try:
                 self.call(name, TABLES + "ListTables", admin.ListTablesRequest(parent=PARENT), admin.ListTablesResponse)
+                # Who it is, but perhaps not yet what it may: each process looks once a second.
+                time.sleep(2.5)
                 return
             except grpc.RpcError as error:
                 # It does not know them yet, or, just started, anybody.

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::{Cluster, Ended, until};
 use serde_json::{Value, json};
@@ -79,7 +80,19 @@ impl House {
         for (right, scope) in grants {
             self.ok("root", &["acl", "grant", who, right, scope]);
         }
-        until("all know", || self.run(who, &["table", "list"]).code == 0);
+        self.until_known(who);
+    }
+
+    /// Every process that clients ask lets them in.
+    fn until_known(&self, who: &str) {
+        let file = self.file(who).display().to_string();
+        let nodes = ["n1", "n2", "n3"].map(|node| self.cluster.process(node)["grpc"].as_str().map(String::from));
+        for address in nodes.into_iter().flatten().chain([self.cluster.grpc.clone()]) {
+            let listed = || common::run(&["table", "list", "--token-file", &file], &address);
+            until("all know", || listed().code == 0);
+        }
+        // Who they are, but perhaps not yet what they may: each looks once a second.
+        std::thread::sleep(Duration::from_millis(2_500));
     }
 
     fn http(&self, who: &str, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -263,6 +276,7 @@ fn what_was_taken_back_holds(house: &House) {
     let renewed = house.json("root", &["acl", "renew", "ada"]);
     until("all know", || house.run("ada", &["table", "list"]).err.contains("nobody has this token"));
     fs::write(house.file("ada"), renewed["token"].as_str().expect("a token")).expect("a file");
+    house.until_known("ada");
     house.ok("ada", &["get", "t", "b"]);
     house.ok("root", &["acl", "remove", "bob"]);
     until("all know", || house.run("bob", &["put", "t", "a", "public:x=7"]).code != 0);

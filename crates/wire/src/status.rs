@@ -78,7 +78,7 @@ fn guess(status: &Status) -> Option<Refusal> {
         Code::AlreadyExists => Some(Refusal::Exists(message)),
         Code::DataLoss => Some(Refusal::Corrupt(message)),
         Code::ResourceExhausted => Some(Refusal::Overloaded),
-        Code::PermissionDenied => Some(Refusal::Forbidden(message)),
+        Code::PermissionDenied | Code::Unauthenticated => Some(Refusal::Forbidden(message)),
         _ => None,
     }
 }
