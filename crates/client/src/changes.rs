@@ -26,7 +26,7 @@ use crate::scan::FETCHES;
 use crate::{Client, Error};
 
 /// Between two rounds that find nothing: at first so long, then longer and longer.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A reader of a table's changes.

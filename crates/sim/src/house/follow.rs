@@ -20,8 +20,8 @@ use model::{
 
 use super::client::{Area, ticket};
 use super::net::Packet;
-use super::world::{CLIENTS, Checked, Happening, MASTER, World};
-use crate::agenda::MS;
+use super::world::{CLIENTS, Checked, END, Happening, MASTER, World};
+use crate::agenda::{MS, SECOND};
 
 /// Its number among the clients, of whom there are fewer.
 pub(super) const FOLLOWER: usize = 100;
@@ -205,7 +205,9 @@ impl Follower {
 impl World {
     /// The reader asks again, if there is one.
     pub(super) fn read_changes(&mut self) {
-        let Some(follower) = &mut self.follower else { return };
+        // In the end nothing is to be under way: a question may make a tablet write that there is nothing new.
+        let over = self.agenda.now() >= self.later(END) - SECOND;
+        let Some(follower) = self.follower.as_mut().filter(|_| !over) else { return };
         let (pause, place) = (follower.random.between(10 * MS, 120 * MS), CLIENTS + FOLLOWER);
         let asks_map = follower.tablets.is_empty() || follower.random.chance(10);
         let question = follower.ask();
