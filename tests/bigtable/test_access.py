@@ -161,6 +161,8 @@ def test_writes_need_their_right(house):
     row = types.MutateRowRequest(table_name=NAME, row_key=b"w", mutations=[put("public")])
     house.refused("ada", DATA + "MutateRow", row, types.MutateRowResponse)
     house.call("bob", DATA + "MutateRow", row, types.MutateRowResponse)
+    only = types.RowFilter(row_key_regex_filter=b"w")
+    assert house.read("bob", filter=only) == [("public", b"1")]
     row = types.MutateRowRequest(table_name=NAME, row_key=b"w", mutations=[put("public"), put("secret")])
     house.refused("bob", DATA + "MutateRow", row, types.MutateRowResponse)
     everything = types.Mutation(delete_from_row=types.Mutation.DeleteFromRow())
@@ -181,7 +183,7 @@ def test_writes_need_their_right(house):
     old = types.Mutation.DeleteFromColumn(family_name="public", column_qualifier=b"q", time_range=time_range)
     row = types.MutateRowRequest(table_name=NAME, row_key=b"w", mutations=[types.Mutation(delete_from_column=old)])
     house.call("bob", DATA + "MutateRow", row, types.MutateRowResponse)
-    assert (b"w",) not in [(key,) for key, _ in house.read("bob")]
+    assert house.read("bob", filter=only) == []
 
 
 def test_tables_need_theirs(house):

@@ -34,6 +34,7 @@ impl House {
         let create = ["table", "create", "t", "--family", "public", "--family", "secret", "--partition", "range"];
         house.ok("root", &create);
         house.ok("root", &["table", "create", "other", "--family", "f"]);
+        house.ok("root", &["put", "other", "a", "f:q=1"]);
         house.ok("root", &["put", "t", "a", "public:x=1", "secret:y=2"]);
         house.ok("root", &["put", "t", "b", "secret:y=3"]);
         house

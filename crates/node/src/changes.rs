@@ -115,7 +115,6 @@ impl Node {
             return Err(Refusal::ChangesGone { since, kept });
         }
         let newest = hosted.completions.newest();
-        // Whoever would stand there now would be told soon that what comes next may be gone.
         // Whoever was told to stand there would hear soon that what comes next may be gone already.
         if newest < wall.minus(age / 2) && query.upto.is_none() {
             self.mark(now, tablet, wall, out);
